@@ -1,0 +1,63 @@
+"""Fine-tuning for SK Telecom's A.X models, on exactly the tokens that will be served.
+
+The functions a notebook wants are here; each loads what it needs when it is first asked for, so
+that ``import axtune`` is light:
+
+- ``load_recipe(path, overrides=())`` and ``train(recipe)``
+- ``load_tokenizer(model)`` and ``prompt_ids(tokenizer, messages, tools)``
+- ``check(files, model)`` and ``render(row, tokenizer)``
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from axtune.audit import check as check
+    from axtune.audit import render as render
+    from axtune.errors import AxtuneError as AxtuneError
+    from axtune.recipe import load as load_recipe
+    from axtune.render import prompt_ids as prompt_ids
+    from axtune.run import train as train
+    from axtune.tokenizer import load_tokenizer as load_tokenizer
+
+# Read by the libraries when they are imported, so set before any of them is: nothing leaves the
+# machine unless asked, and a data loader's worker may start after texts were encoded in threads.
+for _name, _value in {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "DISABLE_SAFETENSORS_CONVERSION": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+__version__ = "0.1.0"
+__all__ = [
+    "AxtuneError",
+    "check",
+    "load_recipe",
+    "load_tokenizer",
+    "prompt_ids",
+    "render",
+    "train",
+]
+
+_HOMES = {
+    "AxtuneError": ("axtune.errors", "AxtuneError"),
+    "check": ("axtune.audit", "check"),
+    "load_recipe": ("axtune.recipe", "load"),
+    "load_tokenizer": ("axtune.tokenizer", "load_tokenizer"),
+    "prompt_ids": ("axtune.render", "prompt_ids"),
+    "render": ("axtune.audit", "render"),
+    "train": ("axtune.run", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        room, attribute = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module 'axtune' has no attribute {name!r}") from None
+    return getattr(importlib.import_module(room), attribute)

@@ -1,0 +1,171 @@
+"""What a whole conversation must keep to before anything is learned from it.
+
+Something to learn, calls to tools that are there and within their schemas, results behind calls, no
+control tokens inside text. Messages name places, never what a row says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import jsonschema_rs
+
+from axtune.conversation import Conversation
+from axtune.errors import Problem, Severity
+
+# Conjoining jamo: Hangul in NFD, as macOS file names and some scanners write it.
+_NFD_HANGUL = re.compile("[\u1100-\u11ff]")
+_THINK = frozenset(("<think>", "</think>"))
+
+
+def check(conversation: Conversation) -> list[Problem]:
+    """Hold a conversation against every rule that needs no tokenizer.
+
+    Args:
+        conversation: Normalised; assistant turns that say nothing are taken out of its ``learn``.
+
+    Returns:
+        Every problem found.
+    """
+    problems: list[Problem] = []
+    _check_turns(conversation, problems)
+    _check_calls(conversation, problems)
+    _check_results(conversation, problems)
+    return problems
+
+
+def text_problems(
+    conversation: Conversation, control: re.Pattern[str] | None, *, nfd: bool
+) -> list[Problem]:
+    """What is wrong with the texts themselves: control tokens in them, decomposed Hangul.
+
+    The tokenizer takes a control token written in a text for the real one.
+
+    Args:
+        conversation: Whose contents, calls and tools are searched.
+        control: Matches control tokens; None lets them stand. An assistant may write ``<think>``.
+        nfd: Whether to report Hangul in conjoining jamo.
+    """
+    problems = []
+    decomposed = False
+    for place, role, text in _texts(conversation):
+        if nfd and not decomposed and not text.isascii():
+            decomposed = _NFD_HANGUL.search(text) is not None
+        if control and "<" in text:
+            found = set(control.findall(text))
+            if found - _THINK if role == "assistant" else found:
+                message = (
+                    f"{place} holds a control token inside text; remove it, or set "
+                    "data.control_tokens: keep to train on it as vLLM would serve it."
+                )
+                problems.append(Problem("control-token", message))
+    if decomposed:
+        message = "Hangul in decomposed form (NFD), rare in pre-training; nfc: true converts."
+        problems.append(Problem("nfd", message, "warning"))
+    return problems
+
+
+def _texts(conversation: Conversation) -> Iterator[tuple[str, str, str]]:
+    """Every text of a conversation with its place and who says it, calls and tools as JSON."""
+    for place, message in zip(conversation.places, conversation.messages, strict=True):
+        yield place, message["role"], message["content"]
+        for index, call in enumerate(message.get("tool_calls", ())):
+            said = json.dumps(call["function"], ensure_ascii=False)
+            yield f"{place}.tool_calls[{index}]", "call", said
+    if conversation.tools:
+        yield "tools", "tool", json.dumps(conversation.tools, ensure_ascii=False)
+
+
+def _check_turns(conversation: Conversation, problems: list[Problem]) -> None:
+    """There is something to learn, and every assistant turn says something."""
+    messages, places = conversation.messages, conversation.places
+    assistants = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not assistants:
+        problems.append(Problem("no-assistant", "there is no assistant turn to learn from."))
+        return
+    if not conversation.learn:
+        problems.append(Problem("nothing-to-learn", "every assistant turn has weight 0."))
+    for index in assistants:
+        message = messages[index]
+        if not message["content"].strip() and not message.get("tool_calls"):
+            if index == assistants[-1]:
+                text = f"{places[index]}: the last assistant turn says nothing."
+                problems.append(Problem("empty-assistant", text))
+            else:  # a serving engine shows such a turn, so it stays as context
+                text = f"{places[index]}: an assistant turn says nothing; it is not learned."
+                problems.append(Problem("empty-assistant", text, "warning"))
+                conversation.learn = [turn for turn in conversation.learn if turn != index]
+        if message.get("reasoning_content"):
+            text = (
+                f"{places[index]}: reasoning_content is never shown by the template and is not "
+                "learned; write it into content as <think>…</think> to train it."
+            )
+            problems.append(Problem("reasoning-unseen", text, "warning"))
+    if assistants[-1] != len(messages) - 1:
+        text = "the turns after the last assistant turn are left out; nothing is learned from them."
+        problems.append(Problem("trailing-turns", text, "warning"))
+
+
+def _check_calls(conversation: Conversation, problems: list[Problem]) -> None:
+    """Calls go to the row's own tools and keep to their schemas."""
+    tools = {tool["function"]["name"]: tool["function"] for tool in conversation.tools or ()}
+    bad_schemas: set[str] = set()
+    for index, message in enumerate(conversation.messages):
+        for number, call in enumerate(message.get("tool_calls", ())):
+            at = f"{conversation.places[index]}.tool_calls[{number}]"
+            if not tools:
+                text = f"{at}: the row has no tools; a client sends them with each request."
+                problems.append(Problem("call-without-tools", text, "warning"))
+                continue
+            tool = tools.get(call["function"]["name"])
+            if tool is None:
+                text = f"{at}: it goes to none of the row's {len(tools)} tools."
+                problems.append(Problem("unknown-tool", text))
+                continue
+            if tool["parameters"] is None:
+                continue
+            validator = _validator(json.dumps(tool["parameters"]))
+            if validator is None:
+                bad_schemas.add(tool["name"])
+                continue
+            for error in validator.iter_errors(call["function"]["arguments"]):
+                keyword = "/".join(map(str, error.schema_path)) or "the schema"
+                text = f"{at}: the arguments break the tool's JSON Schema at {keyword}."
+                problems.append(Problem("schema-violation", text))
+    if bad_schemas:
+        text = f"{len(bad_schemas)} tools that are called have parameters of no valid JSON Schema."
+        problems.append(Problem("bad-schema", text, "warning"))
+
+
+def _check_results(conversation: Conversation, problems: list[Problem]) -> None:
+    """Results follow calls. Rows that record no calls at all get a warning only."""
+    recorded = bool(conversation.tools) or any(m.get("tool_calls") for m in conversation.messages)
+    waiting = 0
+    previous = ""
+    for index, message in enumerate(conversation.messages):
+        role = message["role"]
+        if role == "assistant":
+            waiting = len(message.get("tool_calls", ()))
+        elif role == "tool":
+            if waiting == 0:
+                lenient = not recorded and previous in ("assistant", "tool")
+                text = f"{conversation.places[index]}: a tool result without a call before it."
+                severity: Severity = "warning" if lenient else "error"
+                problems.append(Problem("result-without-call", text, severity))
+            waiting = max(0, waiting - 1)
+        else:
+            waiting = 0
+        previous = role
+
+
+@lru_cache(maxsize=4096)
+def _validator(schema: str) -> Any:
+    """A validator of a tool's parameters, or None when the schema is itself not valid."""
+    try:
+        return jsonschema_rs.validator_for(json.loads(schema))
+    except (jsonschema_rs.ValidationError, ValueError):
+        return None

@@ -1,0 +1,205 @@
+"""The command line: doors only, no logic. Heavy rooms are imported when their door opens."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
+
+import typer
+
+from axtune.errors import AxtuneError
+
+if TYPE_CHECKING:
+    from axtune.recipe import Data
+    from axtune.tokenizer import AxTokenizer
+
+app = typer.Typer(
+    name="axtune",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Fine-tune SK Telecom's A.X 3.1 Light and A.X 4.0 Light on exactly the tokens that will "
+    "be served.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Check, preview and render training data.")
+app.add_typer(data_app, name="data")
+
+Files = Annotated[list[str], typer.Argument(help="files, folders, globs or hf:owner/name")]
+Model = Annotated[str, typer.Option(help="whose tokenizer and template: Hub id, folder or name")]
+MaxLength = Annotated[Optional[int], typer.Option(help="longest sample in tokens")]
+Keep = Annotated[Literal["refuse", "keep"], typer.Option(help="control tokens written inside text")]
+Truncate = Annotated[bool, typer.Option("--truncate", help="cut long samples, do not refuse")]
+Nfc = Annotated[bool, typer.Option("--nfc", help="convert decomposed Hangul to NFC")]
+Format = Annotated[str, typer.Option(help="row shape; auto recognises it by its keys")]
+DEFAULT_MODEL = "skt/A.X-4.0-Light"
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="recipe, such as recipes/sft_lora.yaml")],
+    overrides: Annotated[
+        Optional[list[str]], typer.Argument(help="key.path=value words, such as lora.r=32")
+    ] = None,
+) -> None:
+    """Train what a recipe describes; the same job as `accelerate launch RECIPE`."""
+    from axtune.recipe import load
+
+    loaded = load(recipe, overrides or [])
+    from axtune.run import train as run_train
+
+    run_train(loaded)
+
+
+@app.command()
+def chat(
+    run: Annotated[str, typer.Argument(help="run folder, or a model's name or folder")],
+    message: Annotated[Optional[str], typer.Option(help="ask this one thing and exit")] = None,
+    system: Annotated[Optional[str], typer.Option(help="system prompt")] = None,
+    tools: Annotated[Optional[Path], typer.Option(help="JSON file with OpenAI tools")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 512,
+) -> None:
+    """Talk to a trained run, with tools."""
+    from axtune.chat import chat as start
+
+    start(
+        run,
+        message=message,
+        system=system,
+        tools_file=tools,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+@data_app.command()
+def check(
+    files: Files,
+    model: Model = DEFAULT_MODEL,
+    max_length: MaxLength = None,
+    control_tokens: Keep = "refuse",
+    truncate: Truncate = False,
+    nfc: Nfc = False,
+    format: Format = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+) -> None:
+    """Check every row; print file:line: code: message for each fault; exit 1 on errors."""
+    from axtune.audit import Ledger, check_rows
+
+    tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
+    ledger = Ledger()
+    for checked in check_rows(paths, tokenizer, data):
+        ledger.add(checked)
+        for fault in checked.faults:
+            if as_json:
+                from dataclasses import asdict
+
+                print(json.dumps(asdict(fault), ensure_ascii=False))
+            else:
+                print(fault)
+    account = ledger.account()
+    if as_json:
+        print(json.dumps({"account": account.to_json()}, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        from axtune.preview import show_account
+
+        show_account(Console(highlight=False), account)
+    if account.rows_refused:
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def preview(
+    files: Files,
+    model: Model = DEFAULT_MODEL,
+    rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="how many rows")] = 3,
+    max_length: MaxLength = None,
+    control_tokens: Keep = "refuse",
+    truncate: Truncate = False,
+    nfc: Nfc = False,
+    format: Format = "auto",
+) -> None:
+    """Show rows as the model sees them; learned text is green and stands in ⟦…⟧."""
+    from itertools import islice
+
+    from rich.console import Console
+
+    from axtune.audit import check_rows
+    from axtune.preview import show_row
+
+    tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
+    console = Console(highlight=False)
+    for checked in islice(check_rows(paths, tokenizer, data), rows):
+        show_row(console, tokenizer, checked)
+
+
+@data_app.command()
+def render(
+    files: Files,
+    out: Annotated[Path, typer.Option(help="JSONL to write, a line for each row")],
+    model: Model = DEFAULT_MODEL,
+    max_length: MaxLength = None,
+    control_tokens: Keep = "refuse",
+    truncate: Truncate = False,
+    nfc: Nfc = False,
+    format: Format = "auto",
+) -> None:
+    """Write the token ids and labels of every row, or why it is refused."""
+    from axtune.audit import check_rows, write_rendered
+
+    tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
+    refused = write_rendered(check_rows(paths, tokenizer, data), out)
+    if refused:
+        raise typer.Exit(1)
+
+
+def _open(
+    files: list[str],
+    model: str,
+    max_length: int | None,
+    control_tokens: Literal["refuse", "keep"],
+    truncate: bool,
+    nfc: bool,
+    row_format: str,
+) -> tuple[AxTokenizer, Data, list[Path]]:
+    """Tokenizer, options and files of a data command."""
+    from axtune.recipe import data_options
+    from axtune.sources import files_of
+    from axtune.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    data = data_options(
+        files,
+        max_length=max_length or tokenizer.context,
+        control_tokens=control_tokens,
+        truncate=truncate,
+        nfc=nfc,
+        format=row_format,
+    )
+    return tokenizer, data, [path for source in data.train for path in files_of(source)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; mistakes become a message and exit 1, Ctrl-C exit 130.
+
+    Args:
+        arguments: The words after ``axtune``; None takes them from the command line.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
+    except AxtuneError as error:
+        print(f"axtune: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader went away, as in `axtune data check … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None

@@ -1,0 +1,447 @@
+"""Rows of every accepted shape become one Conversation, normalised as vLLM normalises a request.
+
+Shapes are recognised by their keys:
+
+- chat: ``messages`` (OpenAI), optional ``tools``
+- sharegpt: ``conversations`` of ``from``/``value``
+- alpaca: ``instruction`` and ``output``, optional ``input``, ``system``, ``history``
+- prompt_completion: ``prompt`` and ``completion``, each a text or a list of messages
+
+Tool data already written as Hermes text is turned back into calls, results and tools (`hermes`).
+
+The normalisation follows vLLM 0.32: ``vllm/renderers/chat_utils.py`` (contents, arguments),
+``vllm/entrypoints/generate/base/protocol.py`` (tools) and ``vllm/renderers/hf.py`` (developer).
+What vLLM papers over, such as arguments that are no object, is a problem of the row here.
+
+Messages of problems name places (``messages[2].tool_calls[0]``), never what a row says.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import unicodedata
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from axtune.errors import Problem
+from axtune.hermes import from_hermes, parse_json, parse_literal
+
+Message = dict[str, Any]
+
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+_SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+}
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+
+
+@dataclass(slots=True)
+class Conversation:
+    """A conversation in the form that a serving engine hands to the template.
+
+    Attributes:
+        messages: Keys ``role``, ``content`` (a string), for the assistant also ``tool_calls``
+            (``type``, ``function`` with ``name`` and ``arguments``, an object) and
+            ``reasoning_content``. The role ``developer`` is still itself: see `as_served`.
+        tools: In vLLM's key order, or None.
+        places: Where each message stands in the row, such as ``messages[2]``.
+        learn: Indices of the assistant turns to be learned.
+    """
+
+    messages: list[Message]
+    tools: list[dict[str, Any]] | None
+    places: list[str]
+    learn: list[int]
+
+
+def as_served(messages: list[Message]) -> list[Message]:
+    """What vLLM hands to a template that knows no developer role (vllm/renderers/hf.py).
+
+    A developer turn becomes a system turn; and then all system turns, when one of them is not the
+    first message, are merged into one at the beginning, joined by an empty line.
+    """
+    if all(message["role"] != "developer" for message in messages):
+        return messages
+    messages = [
+        {**message, "role": "system"} if message["role"] == "developer" else message
+        for message in messages
+    ]
+    system = [index for index, message in enumerate(messages) if message["role"] == "system"]
+    if system == [0]:
+        return messages
+    merged = "\n\n".join(
+        messages[index]["content"] for index in system if messages[index]["content"]
+    )
+    rest = [message for message in messages if message["role"] != "system"]
+    return [{"role": "system", "content": merged}, *rest]
+
+
+def read_row(
+    row: Any, *, row_format: str = "auto", nfc: bool = False
+) -> tuple[Conversation | None, list[Problem]]:
+    """Turn a row into a Conversation.
+
+    Args:
+        row: A parsed JSON value.
+        row_format: A shape's name, or ``auto`` to recognise it by the row's keys.
+        nfc: Convert decomposed text to NFC, in contents, calls and tools.
+
+    Returns:
+        The conversation, or None when a problem is an error; and every problem found.
+    """
+    problems: list[Problem] = []
+    shape = _shape(row, row_format, problems)
+    if shape is None:
+        return None, problems
+    if nfc:
+        row = _nfc(row)
+    raw, raw_tools = _OPENERS[shape](row, problems)
+    conversation = normalise_request(raw, raw_tools, problems)
+    if any(problem.severity == "error" for problem in problems):
+        return None, problems
+    return conversation, problems
+
+
+def normalise_request(
+    raw: list[tuple[str, Any]], raw_tools: Any, problems: list[Problem]
+) -> Conversation:
+    """Normalise messages and tools as vLLM does; what it would refuse or hide is a problem.
+
+    Args:
+        raw: Each message with the place it came from. ``weight: 0`` marks an assistant turn that
+            is context only.
+        raw_tools: OpenAI tools, bare functions, a JSON string of either, or None.
+        problems: Appended to.
+
+    Returns:
+        The conversation; whole only when no problem is an error.
+    """
+    raw, found_tools = from_hermes(raw, problems)
+    tools = _normalise_tools(
+        raw_tools if raw_tools not in (None, "", []) else found_tools, problems
+    )
+    conversation = Conversation([], tools, [], [])
+    for place, message in raw:
+        if normal := _normalise_message(place, message, problems):
+            if normal["role"] == "assistant" and message.get("weight", 1) != 0:
+                conversation.learn.append(len(conversation.messages))
+            conversation.messages.append(normal)
+            conversation.places.append(place)
+    return conversation
+
+
+# --- shapes -----------------------------------------------------------------------------------
+
+
+def _shape(row: Any, row_format: str, problems: list[Problem]) -> str | None:
+    if not isinstance(row, dict):
+        problems.append(
+            Problem("not-an-object", 'a row is a JSON object such as {"messages": […]}.')
+        )
+        return None
+    keys = {
+        "chat": ("messages",),
+        "sharegpt": ("conversations",),
+        "alpaca": ("instruction", "output"),
+        "prompt_completion": ("prompt", "completion"),
+    }
+    if row_format != "auto":
+        if missing := [key for key in keys[row_format] if key not in row]:
+            message = f"data.format is {row_format}, and the row has no key {missing[0]}."
+            problems.append(Problem("unknown-shape", message))
+            return None
+        return row_format
+    for shape, needed in keys.items():
+        if all(key in row for key in needed):
+            return shape
+    message = (
+        "expected the keys messages, conversations, instruction and output, or prompt and "
+        "completion; see data_templates/README.md."
+    )
+    problems.append(Problem("unknown-shape", message))
+    return None
+
+
+def _open_chat(row: dict[str, Any], problems: list[Problem]) -> tuple[list[tuple[str, Any]], Any]:
+    return _placed(row["messages"], "messages", problems), row.get("tools")
+
+
+def _open_sharegpt(
+    row: dict[str, Any], problems: list[Problem]
+) -> tuple[list[tuple[str, Any]], Any]:
+    raw: list[tuple[str, Any]] = []
+    if isinstance(row.get("system"), str) and row["system"]:
+        raw.append(("system", {"role": "system", "content": row["system"]}))
+    for place, turn in _placed(row["conversations"], "conversations", problems):
+        if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
+            problems.append(Problem("bad-messages", f"{place}: expected keys from and value."))
+            continue
+        role = _SHAREGPT_ROLES.get(turn["from"]) if isinstance(turn["from"], str) else None
+        if role is None:
+            problems.append(_bad_role(place, turn["from"], _SHAREGPT_ROLES))
+            continue
+        message: Message = {"role": role, "content": turn["value"]}
+        if turn["from"] == "function_call" and isinstance(turn["value"], str):
+            message = {"role": role, "content": None, "tool_calls": _bare_calls(turn["value"])}
+        if "weight" in turn:
+            message["weight"] = turn["weight"]
+        raw.append((place, message))
+    return raw, row.get("tools")
+
+
+def _bare_calls(text: str) -> Any:
+    """LLaMA-Factory's ``function_call``: one call or a list of them, as JSON text."""
+    try:
+        calls = parse_literal(text)
+    except ValueError:
+        return text  # no list: reported as bad-tool-calls
+    calls = calls if isinstance(calls, list) else [calls]
+    return [{"type": "function", "function": call} for call in calls]
+
+
+def _open_alpaca(row: dict[str, Any], problems: list[Problem]) -> tuple[list[tuple[str, Any]], Any]:
+    raw: list[tuple[str, Any]] = []
+    if row.get("system"):
+        raw.append(("system", {"role": "system", "content": row["system"]}))
+    history = row.get("history")
+    for index, pair in enumerate(history if isinstance(history, list) else ()):
+        if not isinstance(pair, list) or len(pair) != 2:
+            message = f"history[{index}]: expected a pair of question and answer."
+            problems.append(Problem("bad-messages", message))
+            continue
+        raw.append((f"history[{index}][0]", {"role": "user", "content": pair[0]}))
+        raw.append((f"history[{index}][1]", {"role": "assistant", "content": pair[1]}))
+    for key in ("instruction", "input"):
+        if not isinstance(row.get(key), (str, type(None))):
+            problems.append(Problem("bad-content", f"{key}: expected a text."))
+            return raw, None
+    question = "\n".join(filter(None, (row["instruction"], row.get("input"))))
+    raw.append(("instruction", {"role": "user", "content": question}))
+    raw.append(("output", {"role": "assistant", "content": row["output"]}))
+    return raw, row.get("tools")
+
+
+def _open_prompt_completion(
+    row: dict[str, Any], problems: list[Problem]
+) -> tuple[list[tuple[str, Any]], Any]:
+    raw: list[tuple[str, Any]] = []
+    for key, role in (("prompt", "user"), ("completion", "assistant")):
+        value = row[key]
+        if isinstance(value, str):
+            raw.append((key, {"role": role, "content": value}))
+            continue
+        for place, message in _placed(value, key, problems):
+            if role == "user" and isinstance(message, dict) and message.get("role") == "assistant":
+                message = {"weight": 0, **message}  # the prompt is context, not to be learned
+            raw.append((place, message))
+    return raw, row.get("tools")
+
+
+_OPENERS = {
+    "chat": _open_chat,
+    "sharegpt": _open_sharegpt,
+    "alpaca": _open_alpaca,
+    "prompt_completion": _open_prompt_completion,
+}
+
+
+def _placed(value: Any, key: str, problems: list[Problem]) -> list[tuple[str, Any]]:
+    if isinstance(value, str):  # CSV and some Parquet files hold the list as JSON text
+        with suppress(ValueError):
+            value = parse_json(value)
+    if not isinstance(value, list) or not value:
+        problems.append(Problem("bad-messages", f"{key}: expected a list with at least one turn."))
+        return []
+    return [(f"{key}[{index}]", item) for index, item in enumerate(value)]
+
+
+# --- messages ---------------------------------------------------------------------------------
+
+
+def _normalise_message(place: str, message: Any, problems: list[Problem]) -> Message | None:
+    if not isinstance(message, dict):
+        problems.append(
+            Problem("bad-messages", f"{place}: expected an object with role and content.")
+        )
+        return None
+    role = message.get("role")
+    if role not in _ROLES:
+        problems.append(_bad_role(place, role, _ROLES))
+        return None
+    content = _text(place, message.get("content"), problems)
+    out: Message = {"role": role, "content": content}
+    if role == "assistant":
+        if calls := message.get("tool_calls"):
+            out["tool_calls"] = _normalise_calls(place, calls, problems)
+        reasoning = message.get("reasoning")
+        if reasoning is None:
+            reasoning = message.get("reasoning_content")
+        if reasoning is not None:
+            out["reasoning_content"] = reasoning
+    elif message.get("tool_calls"):
+        problems.append(Problem("bad-tool-calls", f"{place}: only the assistant calls tools."))
+    return out
+
+
+def _text(place: str, content: Any, problems: list[Problem]) -> str:
+    """A content as text: null is empty, text parts are joined with a newline."""
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        texts = []
+        for index, part in enumerate(content):
+            kind = part.get("type") if isinstance(part, dict) else None
+            text = part if isinstance(part, str) else None
+            if isinstance(part, dict) and kind in _TEXT_PARTS:
+                text = part.get("refusal" if kind == "refusal" else "text")
+                text = "" if text is None else text
+            if not isinstance(text, str):
+                message = (
+                    f"{place}.content[{index}]: expected a text part; the models read text only."
+                )
+                problems.append(Problem("bad-content", message))
+                continue
+            if text:  # vLLM drops empty parts before it joins
+                texts.append(text)
+        return "\n".join(texts)
+    message = f"{place}.content: expected a text, null or text parts; write JSON data as a string."
+    problems.append(Problem("bad-content", message))
+    return ""
+
+
+def _normalise_calls(place: str, calls: Any, problems: list[Problem]) -> list[dict[str, Any]]:
+    if not isinstance(calls, list):
+        problems.append(Problem("bad-tool-calls", f"{place}.tool_calls: expected a list of calls."))
+        return []
+    out = []
+    for index, call in enumerate(calls):
+        at = f"{place}.tool_calls[{index}]"
+        function = call.get("function") if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict) or call.get("type", "function") != "function":
+            message = f'{at}: expected {{"type": "function", "function": {{"name", "arguments"}}}}.'
+            problems.append(Problem("bad-tool-calls", message))
+        elif (
+            not isinstance(name, str)
+            or not name
+            or json.dumps(name, ensure_ascii=False) != f'"{name}"'
+        ):
+            message = f"{at}: expected a function name, without quotes or line breaks."
+            problems.append(Problem("bad-tool-calls", message))
+        elif (arguments := _arguments(at, function.get("arguments"), problems)) is not None:
+            item: dict[str, Any] = {"type": "function"}
+            if isinstance(call.get("id"), str):
+                item["id"] = call["id"]
+            item["function"] = {"name": name, "arguments": arguments}
+            out.append(item)
+    return out
+
+
+def _arguments(at: str, value: Any, problems: list[Problem]) -> dict[str, Any] | None:
+    """A call's arguments as an object; vLLM takes null and the empty string for ``{}``."""
+    if value is None or value == "":
+        return {}
+    if isinstance(value, str):
+        try:
+            value = parse_json(value)
+        except ValueError:
+            message = (
+                f"{at}.function.arguments: the string is not JSON; vLLM would show {{}} instead."
+            )
+            problems.append(Problem("bad-arguments", message))
+            return None
+    if not isinstance(value, dict):
+        message = f"{at}.function.arguments: expected an object; vLLM would show {{}} instead."
+        problems.append(Problem("bad-arguments", message))
+        return None
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        message = f"{at}.function.arguments: a number is not finite, which JSON cannot say."
+        problems.append(Problem("bad-arguments", message))
+        return None
+    return value
+
+
+def _bad_role(place: str, role: Any, known: Iterable[str]) -> Problem:
+    names = list(known)
+    close = (
+        difflib.get_close_matches(role.strip().lower(), names, 1, 0.5)
+        if isinstance(role, str)
+        else []
+    )
+    hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}."
+    return Problem("bad-role", f"{place}: unknown role; {hint}")
+
+
+# --- tools ------------------------------------------------------------------------------------
+
+
+def _normalise_tools(raw: Any, problems: list[Problem]) -> list[dict[str, Any]] | None:
+    if isinstance(raw, str):
+        try:
+            raw = parse_json(raw) if raw.strip() else None
+        except ValueError:
+            problems.append(Problem("bad-tools", "tools: the string is not JSON."))
+            return None
+    if not raw:
+        return None
+    if not isinstance(raw, list):
+        problems.append(Problem("bad-tools", "tools: expected a list of tools."))
+        return None
+    tools = []
+    for index, tool in enumerate(raw):
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        wrong = _wrong_with_function(function)
+        if (
+            isinstance(tool, dict)
+            and "function" in tool
+            and tool.get("type", "function") != "function"
+        ):
+            wrong = "the type is not function"
+        if wrong or not isinstance(function, dict):
+            problems.append(Problem("bad-tools", f"tools[{index}]: {wrong}."))
+            continue
+        # The key order of vLLM's FunctionDefinition; unknown keys vanish there too.
+        normal = {key: function.get(key) for key in ("name", "description", "parameters")}
+        if function.get("strict") is not None:
+            normal["strict"] = function["strict"]
+        tools.append({"type": "function", "function": normal})
+    return tools
+
+
+def _wrong_with_function(function: Any) -> str | None:
+    if not isinstance(function, dict):
+        return 'expected {"type": "function", "function": {…}}'
+    for key, kind, form in (
+        ("name", str, "a text"),
+        ("description", (str, type(None)), "a text"),
+        ("parameters", (dict, type(None)), "a JSON Schema object"),
+        ("strict", (bool, type(None)), "true or false"),
+    ):
+        if not isinstance(function.get(key), kind):
+            return f"function.{key}: expected {form}"
+    return None
+
+
+def _nfc(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else unicodedata.normalize("NFC", value)
+    if isinstance(value, list):
+        return [_nfc(item) for item in value]
+    if isinstance(value, dict):
+        return {_nfc(key): _nfc(item) for key, item in value.items()}
+    return value

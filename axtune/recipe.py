@@ -1,0 +1,421 @@
+"""Recipes: the schema, the strict loader, the overrides. Imports no torch.
+
+A recipe is one YAML file that also runs as a Python script (see `axtune.launch`): its first line
+is a key that the loader drops. About thirty keys are axtune's own; the sections ``lora``,
+``quantization`` and ``training`` pass by name to PEFT's ``LoraConfig``, transformers'
+``BitsAndBytesConfig`` and TRL's ``SFTConfig``. Every fault of a file is reported at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+import io
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+from axtune.errors import Fault, RecipeError
+
+# The first line of a recipe, which makes the file a Python script, is this YAML key.
+SCRIPT_KEY = 'if __name__ == "__main__"'
+
+RowFormat = Literal["auto", "chat", "alpaca", "sharegpt", "prompt_completion"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Section):
+    """Where rows come from: a file, a folder, a glob, or a Hub data set (``hf:owner/name``)."""
+
+    path: str = Field(description="file, folder, glob, or hf:owner/name")
+    weight: float = Field(1.0, gt=0, description="how often its rows are seen: 0.5 half, 2 twice")
+    split: str = Field("train", description="split of a Hub data set")
+
+
+def _as_sources(value: Any) -> Any:
+    """Accept ``a.jsonl``, ``[a.jsonl, {path: b.jsonl, weight: 2}]`` and ``{path: a.jsonl}``."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return [{"path": item} if isinstance(item, str) else item for item in items]
+
+
+def _as_eval(value: Any) -> Any:
+    return value if value is None or isinstance(value, (int, float)) else _as_sources(value)
+
+
+Sources = Annotated[list[Source], BeforeValidator(_as_sources), Field(min_length=1)]
+
+
+class Data(_Section):
+    """The rows, and what is done with those that are not fit to train on."""
+
+    train: Sources = Field(description="training rows: one path, or a list of paths with weights")
+    eval: Annotated[
+        list[Source] | Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(_as_eval)
+    ] = Field(None, description="held-out rows: a fraction of train such as 0.05, or files")
+    format: RowFormat = Field("auto", description="row shape; auto recognises it by its keys")
+    max_length: int = Field(4096, ge=16, description="longest sample, in tokens")
+    truncate: bool = Field(
+        False, description="cut longer samples at max_length instead of refusing them"
+    )
+    control_tokens: Literal["refuse", "keep"] = Field(
+        "refuse", description="control tokens written inside text: refuse, or keep as vLLM does"
+    )
+    nfc: bool = Field(False, description="convert NFD Hangul to NFC (serve with NFC as well)")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="rows with errors: stop before training, or train without them"
+    )
+    max_line_mb: float = Field(16.0, gt=0, description="longest line of a file, in MB")
+
+
+class Recipe(_Section):
+    """One training job."""
+
+    task: Literal["sft"] = Field(description="what to train")
+    model: str = Field(description="Hub id, local folder, or embedded name (tiny-ax-4.0)")
+    revision: str | None = Field(None, description="commit or branch of a Hub model")
+    output_dir: str = Field(description="the run folder")
+    resume: bool = Field(False, description="go on from the last checkpoint in output_dir")
+    seed: int = Field(42, ge=0, description="seed of everything random")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the card has it, else fp16; bf16 on a CPU"
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        "auto", description="attention kernels; auto is sdpa"
+    )
+    data: Data
+    lora: dict[str, Any] = Field(
+        default_factory=dict, description="PEFT LoraConfig, by its own names"
+    )
+    quantization: dict[str, Any] | None = Field(
+        None, description="transformers BitsAndBytesConfig, by its own names; absent: 16 bit"
+    )
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="TRL SFTConfig, by its own names"
+    )
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="stop after so many evaluations without a better eval loss"
+    )
+
+
+# Names of the libraries' configs that a recipe sets elsewhere, or that axtune decides.
+_OWNED: dict[str, dict[str, str]] = {
+    "training": {
+        "output_dir": "set output_dir at the top of the recipe",
+        "seed": "set seed at the top of the recipe",
+        "data_seed": "set seed at the top of the recipe",
+        "bf16": "set precision at the top of the recipe",
+        "fp16": "set precision at the top of the recipe",
+        "use_cpu": "the machine decides; hide the GPUs with CUDA_VISIBLE_DEVICES= to force the CPU",
+        "max_length": "set data.max_length",
+        "truncation_mode": "set data.truncate",
+        "resume_from_checkpoint": "set resume at the top of the recipe",
+        "save_strategy": "saving follows eval_strategy",
+        "save_steps": "saving follows eval_steps",
+        "load_best_model_at_end": "always on when data.eval is set",
+        "metric_for_best_model": "the best checkpoint is the one of the lowest eval_loss",
+        "greater_is_better": "the best checkpoint is the one of the lowest eval_loss",
+        "assistant_only_loss": "labels are always the assistant's turns, made before training",
+        "completion_only_loss": "labels are always the assistant's turns, made before training",
+        "chat_template_path": "the checkpoint's own template is the authority",
+        "eos_token": "the checkpoint's own end of turn is the authority",
+        "pad_token": "the checkpoint's own pad token is the authority",
+        "dataset_kwargs": "rows are prepared by axtune",
+        "dataset_text_field": "rows are prepared by axtune",
+        "dataset_num_proc": "rows are prepared by axtune",
+        "model_init_kwargs": "set model, precision, attention or quantization",
+        "trust_remote_code": "A.X models need no remote code, and axtune runs none",
+        "packing": "not offered yet",
+        "eval_packing": "not offered yet",
+        "padding_free": "not offered yet",
+        "remove_unused_columns": "rows are prepared by axtune",
+    },
+    "lora": {
+        "task_type": "always CAUSAL_LM",
+        "peft_type": "always LORA",
+        "base_model_name_or_path": "set model at the top of the recipe",
+        "inference_mode": "not for training",
+        "auto_mapping": "not for training",
+        "revision": "set revision at the top of the recipe",
+    },
+    "quantization": {
+        "load_in_8bit": "axtune trains on 4-bit bases: load_in_4bit: true",
+        "quant_method": "always bitsandbytes",
+    },
+}
+
+# Module and class whose fields a section passes to, read from source: importing them costs seconds.
+_PASSED: dict[str, tuple[tuple[str, str], ...]] = {
+    "lora": (("peft.tuners.lora.config", "LoraConfig"), ("peft.config", "PeftConfig")),
+    "training": (
+        ("trl.trainer.sft_config", "SFTConfig"),
+        ("trl.trainer.base_config", "_BaseConfig"),
+        ("transformers.training_args", "TrainingArguments"),
+    ),
+    "quantization": (("transformers.utils.quantization_config", "BitsAndBytesConfig"),),
+}
+
+
+@lru_cache
+def passed_names(section: str) -> frozenset[str]:
+    """The names that the installed libraries accept in a pass-through section.
+
+    Read from the libraries' source by `ast`, so that no torch is imported.
+
+    Args:
+        section: ``lora``, ``training`` or ``quantization``.
+
+    Returns:
+        Field names of the dataclass and its bases, or the parameters of its ``__init__``.
+    """
+    names: set[str] = set()
+    for module, class_name in _PASSED[section]:
+        package, _, rest = module.partition(".")
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:  # an axtune without its training packages
+            return frozenset()
+        path = Path(spec.origin).parent.joinpath(*rest.split(".")).with_suffix(".py")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == class_name:
+                for item in node.body:
+                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                        names.add(item.target.id)
+                    elif isinstance(item, ast.FunctionDef) and item.name == "__init__":
+                        names.update(arg.arg for arg in item.args.args if arg.arg != "self")
+    return frozenset(name for name in names if not name.startswith("_"))
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply ``key.path=value`` overrides.
+
+    Args:
+        path: The YAML file.
+        overrides: Words such as ``lora.r=32`` or ``data.train=[a.jsonl,b.jsonl]``; values are YAML.
+
+    Returns:
+        The validated recipe.
+
+    Raises:
+        RecipeError: With every fault of the file and of the overrides, each with its line.
+    """
+    file = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RecipeError(
+            "The recipe cannot be read.",
+            [Fault(file, 0, "unreadable", f"{reason}. Paths are relative to the current folder.")],
+        ) from None
+    tree = _parse(text, file)
+    tree.pop(SCRIPT_KEY, None)
+    lines = dict(_lines(tree))
+    faults: list[Fault] = []
+    values = _plain(tree)
+    for word in overrides:
+        _override(values, word, faults)
+    faults += _validate(values, file, lines)
+    if faults:
+        raise RecipeError(f"The recipe has {_count(len(faults))}.", faults)
+    return Recipe.model_validate(values)
+
+
+def data_options(paths: Sequence[str], **options: Any) -> Data:
+    """The data section of a recipe from command-line words, with the recipe's own checks.
+
+    Args:
+        paths: What ``data.train`` takes.
+        options: Further keys of the section.
+
+    Raises:
+        RecipeError: When a value is not one that the key takes.
+    """
+    try:
+        return Data.model_validate({"train": list(paths), **options})
+    except ValidationError as error:
+        faults = [
+            Fault(".".join(map(str, item["loc"])), 0, "bad-value", f"{item['msg']}.")
+            for item in error.errors(include_url=False)
+        ]
+        raise RecipeError("An option has a value that it does not take.", faults) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as resolved, as YAML that `load` reads back to an equal recipe."""
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.width = 100
+    yaml.dump(recipe.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def _count(number: int) -> str:
+    return "1 fault" if number == 1 else f"{number} faults"
+
+
+def _parse(text: str, file: str) -> CommentedMap:
+    try:
+        tree = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        problem = (error.problem or "broken YAML").splitlines()[0]
+        raise RecipeError(
+            "The recipe is not YAML.", [Fault(file, line, "not-yaml", f"{problem}.")]
+        ) from None
+    except ValueError as error:  # ruamel: control characters and the like
+        reason = str(error).splitlines()[0]
+        raise RecipeError("The recipe is not YAML.", [Fault(file, 0, "not-yaml", reason)]) from None
+    if not isinstance(tree, CommentedMap):
+        raise RecipeError(
+            "The recipe is not a mapping of keys.",
+            [Fault(file, 1, "not-a-recipe", "expected lines such as `model: skt/A.X-4.0-Light`.")],
+        )
+    return tree
+
+
+def _lines(
+    node: Any, prefix: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Every key path of a parsed YAML tree with its 1-based line."""
+    if isinstance(node, CommentedMap):
+        for key, value in node.items():
+            yield (*prefix, key), node.lc.key(key)[0] + 1
+            yield from _lines(value, (*prefix, key))
+    elif isinstance(node, CommentedSeq):
+        for index, value in enumerate(node):
+            yield (*prefix, index), node.lc.item(index)[0] + 1
+            yield from _lines(value, (*prefix, index))
+
+
+def _plain(node: Any) -> Any:
+    """ruamel's own containers and scalars as plain Python values."""
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _override(values: dict[str, Any], word: str, faults: list[Fault]) -> None:
+    key, equals, text = word.partition("=")
+    key = key.removeprefix("--")
+    if not equals or not key:
+        faults.append(Fault(word, 0, "bad-override", "expected key.path=value, such as lora.r=32."))
+        return
+    try:
+        value = _plain(YAML(typ="rt").load(text)) if text else None
+    except (MarkedYAMLError, ValueError):
+        value = text
+    *path, last = key.split(".")
+    section = values
+    for part in path:
+        child = section.get(part)
+        if child is None:
+            child = section[part] = {}
+        if not isinstance(child, dict):
+            faults.append(
+                Fault(word, 0, "bad-override", f"{part} is a single value and has no keys.")
+            )
+            return
+        section = child
+    section[last] = value
+
+
+def _validate(
+    values: dict[str, Any], file: str, lines: dict[tuple[str | int, ...], int]
+) -> list[Fault]:
+    faults = []
+
+    def fault(path: tuple[str | int, ...], code: str, message: str) -> None:
+        line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 0)
+        name = ".".join(map(str, path))
+        faults.append(Fault(file, line, code, f"{name}: {message}" if name else message))
+
+    try:
+        Recipe.model_validate(values)
+    except ValidationError as error:
+        seen = set()
+        for item in error.errors(include_url=False):
+            path = _key_path(item["loc"], values)
+            if item["type"] == "extra_forbidden":
+                fault(path, "unknown-key", _nearest(str(path[-1]), _known_keys(path[:-1])))
+            elif item["type"] == "missing":
+                fault(path, "missing-key", "this key is needed.")
+            elif path not in seen:  # the branches of a union repeat themselves
+                fault(path, "bad-value", f"{item['msg']}.")
+            seen.add(path)
+    for section in _PASSED:
+        given = values.get(section)
+        if not isinstance(given, dict):
+            continue
+        names = passed_names(section)
+        for name in given:
+            if remedy := _OWNED[section].get(name):
+                fault((section, name), "not-here", f"{remedy}.")
+            elif names and name not in names:
+                fault((section, name), "unknown-key", _nearest(name, names))
+    training, data = values.get("training"), values.get("data")
+    if isinstance(training, dict) and isinstance(data, dict):
+        for path, code, message in _cross_checks(values, training, data):
+            fault(path, code, message)
+    return faults
+
+
+def _cross_checks(
+    values: dict[str, Any], training: dict[str, Any], data: dict[str, Any]
+) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """What only two keys together show."""
+    if data.get("eval") is not None:
+        if training.get("eval_strategy") == "no":
+            yield ("training", "eval_strategy"), "conflict", "data.eval is set; remove one of them."
+    elif values.get("early_stopping_patience") is not None:
+        yield ("early_stopping_patience",), "conflict", "needs data.eval, such as 0.05."
+    quantization = values.get("quantization")
+    if isinstance(quantization, dict) and quantization.get("load_in_4bit") is not True:
+        yield ("quantization",), "bad-value", "needs load_in_4bit: true (or no quantization)."
+
+
+def _key_path(loc: tuple[str | int, ...], values: Any) -> tuple[str | int, ...]:
+    """pydantic's location without the names of union branches, which are no keys of the file."""
+    path: list[str | int] = []
+    node = values
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(node, dict) and (part in node or (last and isinstance(part, str))):
+            if part not in node and "[" in str(part):
+                continue
+            path.append(part)
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            path.append(part)
+            node = node[part]
+            if isinstance(node, str):  # a bare path stands for {path: …}
+                break
+    return tuple(path)
+
+
+def _known_keys(section: tuple[str | int, ...]) -> frozenset[str]:
+    model: type[BaseModel] = Recipe
+    if section and section[0] == "data":
+        model = Data if len(section) == 1 else Source
+    return frozenset(model.model_fields)
+
+
+def _nearest(name: str, known: frozenset[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}."
+    return f"no such key; {hint}"
