@@ -5,18 +5,19 @@ that ``import axtune`` is light:
 
 - ``load_recipe(path, overrides=())`` and ``train(recipe)``
 - ``load_tokenizer(model)`` and ``prompt_ids(tokenizer, messages, tools)``
-- ``check(files, model)`` and ``render(row, tokenizer)``
+- ``check(files, model)`` and ``render_row(row, tokenizer)``
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from axtune.audit import check as check
-    from axtune.audit import render as render
+    from axtune.audit import render_row as render_row
     from axtune.errors import AxtuneError as AxtuneError
     from axtune.recipe import load as load_recipe
     from axtune.render import prompt_ids as prompt_ids
@@ -29,9 +30,12 @@ for _name, _value in {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "DISABLE_SAFETENSORS_CONVERSION": "1",
+    "USE_HUB_KERNELS": "0",
     "TOKENIZERS_PARALLELISM": "true",
 }.items():
     os.environ.setdefault(_name, _value)
+# Says at import, on every CPU machine, that it has no kernels from the Hub; it needs none.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,7 +44,7 @@ __all__ = [
     "load_recipe",
     "load_tokenizer",
     "prompt_ids",
-    "render",
+    "render_row",
     "train",
 ]
 
@@ -50,7 +54,7 @@ _HOMES = {
     "load_recipe": ("axtune.recipe", "load"),
     "load_tokenizer": ("axtune.tokenizer", "load_tokenizer"),
     "prompt_ids": ("axtune.render", "prompt_ids"),
-    "render": ("axtune.audit", "render"),
+    "render_row": ("axtune.audit", "render_row"),
     "train": ("axtune.run", "train"),
 }
 

@@ -1,0 +1,192 @@
+"""LoRA adapters: made from a recipe by PEFT's own names, saved so that any PEFT loads them.
+
+PiSSA and OLoRA move a part of the base's weights into the adapter, so their raw adapter fits only
+the residual base that they leave behind in memory. What axtune hands on is always a plain LoRA
+against the original base (`Adapter.save`).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from axtune.errors import Fault
+from axtune.model import bad_value, first_line, key_named, refused
+
+DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+
+# Ways to initialise that change the base's weights, and those that want a pass over data first.
+_MOVES_WEIGHTS = ("pissa", "olora")
+_WANTS_DATA = ("eva", "corda", "loftq", "lora_ga")
+
+_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A model with its trainable adapter.
+
+    Attributes:
+        model: The base with the adapter in place.
+        initial: The adapter's tensors before training, on the CPU, where its initialisation moved
+            base weights into it; None otherwise.
+    """
+
+    model: PeftModel
+    initial: dict[str, torch.Tensor] | None
+
+    def save(self, folder: Path) -> None:
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors``, for the original base.
+
+        A moved initialisation is undone here: the trained model's weight is
+        W - s B0 A0 + s B A, which is the original W plus a plain LoRA of twice the rank with
+        A' = [A; A0] and B' = [B, -B0].
+
+        Args:
+            folder: An existing folder.
+        """
+        if self.initial is None:
+            save_raw(self.model, folder)
+            return
+        tensors = {}
+        for key, tensor in get_peft_model_state_dict(
+            self.model, save_embedding_layers=False
+        ).items():
+            now = tensor.detach().cpu()
+            if ".lora_A." in key:
+                now = torch.cat([now, self.initial[key]], dim=0)  # (2r, in)
+            elif ".lora_B." in key:
+                now = torch.cat([now, -self.initial[key]], dim=1)  # (out, 2r)
+            tensors[key] = now.contiguous()
+        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        config = copy.deepcopy(self.model.peft_config["default"])
+        assert isinstance(config, LoraConfig)
+        # Twice the rank at the same scale, which is alpha / r, or alpha / sqrt(r) with rsLoRA.
+        factor = math.sqrt(2) if config.use_rslora else 2
+        config.lora_alpha *= factor
+        config.alpha_pattern = {name: factor * a for name, a in config.alpha_pattern.items()}
+        config.r *= 2
+        config.rank_pattern = {name: 2 * rank for name, rank in config.rank_pattern.items()}
+        config.init_lora_weights = True
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+
+
+def save_raw(
+    model: PeftModel, folder: Path, state_dict: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write the adapter as it is in memory: what training resumes from.
+
+    Args:
+        model: The base with its adapter.
+        folder: An existing folder.
+        state_dict: The model's tensors, where they had to be gathered from several processes.
+    """
+    # save_embedding_layers: unless told, PEFT asks the Hub whether the base's vocabulary changed.
+    model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+    (folder / "README.md").unlink()  # PEFT's empty form of a model card
+
+
+def lora_config(values: dict[str, Any]) -> LoraConfig:
+    """PEFT's configuration from a recipe's ``lora`` section.
+
+    Raises:
+        RecipeError: When a value is not of its type, or PEFT refuses it.
+    """
+    merged = {**DEFAULTS, **values}
+    faults = type_faults("lora", LoraConfig, merged)
+    start = str(merged.get("init_lora_weights", True)).lower()
+    if start.startswith(_WANTS_DATA):
+        message = f"{start} needs a pass over data before training, which axtune does not do."
+        faults.append(bad_value("lora.init_lora_weights", message))
+    if faults:
+        raise refused(faults)
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", **merged)
+    except (TypeError, ValueError, ImportError) as error:
+        key = key_named(error, "lora", merged)
+        raise refused([bad_value(key, first_line(error))]) from error
+
+
+def add_adapter(model: PreTrainedModel, values: dict[str, Any], *, seed: int) -> Adapter:
+    """Put a fresh adapter on a base; its weights are float32 whatever the base's are.
+
+    Args:
+        model: The base, changed in place.
+        values: The recipe's ``lora`` section.
+        seed: Of the random half of the adapter.
+
+    Raises:
+        RecipeError: When the base has no layers of the names given, or PEFT refuses otherwise.
+    """
+    config = lora_config(values)
+    start = str(config.init_lora_weights).lower()
+    moves = start.startswith(_MOVES_WEIGHTS)
+    if moves and getattr(model, "is_loaded_in_4bit", False):
+        message = (
+            f"{start} changes base weights, which a 4-bit base does not keep exactly. "
+            "Use init_lora_weights: true, or train without quantization."
+        )
+        raise refused([bad_value("lora.init_lora_weights", message)])
+    torch.manual_seed(seed)
+    try:
+        adapted = get_peft_model(model, config)
+    except (TypeError, ValueError, AttributeError, KeyError, NotImplementedError) as error:
+        key = key_named(error, "lora", {**DEFAULTS, **values})
+        raise refused([bad_value(key, first_line(error))]) from error
+    if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
+        # The loss multiplies with lm_head.weight itself, so such an adapter would never be trained.
+        message = "lm_head takes no LoRA here; train it whole with modules_to_save: [lm_head]."
+        raise refused([bad_value("lora.target_modules", message)])
+    initial = None
+    if moves:
+        tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        initial = {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}
+    return Adapter(adapted, initial)
+
+
+def type_faults(section: str, config: type, values: dict[str, Any]) -> list[Fault]:
+    """Values of a pass-through section that are not of the type that the library declares.
+
+    The libraries' dataclasses check no types themselves: a word where a number belongs surfaces
+    hours later, or never.
+
+    Args:
+        section: The recipe's section, for the message.
+        config: The library's dataclass.
+        values: The values by name.
+    """
+    hints = typing.get_type_hints(config)
+    known = {field.name for field in dataclasses.fields(config)}
+    faults = []
+    for name, value in values.items():
+        if name not in known:
+            faults.append(
+                bad_value(f"{section}.{name}", "the installed library has no such option.")
+            )
+            continue
+        try:
+            options = ConfigDict(arbitrary_types_allowed=True)
+            TypeAdapter(hints[name] | None, config=options).validate_python(value)
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+            # PEFT's lists of words are not whole (pissa_niter_4): it judges its words itself.
+            if any(item["type"] == "literal_error" for item in errors):
+                continue
+            reason = errors[0]["msg"]
+            faults.append(bad_value(f"{section}.{name}", f"{reason}."))
+        except Exception:  # a type that pydantic has no schema for: the library decides
+            continue
+    return faults

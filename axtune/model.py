@@ -1,0 +1,236 @@
+"""Base weights: a checkpoint's causal language model, in a recipe's precision and bits.
+
+Nothing of the base is ever saved by axtune's training, so what is set here in memory (the ids that
+end a turn and pad) changes no file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import datasets
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from axtune.catalog import Checkpoint
+from axtune.errors import AxtuneError, CheckpointError, Fault, MissingPackageError, RecipeError
+from axtune.tokenizer import AxTokenizer
+
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+
+Precision = Literal["bf16", "fp16", "fp32"]
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+
+
+def choose_precision(wanted: Literal["auto", "bf16", "fp16", "fp32"]) -> Precision:
+    """The precision that this machine trains in.
+
+    Args:
+        wanted: `Recipe.precision`. ``auto`` is bf16 on a card that has it, fp16 on one that has
+            not, and bf16 on a CPU.
+
+    Raises:
+        AxtuneError: When the machine cannot compute in the precision that was asked for.
+    """
+    on_gpu = torch.cuda.is_available()
+    # Cards before Ampere only emulate bf16, several times slower than their fp16.
+    has_bf16 = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "auto":
+        return "bf16" if has_bf16 else "fp16"
+    if wanted == "bf16" and not has_bf16:
+        raise AxtuneError(
+            f"{torch.cuda.get_device_name()} has no bf16.", "Set precision=auto or precision=fp16."
+        )
+    if wanted == "fp16" and not on_gpu:
+        raise AxtuneError(
+            "fp16 training needs a GPU: a CPU cannot scale its losses.", "Set precision=auto."
+        )
+    return wanted
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    tokenizer: AxTokenizer,
+    *,
+    precision: Precision,
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
+    quantization: dict[str, Any] | None = None,
+) -> PreTrainedModel:
+    """Load a checkpoint's weights onto this process's device.
+
+    Args:
+        checkpoint: Where the files are; found with its weights.
+        tokenizer: The checkpoint's tokenizer, whose end of turn and padding the model takes over.
+        precision: Of the weights (of those that stay unquantised, with `quantization`).
+        attention: Attention kernels; ``auto`` is sdpa.
+        quantization: ``BitsAndBytesConfig`` by its own names; None for plain weights.
+
+    Returns:
+        The model, in evaluation mode, its ``name_or_path`` the name that the user gave.
+
+    Raises:
+        CheckpointError: When weights are missing, of the wrong shape, or unreadable.
+        MissingPackageError: When flash_attn or bitsandbytes is asked for and absent.
+        RecipeError: When bitsandbytes refuses a value of `quantization`.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(checkpoint.folder),
+            dtype=_DTYPES[precision],
+            attn_implementation=_attention(attention, precision),
+            quantization_config=_bits_and_bytes(quantization, precision) if quantization else None,
+            device_map=_device_map(),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (AxtuneError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers, safetensors and torch each raise their own
+        raise CheckpointError(
+            f"The weights of {checkpoint.name} cannot be loaded: {first_line(error)}"
+        ) from error
+    model: PreTrainedModel
+    model, info = loaded
+    # transformers fills absent tensors with random numbers and only logs it.
+    if missing := sorted(info["missing_keys"]):
+        raise CheckpointError(
+            f"{checkpoint.name} lacks {len(missing)} of its model's tensors, {missing[0]} first.",
+            "Weights and config.json are of different checkpoints, or a shard is missing.",
+        )
+    # 4.0 Light's config.json says eos 0, which never comes; what ends a turn is <|im_end|>.
+    for config in (model.config, model.generation_config):
+        config.eos_token_id = tokenizer.end_of_turn_id
+        config.pad_token_id = tokenizer.pad_id
+    # What PEFT writes as base_model_name_or_path: the user's name, not this machine's cache path.
+    model.name_or_path = model.config.name_or_path = checkpoint.name
+    return model
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters of a model.
+
+    Attributes:
+        total: All of them; a 4-bit weight counts as the parameters it stands for.
+        trainable: Those that are trained.
+        quantized_layers: Linear layers held in 4 bit.
+    """
+
+    total: int
+    trainable: int
+    quantized_layers: int
+
+
+def measure(model: torch.nn.Module) -> Size:
+    """Count the parameters of a model."""
+    total = trainable = 0
+    for parameter in model.parameters():
+        # bitsandbytes packs two 4-bit weights into each byte of its storage type.
+        packed = type(parameter).__name__ == "Params4bit"
+        count = parameter.numel() * (2 * parameter.element_size() if packed else 1)
+        total += count
+        trainable += count if parameter.requires_grad else 0
+    quantized = sum(type(module).__name__ == "Linear4bit" for module in model.modules())
+    return Size(total, trainable, quantized)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Only errors from the libraries: what else they say is in axtune's own report, or noise."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    for name in ("accelerate", "trl", "peft"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for name in _LIBRARIES:
+            warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+        yield
+
+
+def bad_value(key: str, message: str) -> Fault:
+    """A fault of a recipe's key that only the libraries behind it could see."""
+    return Fault("recipe", 0, "bad-value", f"{key}: {message}")
+
+
+def key_named(error: Exception, section: str, values: dict[str, Any]) -> str:
+    """The key of a pass-through section that a library's message names, or the section."""
+    for name in values:
+        words = rf"\b({re.escape(name)}|{re.escape(name.replace('_', ' '))})\b"
+        if re.search(words, str(error), re.IGNORECASE):
+            return f"{section}.{name}"
+    return section
+
+
+def refused(faults: list[Fault]) -> RecipeError:
+    """The error that carries such faults."""
+    return RecipeError("The recipe cannot be run.", faults)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, ended like a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if lines[0].endswith((".", "!", "?")) else f"{lines[0]}."
+
+
+def _attention(wanted: str, precision: Precision) -> str:
+    if wanted != "flash_attention_2":
+        return "sdpa" if wanted == "auto" else wanted
+    # transformers would look for a replacement on the Hub; axtune runs no code from there.
+    if importlib.util.find_spec("flash_attn") is None:
+        raise MissingPackageError(
+            "attention: flash_attention_2 needs the package flash-attn, which is not installed.",
+            "pip install flash-attn --no-build-isolation, or set attention=sdpa.",
+        )
+    if not torch.cuda.is_available() or precision == "fp32":
+        raise AxtuneError(
+            "attention: flash_attention_2 needs a GPU and a 16-bit precision.",
+            "Set attention=sdpa.",
+        )
+    return wanted
+
+
+def _bits_and_bytes(values: dict[str, Any], precision: Precision) -> BitsAndBytesConfig:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingPackageError(
+            "quantization needs the package bitsandbytes, which is not installed.",
+            "pip install bitsandbytes, or train without quantization (quantization=null).",
+        )
+    compute = str(values.get("bnb_4bit_compute_dtype", "float32"))
+    faults = []
+    if not isinstance(getattr(torch, compute, None), torch.dtype):
+        message = f"{compute} is no torch dtype; expected bfloat16, float16 or float32."
+        faults.append(bad_value("quantization.bnb_4bit_compute_dtype", message))
+    if compute == "bfloat16" and precision == "fp16":
+        message = "this card has no bf16; use float16."
+        faults.append(bad_value("quantization.bnb_4bit_compute_dtype", message))
+    if values.get("bnb_4bit_quant_type", "fp4") not in ("nf4", "fp4"):
+        faults.append(bad_value("quantization.bnb_4bit_quant_type", "expected nf4 or fp4."))
+    if faults:
+        raise refused(faults)
+    try:
+        return BitsAndBytesConfig(**values)
+    except (TypeError, ValueError, AttributeError) as error:
+        key = key_named(error, "quantization", values)
+        raise refused([bad_value(key, first_line(error))]) from error
+
+
+def _device_map() -> dict[str, int | str]:
+    """Every layer on this process's own device; accelerate has made it the current one."""
+    return {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}

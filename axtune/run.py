@@ -1,0 +1,375 @@
+"""The story of a training run, top to bottom."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from trl import SFTConfig
+
+from axtune import catalog
+from axtune.adapter import Adapter, add_adapter
+from axtune.dataset import Prepared, prepare
+from axtune.errors import AxtuneError, Fault, MissingPackageError
+from axtune.model import (
+    Precision,
+    Size,
+    choose_precision,
+    first_line,
+    load_model,
+    measure,
+    quiet_libraries,
+)
+from axtune.recipe import Recipe
+from axtune.report import Report, duration, plot, summary
+from axtune.rundir import (
+    Run,
+    RunDir,
+    claim,
+    describe,
+    last_checkpoint,
+    model_card,
+    open_run,
+    read_manifest,
+    step_of,
+)
+from axtune.sft import Trainer, training_arguments
+from axtune.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
+
+T = TypeVar("T")
+
+_FAULTS_SHOWN = 20
+
+
+def train(recipe: Recipe) -> Run:
+    """Train an adapter as a recipe says.
+
+    Started once in each process of a distributed run (accelerate launch, torchrun).
+
+    Args:
+        recipe: The job.
+
+    Returns:
+        The finished run's folder, adapter and manifest.
+
+    Raises:
+        AxtuneError: Whatever the user can mend: recipe, data, checkpoint, memory, packages.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM; the report says how to go on.
+    """
+    _check_launcher()
+    with quiet_libraries(), _sigterm_as_ctrl_c():
+        precision = choose_precision(recipe.precision)
+        args = training_arguments(recipe, precision)  # sets up the process group
+        state = PartialState()
+        report = Report(enabled=state.is_main_process)
+        if (cards := torch.cuda.device_count()) > 1 and state.num_processes == 1:
+            report.say(
+                f"Training on 1 of {cards} GPUs; on all of them: "
+                f"accelerate launch --num_processes {cards} -m axtune RECIPE"
+            )
+        scratch = _scratch_folder(state)
+        try:
+            return _train(recipe, precision, args, state, report, scratch)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise _out_of_memory(recipe) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+                raise
+            raise AxtuneError(
+                f"{recipe.output_dir} cannot be written: {error.strerror}.",
+                "Make room (then resume=true goes on), or set another output_dir.",
+            ) from error
+        except ImportError as error:  # an optimiser or a kernel that wants a package of its own
+            raise MissingPackageError(f"A package is missing: {first_line(error)}") from error
+        finally:
+            report.end()
+            if state.is_local_main_process:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _train(
+    recipe: Recipe,
+    precision: Precision,
+    args: SFTConfig,
+    state: PartialState,
+    report: Report,
+    scratch: Path,
+) -> Run:
+    began = time.monotonic()
+    run_dir = _once(state, lambda: claim(recipe))
+    checkpoint = _once(state, lambda: catalog.find(recipe.model, revision=recipe.revision))
+    tokenizer = load_tokenizer(checkpoint)
+    if state.is_main_process and (line := disagreement_with_auto(tokenizer)):
+        report.say(line, "yellow")
+
+    faults = _Faults(report)
+    data = _once(
+        state,
+        lambda: prepare(recipe, tokenizer, scratch, faults),
+        lambda: Prepared.load(scratch),
+    )
+    faults.close()
+
+    model = load_model(
+        checkpoint,
+        tokenizer,
+        precision=precision,
+        attention=recipe.attention,
+        quantization=recipe.quantization,
+    )
+    adapter = add_adapter(model, recipe.lora, seed=recipe.seed)
+    trainer = Trainer(adapter, args, tokenizer, data, run_dir, report, recipe)
+
+    size = measure(adapter.model)
+    counts = _counts(args, data, size)
+    _check_resume(run_dir, counts, data)
+    report.table(_derived(recipe, precision, args, data, size))
+    facts = {"precision": precision, "counts": counts, "data": _accounts(data)}
+    manifest = describe(recipe, checkpoint, facts) if state.is_main_process else {}
+    if state.is_main_process:
+        run_dir.begin(recipe, manifest)
+    state.wait_for_everyone()
+
+    status = "failed"
+    try:
+        with trainer.stopper.watching():
+            resumed = run_dir.resumes_from
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        if state.is_main_process:
+            manifest["metrics"] = summary(run_dir.metrics())
+            if not trainer.stopper.interrupted:
+                run_dir.write_adapter(lambda folder: _fill(folder, adapter, tokenizer, manifest))
+        status = "interrupted" if trainer.stopper.interrupted else "finished"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        report.end()
+        if state.is_main_process:
+            manifest["status"] = status
+            manifest["counts"]["steps"] = trainer.state.global_step
+            manifest["wall_seconds"] = round(time.monotonic() - began, 1)
+            run_dir.write_manifest(manifest)
+            plot(run_dir.metrics(), run_dir.path / "loss.png")
+        if status == "interrupted":
+            report.say(_how_to_go_on(run_dir), "yellow")
+
+    _leave(state)
+    if status == "interrupted":
+        raise KeyboardInterrupt
+    report.table(_outcome(recipe, manifest))
+    return open_run(run_dir.path)
+
+
+def _fill(folder: Path, adapter: Adapter, tokenizer: AxTokenizer, manifest: dict[str, Any]) -> None:
+    """Write the files of ``adapter/``."""
+    adapter.save(folder)
+    tokenizer.copy_files(folder)
+    (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
+
+
+def _once(state: PartialState, work: Callable[[], T], then: Callable[[], T] | None = None) -> T:
+    """Let one process of each machine work first, and the others take up what it left.
+
+    Args:
+        state: The processes.
+        work: What the first one does.
+        then: What the others do afterwards; the same work, unless told.
+
+    Raises:
+        SystemExit: On the others, when the first one failed: it says why.
+    """
+    first = state.is_local_main_process
+    result: list[T] = []
+    failure: Exception | None = None
+    if first:
+        try:
+            result.append(work())
+        except Exception as error:
+            failure = error
+    failed = gather_object([failure is not None]) if state.num_processes > 1 else [False]
+    if failure is not None:
+        raise failure
+    if any(failed):
+        raise SystemExit(1)
+    return result[0] if first else (then or work)()
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """End on SIGTERM as on Ctrl-C, so that prepared rows are not left in the scratch folder."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_launcher() -> None:
+    for name, switch in (
+        ("FSDP", "ACCELERATE_USE_FSDP"),
+        ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED"),
+    ):
+        if os.environ.get(switch, "").lower() in ("1", "true"):
+            raise AxtuneError(
+                f"accelerate is configured for {name}, which axtune does not train with yet.",
+                "Start it with: accelerate launch --multi_gpu --num_processes N recipe.yaml",
+            )
+
+
+def _scratch_folder(state: PartialState) -> Path:
+    """A folder for prepared samples, of one name on all processes, readable by this user only."""
+    token = [secrets.token_hex(8)]
+    if state.num_processes > 1:
+        broadcast_object_list(token)
+    folder = Path(tempfile.gettempdir()) / f"axtune-{token[0]}"
+    if state.is_local_main_process:
+        folder.mkdir(mode=0o700)
+    return folder
+
+
+class _Faults:
+    """Prints the first faults of the data and counts the rest."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._count = 0
+
+    def __call__(self, fault: Fault) -> None:
+        self._count += 1
+        if self._count <= _FAULTS_SHOWN:
+            self._report.say(str(fault), "yellow" if fault.severity == "warning" else "red")
+
+    def close(self) -> None:
+        if (more := self._count - _FAULTS_SHOWN) > 0:
+            self._report.say(f"… and {more:,} more; all of them: axtune data check", "yellow")
+
+
+def _counts(args: SFTConfig, data: Prepared, size: Size) -> dict[str, int]:
+    account = data.account
+    return {
+        "rows": account.rows_used,
+        "samples": len(data.train),
+        "eval_samples": len(data.eval) if data.eval is not None else 0,
+        "tokens": account.tokens,
+        "labelled_tokens": account.labelled_tokens,
+        "parameters": size.total,
+        "trainable_parameters": size.trainable,
+        "processes": args.world_size,
+        "effective_batch": args.world_size
+        * args.per_device_train_batch_size
+        * args.gradient_accumulation_steps,
+    }
+
+
+def _accounts(data: Prepared) -> dict[str, Any]:
+    held_out = data.eval_account
+    return {"train": data.account.to_json(), "eval": held_out.to_json() if held_out else None}
+
+
+def _check_resume(run_dir: RunDir, counts: dict[str, int], data: Prepared) -> None:
+    """A resumed run skips the samples behind it, so batch and rows must be what they were."""
+    if run_dir.resumes_from is None:
+        return
+    before = read_manifest(run_dir.path)
+    if before["data"]["train"]["digests"] != data.account.to_json()["digests"]:
+        raise AxtuneError(
+            f"The rows have changed since the run in {run_dir.path} was begun.",
+            "Train anew with another output_dir, or bring the old rows back.",
+        )
+    if before["counts"]["effective_batch"] != counts["effective_batch"]:
+        raise AxtuneError(
+            f"The run in {run_dir.path} was begun with an effective batch of "
+            f"{before['counts']['effective_batch']}; this one has {counts['effective_batch']}.",
+            "Set training.gradient_accumulation_steps so that they agree.",
+        )
+
+
+def _derived(
+    recipe: Recipe, precision: Precision, args: SFTConfig, data: Prepared, size: Size
+) -> list[tuple[str, str]]:
+    share = 100 * size.trainable / size.total
+    account = data.account
+    labelled = 100 * account.labelled_tokens / max(account.tokens, 1)
+    bits = f", {size.quantized_layers} linear layers in 4 bit" if size.quantized_layers else ""
+    kernels = "sdpa" if recipe.attention == "auto" else recipe.attention
+    batch = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    processes = f"{args.world_size} process" + ("es" if args.world_size > 1 else "")
+    effective = args.world_size * batch[0] * batch[1]
+    held_out = f"; {len(data.eval):,} held out" if data.eval is not None else ""
+    return [
+        ("model", f"{recipe.model}, {size.total:,} parameters"),
+        ("adapter", f"{size.trainable:,} trained parameters ({share:.2f}%)"),
+        ("precision", f"{precision}{bits}; {kernels} attention; on {args.device.type}"),
+        ("data", f"{len(data.train):,} samples, {account.tokens:,} tokens, {labelled:.1f}% learned"
+                 f"{held_out}"),
+        ("batch", f"{processes} × {batch[0]} × {batch[1]} accumulated = {effective} samples"),
+    ]  # fmt: skip
+
+
+def _outcome(recipe: Recipe, manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    metrics = manifest.get("metrics", {})
+    rows = []
+    if "first_loss" in metrics:
+        rows.append(("loss", f"{metrics['first_loss']:.4f} → {metrics['last_loss']:.4f}"))
+    if "best_eval_loss" in metrics:
+        best, step = metrics["best_eval_loss"], metrics["best_step"]
+        rows.append(("eval loss", f"{best:.4f}, best at step {step}, which the adapter is from"))
+    if "tokens_per_second" in metrics:
+        speed, seconds = metrics["tokens_per_second"], manifest["wall_seconds"]
+        rows.append(("speed", f"{speed:,.0f} tokens/s; {duration(seconds)} in all"))
+    rows.append(("run", f"{recipe.output_dir} (adapter/, loss.png, metrics.jsonl, manifest.json)"))
+    rows.append(("next", f"axtune chat {recipe.output_dir}"))
+    return rows
+
+
+def _how_to_go_on(run_dir: RunDir) -> str:
+    checkpoint = last_checkpoint(run_dir.checkpoints)
+    if checkpoint is None:
+        return "Stopped before the first checkpoint; the same command starts again."
+    return (
+        f"Stopped; step {step_of(checkpoint)} is saved in {checkpoint}. "
+        "Go on with the same command and resume=true"
+    )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+    )
+
+
+def _out_of_memory(recipe: Recipe) -> AxtuneError:
+    ways = [f"a smaller data.max_length (now {recipe.data.max_length})"]
+    if recipe.training.get("per_device_train_batch_size", 8) > 1:
+        ways.append("training.per_device_train_batch_size=1, with more gradient_accumulation_steps")
+    if recipe.training.get("gradient_checkpointing", True) is False:
+        ways.append("training.gradient_checkpointing=true")
+    if recipe.quantization is None:
+        ways.append("a 4-bit base (recipes/sft_qlora.yaml)")
+    return AxtuneError("The memory is not enough.", f"Ways out: {'; '.join(ways)}.")
+
+
+def _leave(state: PartialState) -> None:
+    """Take the process group down when all are done, or torch complains at exit."""
+    state.wait_for_everyone()
+    if state.num_processes > 1:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Everything that must pass before a change lands: lint, types, tests.
+#   bash scripts/test.sh            all of it
+#   bash scripts/test.sh -m 'not slow'   words go to pytest
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh qlora,test
+export PATH="$PWD/.venv/bin:$PATH"
+ruff check .
+ruff format --check .
+mypy
+python -m pytest "$@"
