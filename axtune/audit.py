@@ -12,7 +12,8 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -184,7 +185,7 @@ def check(
     return ledger.account(), faults
 
 
-def render(row: dict[str, Any], tokenizer: AxTokenizer, **options: Any) -> list[Sample]:
+def render_row(row: dict[str, Any], tokenizer: AxTokenizer, **options: Any) -> list[Sample]:
     """Token ids and labels of one row, from Python.
 
     Args:
@@ -223,6 +224,8 @@ def write_rendered(rows: Iterable[Checked], out: Path) -> int:
     refused = 0
     part = out.with_name(out.name + ".part")
     try:
+        if out.exists() and not out.is_file():
+            raise AxtuneError(f"{out} cannot be written: it is no plain file.")
         with part.open("w", encoding="utf-8") as stream:
             for checked in rows:
                 line: dict[str, Any] = {"line": checked.line}
@@ -237,7 +240,8 @@ def write_rendered(rows: Iterable[Checked], out: Path) -> int:
     except OSError as error:
         raise AxtuneError(f"{out} cannot be written: {error.strerror}.") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return refused
 
 
@@ -288,6 +292,18 @@ class RowChecker:
         def fault(problem: Problem) -> None:
             result.faults.append(Fault(row.file, row.line, *problem))
 
+        try:
+            return self._text_of(row, result, fault)
+        except UnicodeEncodeError:  # an escape in JSON text that is itself a string of the row
+            message = "an escape such as \\ud83d is half of a surrogate pair."
+            fault(Problem("lone-surrogate", message))
+        except RecursionError:
+            fault(Problem("too-deep", "values are nested too deeply."))
+        return []
+
+    def _text_of(
+        self, row: Row, result: Checked, fault: Callable[[Problem], None]
+    ) -> list[list[Piece]]:
         conversation, problems = read_row(row.value, row_format=self.data.format, nfc=self.data.nfc)
         if conversation is not None:
             problems += check_conversation(conversation)

@@ -7,6 +7,7 @@ the package, the user's own, or a snapshot in the Hugging Face cache.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +89,12 @@ def find(model: str, *, revision: str | None = None, weights: bool = True) -> Ch
     Raises:
         CheckpointError: When it is nowhere to be found, with the way to go on offline.
     """
-    if (_EMBEDDED / model).is_dir() and "/" not in model:
+    if model in {folder.name for folder in _EMBEDDED.iterdir()}:
         return _open(model, _EMBEDDED / model, weights)
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return _open(model, folder, weights)
+    with suppress(OSError, RuntimeError, ValueError):  # no such user, too long for a path
+        folder = Path(model).expanduser()
+        if model and folder.is_dir():
+            return _open(model, folder, weights)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         names = ", ".join(known.name for known in KNOWN)
         raise CheckpointError(
@@ -107,6 +109,7 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -123,6 +126,8 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
 
     try:
         return _open(model, snapshot(local=True), weights)  # no network when the cache has it all
+    except HFValidationError:
+        raise CheckpointError(f"{model} has not the form of a Hub id, owner/name.") from None
     except (LocalEntryNotFoundError, CheckpointError):
         pass
     offline = "To try axtune without a network, use model=tiny-ax-4.0, which runs offline."

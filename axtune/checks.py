@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema_rs
 
@@ -76,8 +76,8 @@ def _texts(conversation: Conversation) -> Iterator[tuple[str, str, str]]:
         for index, call in enumerate(message.get("tool_calls", ())):
             said = json.dumps(call["function"], ensure_ascii=False)
             yield f"{place}.tool_calls[{index}]", "call", said
-    if conversation.tools:
-        yield "tools", "tool", json.dumps(conversation.tools, ensure_ascii=False)
+    for index, tool in enumerate(conversation.tools or ()):
+        yield f"tools[{index}]", "tool", tool.json
 
 
 def _check_turns(conversation: Conversation, problems: list[Problem]) -> None:
@@ -87,8 +87,6 @@ def _check_turns(conversation: Conversation, problems: list[Problem]) -> None:
     if not assistants:
         problems.append(Problem("no-assistant", "there is no assistant turn to learn from."))
         return
-    if not conversation.learn:
-        problems.append(Problem("nothing-to-learn", "every assistant turn has weight 0."))
     for index in assistants:
         message = messages[index]
         if not message["content"].strip() and not message.get("tool_calls"):
@@ -105,6 +103,9 @@ def _check_turns(conversation: Conversation, problems: list[Problem]) -> None:
                 "learned; write it into content as <think>…</think> to train it."
             )
             problems.append(Problem("reasoning-unseen", text, "warning"))
+    if not conversation.learn:
+        text = "no assistant turn that says something is to be learned (weight 0 on every one?)."
+        problems.append(Problem("nothing-to-learn", text))
     if assistants[-1] != len(messages) - 1:
         text = "the turns after the last assistant turn are left out; nothing is learned from them."
         problems.append(Problem("trailing-turns", text, "warning"))
@@ -112,7 +113,7 @@ def _check_turns(conversation: Conversation, problems: list[Problem]) -> None:
 
 def _check_calls(conversation: Conversation, problems: list[Problem]) -> None:
     """Calls go to the row's own tools and keep to their schemas."""
-    tools = {tool["function"]["name"]: tool["function"] for tool in conversation.tools or ()}
+    tools = {tool["function"]["name"]: tool for tool in conversation.tools or ()}
     bad_schemas: set[str] = set()
     for index, message in enumerate(conversation.messages):
         for number, call in enumerate(message.get("tool_calls", ())):
@@ -126,15 +127,14 @@ def _check_calls(conversation: Conversation, problems: list[Problem]) -> None:
                 text = f"{at}: it goes to none of the row's {len(tools)} tools."
                 problems.append(Problem("unknown-tool", text))
                 continue
-            if tool["parameters"] is None:
+            if tool["function"]["parameters"] is None:
                 continue
-            validator = _validator(json.dumps(tool["parameters"]))
+            validator = _validator(tool.json)
             if validator is None:
-                bad_schemas.add(tool["name"])
+                bad_schemas.add(tool["function"]["name"])
                 continue
-            for error in validator.iter_errors(call["function"]["arguments"]):
-                keyword = "/".join(map(str, error.schema_path)) or "the schema"
-                text = f"{at}: the arguments break the tool's JSON Schema at {keyword}."
+            for keyword in _violations(validator, call["function"]["arguments"]):
+                text = f"{at}: the arguments break the tool's JSON Schema (keyword {keyword})."
                 problems.append(Problem("schema-violation", text))
     if bad_schemas:
         text = f"{len(bad_schemas)} tools that are called have parameters of no valid JSON Schema."
@@ -162,10 +162,26 @@ def _check_results(conversation: Conversation, problems: list[Problem]) -> None:
         previous = role
 
 
+def _violations(validator: Any, arguments: dict[str, Any]) -> list[str]:
+    """The keyword of each rule that arguments break; names of properties are the row's content."""
+    try:
+        return [error.kind.name for error in validator.iter_errors(arguments)]
+    except UnicodeEncodeError:
+        raise
+    except ValueError:  # jsonschema_rs at its own limit, far below Python's
+        raise RecursionError from None
+
+
 @lru_cache(maxsize=4096)
-def _validator(schema: str) -> Any:
+def _validator(tool: str) -> Any:
     """A validator of a tool's parameters, or None when the schema is itself not valid."""
     try:
-        return jsonschema_rs.validator_for(json.loads(schema))
+        parameters = json.loads(tool)["function"]["parameters"]
+        return jsonschema_rs.validator_for(parameters, retriever=_retrieve_nothing)
     except (jsonschema_rs.ValidationError, ValueError):
         return None
+
+
+def _retrieve_nothing(uri: str) -> NoReturn:
+    """A ``$ref`` to a URL or a file of this machine is not followed: data must not cause that."""
+    raise ValueError(f"{uri} is not retrieved")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -155,6 +156,8 @@ def render(
     from axtune.audit import check_rows, write_rendered
 
     tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
+    if out.resolve() in {path.resolve() for path in paths}:
+        raise AxtuneError(f"{out} is one of the files to read.", "Give --out another name.")
     refused = write_rendered(check_rows(paths, tokenizer, data), out)
     if refused:
         raise typer.Exit(1)
@@ -177,7 +180,7 @@ def _open(
     tokenizer = load_tokenizer(model)
     data = data_options(
         files,
-        max_length=max_length or tokenizer.context,
+        max_length=tokenizer.context if max_length is None else max_length,
         control_tokens=control_tokens,
         truncate=truncate,
         nfc=nfc,
@@ -193,6 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: The words after ``axtune``; None takes them from the command line.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter shows its escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
     except AxtuneError as error:

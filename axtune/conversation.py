@@ -28,6 +28,7 @@ from typing import Any
 
 from axtune.errors import Problem
 from axtune.hermes import from_hermes, parse_json, parse_literal
+from axtune.tokenizer import Tool
 
 Message = dict[str, Any]
 
@@ -60,7 +61,7 @@ class Conversation:
     """
 
     messages: list[Message]
-    tools: list[dict[str, Any]] | None
+    tools: list[Tool] | None
     places: list[str]
     learn: list[int]
 
@@ -104,10 +105,15 @@ def read_row(
     shape = _shape(row, row_format, problems)
     if shape is None:
         return None, problems
-    if nfc:
-        row = _nfc(row)
     raw, raw_tools = _OPENERS[shape](row, problems)
-    conversation = normalise_request(raw, raw_tools, problems)
+    raw, found_tools = from_hermes(raw, problems)
+    conversation = normalise_request(
+        raw, found_tools if raw_tools in (None, "", []) else raw_tools, problems
+    )
+    if nfc:  # only now are arguments and tools that lay in JSON text values
+        conversation.messages = _nfc(conversation.messages)
+        tools = conversation.tools
+        conversation.tools = tools and [Tool(_nfc(tool["function"])) for tool in tools]
     if any(problem.severity == "error" for problem in problems):
         return None, problems
     return conversation, problems
@@ -127,14 +133,14 @@ def normalise_request(
     Returns:
         The conversation; whole only when no problem is an error.
     """
-    raw, found_tools = from_hermes(raw, problems)
-    tools = _normalise_tools(
-        raw_tools if raw_tools not in (None, "", []) else found_tools, problems
-    )
-    conversation = Conversation([], tools, [], [])
+    conversation = Conversation([], _normalise_tools(raw_tools, problems), [], [])
     for place, message in raw:
         if normal := _normalise_message(place, message, problems):
-            if normal["role"] == "assistant" and message.get("weight", 1) != 0:
+            weight = message.get("weight")
+            if weight not in (None, 0, 1):
+                text = f"{place}.weight: expected 0 (context only) or 1 (learned)."
+                problems.append(Problem("bad-weight", text))
+            if normal["role"] == "assistant" and weight != 0:
                 conversation.learn.append(len(conversation.messages))
             conversation.messages.append(normal)
             conversation.places.append(place)
@@ -214,14 +220,14 @@ def _open_alpaca(row: dict[str, Any], problems: list[Problem]) -> tuple[list[tup
     raw: list[tuple[str, Any]] = []
     if row.get("system"):
         raw.append(("system", {"role": "system", "content": row["system"]}))
-    history = row.get("history")
-    for index, pair in enumerate(history if isinstance(history, list) else ()):
-        if not isinstance(pair, list) or len(pair) != 2:
-            message = f"history[{index}]: expected a pair of question and answer."
-            problems.append(Problem("bad-messages", message))
-            continue
-        raw.append((f"history[{index}][0]", {"role": "user", "content": pair[0]}))
-        raw.append((f"history[{index}][1]", {"role": "assistant", "content": pair[1]}))
+    if row.get("history") not in (None, "", []):
+        for place, pair in _placed(row["history"], "history", problems):
+            if not isinstance(pair, list) or len(pair) != 2:
+                message = f"{place}: expected a pair of question and answer."
+                problems.append(Problem("bad-messages", message))
+                continue
+            raw.append((f"{place}[0]", {"role": "user", "content": pair[0]}))
+            raw.append((f"{place}[1]", {"role": "assistant", "content": pair[1]}))
     for key in ("instruction", "input"):
         if not isinstance(row.get(key), (str, type(None))):
             problems.append(Problem("bad-content", f"{key}: expected a text."))
@@ -390,7 +396,7 @@ def _bad_role(place: str, role: Any, known: Iterable[str]) -> Problem:
 # --- tools ------------------------------------------------------------------------------------
 
 
-def _normalise_tools(raw: Any, problems: list[Problem]) -> list[dict[str, Any]] | None:
+def _normalise_tools(raw: Any, problems: list[Problem]) -> list[Tool] | None:
     if isinstance(raw, str):
         try:
             raw = parse_json(raw) if raw.strip() else None
@@ -419,7 +425,15 @@ def _normalise_tools(raw: Any, problems: list[Problem]) -> list[dict[str, Any]] 
         normal = {key: function.get(key) for key in ("name", "description", "parameters")}
         if function.get("strict") is not None:
             normal["strict"] = function["strict"]
-        tools.append({"type": "function", "function": normal})
+        made = Tool(normal)
+        if "Infinity" in made.json or "NaN" in made.json:
+            try:
+                parse_json(made.json)
+            except ValueError:
+                message = f"tools[{index}]: a number is not finite, which JSON cannot say."
+                problems.append(Problem("bad-tools", message))
+                continue
+        tools.append(made)
     return tools
 
 

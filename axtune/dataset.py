@@ -144,7 +144,10 @@ def _write(
     found = [(source, files_of(source)) for source in sources]  # a wrong path fails at once
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for source, files in found:
-            ledger.digests.update((file.name, digest(file)) for file in files)
+            for file in files:
+                same = sum(name.split(" (")[0] == file.name for name in ledger.digests)
+                name = f"{file.name} ({same + 1})" if same else file.name
+                ledger.digests[name] = digest(file)
             stream = checker.stream(files)
             while batch := list(islice(stream, _BATCH)):
                 samples = [sample for checked in batch for sample in checked.samples]
@@ -206,11 +209,11 @@ def _hold_out(keys: dict[int, int], fraction: float, rng: random.Random) -> set[
     wanted = max(1, round(len(keys) * fraction))
     order = sorted(groups)
     rng.shuffle(order)
+    order.sort(key=lambda key: len(groups[key]) > wanted)  # a big group only if there is no other
     chosen: set[int] = set()
     for key in order[:-1]:
-        if len(chosen) >= wanted:
-            break
-        chosen.update(groups[key])
+        if not chosen or len(chosen) + len(groups[key]) <= wanted:
+            chosen.update(groups[key])
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 Nous Hermes, Qwen and A.X write a call as ``<tool_call>{"name": …, "arguments": …}</tool_call>``
 inside the assistant's text. Data that holds such text is taken apart here, so that the
-checkpoint's own template writes it again in its own way; and so is a model's answer.
+checkpoint's own template writes it again in its own way.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 from axtune.errors import Problem
 
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+# As vLLM's hermes parser reads an answer: a call that is not closed runs to the end.
+CALL_BLOCK = re.compile(r"<tool_call>(?:(.*?)</tool_call>|(.*))", re.DOTALL)
 _RESULT = re.compile(r"<(tool_response|tool_output)>(.*?)</\1>", re.DOTALL)
 _TOOLS = re.compile(r"<tools>\s*([\[{].*?[\]}])\s*</tools>", re.DOTALL)
 # How the tool instructions of A.X, Nous Hermes and Qwen begin; they end with an example of a call.
@@ -131,6 +133,7 @@ def parse_literal(text: str) -> Any:
         return parse_json(text)
     except ValueError:
         try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            raise ValueError("neither JSON nor a Python literal") from None
+            # Through JSON and back: a set or a bytes literal has no place in a call.
+            return json.loads(json.dumps(ast.literal_eval(text), allow_nan=False))
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            raise ValueError("neither JSON nor a Python literal of JSON values") from None

@@ -50,7 +50,8 @@ def sample_text(tokenizer: AxTokenizer, sample: Sample) -> Text:
     text = Text()
     pairs = zip(sample.input_ids, sample.labels, strict=True)
     for learned, stretch in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
-        said = tokenizer.decode([token for token, _ in stretch])
+        # A terminal would obey an escape sequence that stands in the data.
+        said = tokenizer.decode([token for token, _ in stretch]).replace("\x1b", "␛")
         if learned:
             text.append("⟦", style="bold green")
             _append(text, said, "green")

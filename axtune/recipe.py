@@ -12,33 +12,45 @@ import ast
 import difflib
 import importlib.util
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from axtune.errors import Fault, RecipeError
 
 # The first line of a recipe, which makes the file a Python script, is this YAML key.
 SCRIPT_KEY = 'if __name__ == "__main__"'
 
+KeyPath = tuple[str | int, ...]  # where a value stands in a recipe: keys, and indices of lists
 RowFormat = Literal["auto", "chat", "alpaca", "sharegpt", "prompt_completion"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Source(_Section):
     """Where rows come from: a file, a folder, a glob, or a Hub data set (``hf:owner/name``)."""
 
     path: str = Field(description="file, folder, glob, or hf:owner/name")
-    weight: float = Field(1.0, gt=0, description="how often its rows are seen: 0.5 half, 2 twice")
+    weight: float = Field(
+        1.0, gt=0, le=1000, description="how often its rows are seen: 0.5 half, 2 twice"
+    )
     split: str = Field("train", description="split of a Hub data set")
 
 
@@ -52,6 +64,15 @@ def _as_eval(value: Any) -> Any:
     return value if value is None or isinstance(value, (int, float)) else _as_sources(value)
 
 
+def _fraction_or_files(value: Any) -> str:
+    return "fraction" if isinstance(value, (int, float)) else "files"
+
+
+# The discriminator keeps a fault to the one branch that was meant.
+_FractionOrFiles = Annotated[
+    Annotated[list[Source], Tag("files")] | Annotated[float, Field(gt=0, lt=1), Tag("fraction")],
+    Discriminator(_fraction_or_files),
+]
 Sources = Annotated[list[Source], BeforeValidator(_as_sources), Field(min_length=1)]
 
 
@@ -59,9 +80,9 @@ class Data(_Section):
     """The rows, and what is done with those that are not fit to train on."""
 
     train: Sources = Field(description="training rows: one path, or a list of paths with weights")
-    eval: Annotated[
-        list[Source] | Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(_as_eval)
-    ] = Field(None, description="held-out rows: a fraction of train such as 0.05, or files")
+    eval: Annotated[_FractionOrFiles | None, BeforeValidator(_as_eval)] = Field(
+        None, description="held-out rows: a fraction of train such as 0.05, or files"
+    )
     format: RowFormat = Field("auto", description="row shape; auto recognises it by its keys")
     max_length: int = Field(4096, ge=16, description="longest sample, in tokens")
     truncate: bool = Field(
@@ -85,7 +106,7 @@ class Recipe(_Section):
     revision: str | None = Field(None, description="commit or branch of a Hub model")
     output_dir: str = Field(description="the run folder")
     resume: bool = Field(False, description="go on from the last checkpoint in output_dir")
-    seed: int = Field(42, ge=0, description="seed of everything random")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of everything random")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the card has it, else fp16; bf16 on a CPU"
     )
@@ -138,6 +159,13 @@ _OWNED: dict[str, dict[str, str]] = {
         "eval_packing": "not offered yet",
         "padding_free": "not offered yet",
         "remove_unused_columns": "rows are prepared by axtune",
+        "disable_tqdm": "axtune shows its own progress",
+        "prediction_loss_only": "an evaluation computes the loss",
+        "deepspeed": "not offered yet",
+        "fsdp": "not offered yet",
+        "fsdp_config": "not offered yet",
+        "hub_token": "a token would travel with the run folder; use `hf auth login`",
+        "push_to_hub_token": "a token would travel with the run folder; use `hf auth login`",
     },
     "lora": {
         "task_type": "always CAUSAL_LM",
@@ -153,6 +181,13 @@ _OWNED: dict[str, dict[str, str]] = {
     },
 }
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+}
+
 # Module and class whose fields a section passes to, read from source: importing them costs seconds.
 _PASSED: dict[str, tuple[tuple[str, str], ...]] = {
     "lora": (("peft.tuners.lora.config", "LoraConfig"), ("peft.config", "PeftConfig")),
@@ -166,7 +201,7 @@ _PASSED: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 @lru_cache
-def passed_names(section: str) -> frozenset[str]:
+def passed_names(section: str) -> dict[str, str]:
     """The names that the installed libraries accept in a pass-through section.
 
     Read from the libraries' source by `ast`, so that no torch is imported.
@@ -175,24 +210,25 @@ def passed_names(section: str) -> frozenset[str]:
         section: ``lora``, ``training`` or ``quantization``.
 
     Returns:
-        Field names of the dataclass and its bases, or the parameters of its ``__init__``.
+        Field names of the dataclass and its bases, or the parameters of its ``__init__``, each
+        with its annotation; empty where there is none.
     """
-    names: set[str] = set()
+    names: dict[str, str] = {}
     for module, class_name in _PASSED[section]:
         package, _, rest = module.partition(".")
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:  # an axtune without its training packages
-            return frozenset()
+            return {}
         path = Path(spec.origin).parent.joinpath(*rest.split(".")).with_suffix(".py")
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and node.name == class_name:
                 for item in node.body:
                     if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                        names.add(item.target.id)
+                        names.setdefault(item.target.id, ast.unparse(item.annotation))
                     elif isinstance(item, ast.FunctionDef) and item.name == "__init__":
-                        names.update(arg.arg for arg in item.args.args if arg.arg != "self")
-    return frozenset(name for name in names if not name.startswith("_"))
+                        names.update((arg.arg, "") for arg in item.args.args if arg.arg != "self")
+    return {name: kind for name, kind in names.items() if not name.startswith("_")}
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -217,14 +253,18 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             "The recipe cannot be read.",
             [Fault(file, 0, "unreadable", f"{reason}. Paths are relative to the current folder.")],
         ) from None
-    tree = _parse(text, file)
-    tree.pop(SCRIPT_KEY, None)
-    lines = dict(_lines(tree))
     faults: list[Fault] = []
-    values = _plain(tree)
+    try:
+        tree = _parse(text, file)
+        tree.pop(SCRIPT_KEY, None)
+        places = {path: (file, line) for path, line in _lines(tree)}
+        values = _plain(tree)
+    except RecursionError:
+        fault = Fault(file, 0, "not-yaml", "nested too deeply.")
+        raise RecipeError("The recipe is not YAML.", [fault]) from None
     for word in overrides:
-        _override(values, word, faults)
-    faults += _validate(values, file, lines)
+        _override(values, word, places, faults)
+    faults += sorted(_validate(values, file, places), key=lambda f: (f.file != file, f.line))
     if faults:
         raise RecipeError(f"The recipe has {_count(len(faults))}.", faults)
     return Recipe.model_validate(values)
@@ -273,7 +313,7 @@ def _parse(text: str, file: str) -> CommentedMap:
         raise RecipeError(
             "The recipe is not YAML.", [Fault(file, line, "not-yaml", f"{problem}.")]
         ) from None
-    except ValueError as error:  # ruamel: control characters and the like
+    except (YAMLError, ValueError) as error:  # control characters and the like
         reason = str(error).splitlines()[0]
         raise RecipeError("The recipe is not YAML.", [Fault(file, 0, "not-yaml", reason)]) from None
     if not isinstance(tree, CommentedMap):
@@ -284,14 +324,13 @@ def _parse(text: str, file: str) -> CommentedMap:
     return tree
 
 
-def _lines(
-    node: Any, prefix: tuple[str | int, ...] = ()
-) -> Iterator[tuple[tuple[str | int, ...], int]]:
+def _lines(node: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
     """Every key path of a parsed YAML tree with its 1-based line."""
     if isinstance(node, CommentedMap):
         for key, value in node.items():
-            yield (*prefix, key), node.lc.key(key)[0] + 1
-            yield from _lines(value, (*prefix, key))
+            position = (node.lc.data or {}).get(key)  # none for what a merge key (<<) brings
+            yield (*prefix, str(key)), (position[0] if position else node.lc.line) + 1
+            yield from _lines(value, (*prefix, str(key)))
     elif isinstance(node, CommentedSeq):
         for index, value in enumerate(node):
             yield (*prefix, index), node.lc.item(index)[0] + 1
@@ -304,28 +343,32 @@ def _plain(node: Any) -> Any:
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(value) for value in node]
+    if isinstance(node, ScalarBoolean):  # a boolean with an anchor, which ruamel makes an int
+        return bool(node)
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
     return node
 
 
-def _override(values: dict[str, Any], word: str, faults: list[Fault]) -> None:
+def _override(
+    values: dict[str, Any], word: str, places: dict[KeyPath, tuple[str, int]], faults: list[Fault]
+) -> None:
     key, equals, text = word.partition("=")
-    key = key.removeprefix("--")
-    if not equals or not key:
+    *path, last = key.removeprefix("--").split(".")
+    if not equals or not all((*path, last)):
         faults.append(Fault(word, 0, "bad-override", "expected key.path=value, such as lora.r=32."))
         return
     try:
         value = _plain(YAML(typ="rt").load(text)) if text else None
-    except (MarkedYAMLError, ValueError):
+    except (YAMLError, ValueError, RecursionError):
         value = text
-    *path, last = key.split(".")
     section = values
-    for part in path:
+    for depth, part in enumerate(path, 1):
         child = section.get(part)
         if child is None:
             child = section[part] = {}
+            places[*path[:depth],] = (word, 0)
         if not isinstance(child, dict):
             faults.append(
                 Fault(word, 0, "bad-override", f"{part} is a single value and has no keys.")
@@ -333,17 +376,22 @@ def _override(values: dict[str, Any], word: str, faults: list[Fault]) -> None:
             return
         section = child
     section[last] = value
+    changed = (*path, last)
+    for old in [old for old in places if old[: len(changed)] == changed]:
+        del places[old]
+    places[changed] = (word, 0)
 
 
 def _validate(
-    values: dict[str, Any], file: str, lines: dict[tuple[str | int, ...], int]
+    values: dict[str, Any], file: str, places: dict[KeyPath, tuple[str, int]]
 ) -> list[Fault]:
     faults = []
 
-    def fault(path: tuple[str | int, ...], code: str, message: str) -> None:
-        line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 0)
+    def fault(path: KeyPath, code: str, message: str) -> None:
+        known = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
         name = ".".join(map(str, path))
-        faults.append(Fault(file, line, code, f"{name}: {message}" if name else message))
+        message = f"{name}: {message}" if name else message
+        faults.append(Fault(*next(known, (file, 0)), code, message))
 
     try:
         Recipe.model_validate(values)
@@ -363,16 +411,39 @@ def _validate(
         if not isinstance(given, dict):
             continue
         names = passed_names(section)
-        for name in given:
+        for name, value in given.items():
             if remedy := _OWNED[section].get(name):
                 fault((section, name), "not-here", f"{remedy}.")
             elif names and name not in names:
                 fault((section, name), "unknown-key", _nearest(name, names))
+            elif wrong := _wrong_kind(value, names.get(name, "")):
+                fault((section, name), "bad-value", wrong)
     training, data = values.get("training"), values.get("data")
     if isinstance(training, dict) and isinstance(data, dict):
         for path, code, message in _cross_checks(values, training, data):
             fault(path, code, message)
     return faults
+
+
+def _wrong_kind(value: Any, annotation: str) -> str | None:
+    """What is wrong with a passed value, as far as a plain annotation such as ``int | None`` says.
+
+    The libraries' dataclasses take any value, and fail on a wrong one long after.
+    """
+    if isinstance(value, (list, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        if any(_wrong_kind(item, "") for item in items):
+            return "expected texts, numbers, true, false or null."
+    elif not isinstance(value, (str, int, float, type(None))):
+        return "expected a text, a number, true, false or null."
+    kinds = annotation.removeprefix("Optional[").removesuffix("]").split(" | ")
+    if value is None or not all(kind in (*_KINDS, "None") for kind in kinds):
+        return None
+    if any(isinstance(value, _KINDS[k]) for k in kinds if k != "None") and (
+        "bool" in kinds or not isinstance(value, bool)
+    ):
+        return None
+    return f"expected {' or '.join(kind for kind in kinds if kind != 'None')}."
 
 
 def _cross_checks(
@@ -389,7 +460,7 @@ def _cross_checks(
         yield ("quantization",), "bad-value", "needs load_in_4bit: true (or no quantization)."
 
 
-def _key_path(loc: tuple[str | int, ...], values: Any) -> tuple[str | int, ...]:
+def _key_path(loc: KeyPath, values: Any) -> KeyPath:
     """pydantic's location without the names of union branches, which are no keys of the file."""
     path: list[str | int] = []
     node = values
@@ -408,14 +479,14 @@ def _key_path(loc: tuple[str | int, ...], values: Any) -> tuple[str | int, ...]:
     return tuple(path)
 
 
-def _known_keys(section: tuple[str | int, ...]) -> frozenset[str]:
+def _known_keys(section: KeyPath) -> frozenset[str]:
     model: type[BaseModel] = Recipe
     if section and section[0] == "data":
         model = Data if len(section) == 1 else Source
     return frozenset(model.model_fields)
 
 
-def _nearest(name: str, known: frozenset[str]) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}."
     return f"no such key; {hint}"

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from axtune.conversation import Conversation, Message, as_served, normalise_request
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
-from axtune.hermes import split_calls
+from axtune.hermes import CALL_BLOCK
 from axtune.tokenizer import AxTokenizer
 
 IGNORED = -100  # the label of a token that is not learned, as in torch.nn.CrossEntropyLoss
@@ -162,25 +162,22 @@ def parse_answer(text: str) -> Answer:
         text: What the model said, without the closing end of turn.
 
     Returns:
-        The text before the first call, and the calls in OpenAI's form with string arguments. An
-        answer whose calls cannot be parsed is all text.
+        The text before the first call, and the calls in OpenAI's form with string arguments. Text
+        behind a call is lost, the last call need not be closed, and an answer with a call that
+        cannot be parsed is all text: that is what a client gets.
     """
-    try:
-        content, calls = split_calls(text)
-    except ValueError:
-        return Answer(text, [])
-    items = [
-        {
-            "id": f"call_{number}",
-            "type": "function",
-            "function": {
-                "name": call["name"],
-                "arguments": json.dumps(call["arguments"], ensure_ascii=False),
-            },
-        }
-        for number, call in enumerate(calls, 1)
-    ]
-    return Answer(content, items)
+    items: list[dict[str, Any]] = []
+    for number, (closed, open_end) in enumerate(CALL_BLOCK.findall(text), 1):
+        try:
+            call = json.loads(closed or open_end)
+            name, arguments = call["name"], json.dumps(call["arguments"], ensure_ascii=False)
+        except (ValueError, TypeError, LookupError, RecursionError):
+            return Answer(text, [])
+        if not isinstance(name, str):
+            return Answer(text, [])
+        function = {"name": name, "arguments": arguments}
+        items.append({"id": f"call_{number}", "type": "function", "function": function})
+    return Answer(text.partition("<tool_call>")[0], items)
 
 
 class TemplateDiffersError(CheckpointError):

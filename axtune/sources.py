@@ -11,8 +11,8 @@ import codecs
 import csv
 import glob
 import hashlib
-import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from axtune.recipe import Source
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 _BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(slots=True)
@@ -51,19 +52,22 @@ def files_of(source: Source) -> list[Path]:
     """
     if source.path.startswith("hf:"):
         return _split_files(_download(source), source.split, source.path)
-    path = Path(source.path).expanduser()
-    if path.is_file():
+    try:
+        path = Path(source.path).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is no such user"
+        raise AxtuneError(f"{source.path} cannot be looked up: {reason}.") from None
+    if is_file:
         if path.suffix.lower() not in _SUFFIXES:
             raise AxtuneError(
                 f"{source.path} is not a form that is read.", f"Read are {', '.join(_SUFFIXES)}."
             )
         return [path]
-    found = (
-        sorted(path.rglob("*")) if path.is_dir() else [*map(Path, sorted(glob.glob(source.path)))]
-    )
-    files = [file for file in found if file.suffix.lower() in _SUFFIXES and file.is_file()]
+    matches = path.rglob("*") if is_folder else map(Path, glob.glob(str(path), recursive=True))
+    files = sorted(file for file in matches if file.suffix.lower() in _SUFFIXES and file.is_file())
     if not files:
-        what = "holds no" if path.is_dir() else "is no file, folder or pattern of"
+        what = "holds no" if is_folder else "is no file, folder or pattern of"
         raise AxtuneError(
             f"{source.path} {what} data files ({', '.join(_SUFFIXES)}).",
             f"Paths are relative to the current folder, {Path.cwd()}.",
@@ -81,6 +85,27 @@ def read_rows(path: Path, *, max_line_bytes: int) -> Iterator[Row]:
     Yields:
         Every row, in order; a fault in place of a row that cannot be read.
     """
+    try:
+        yield from _read(path, max_line_bytes)
+    except OSError as error:
+        fault = Fault(str(path), 0, "unreadable", f"{error.strerror or 'it cannot be read'}.")
+        yield Row(str(path), 0, None, fault)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex.
+
+    Raises:
+        AxtuneError: When the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise AxtuneError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _read(path: Path, limit: int) -> Iterator[Row]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         yield from _read_parquet(path)
@@ -92,17 +117,19 @@ def read_rows(path: Path, *, max_line_bytes: int) -> Iterator[Row]:
             return
         stream.seek(0)
         if suffix == ".csv":
-            yield from _read_csv(path, stream, max_line_bytes)
-        elif suffix == ".json" and _begins_with_list(stream):
-            yield from _read_json_list(path, stream, max_line_bytes)
+            # A byte that is not UTF-8 becomes half of a surrogate pair, and is found line by line.
+            with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+                yield from _read_csv(path, text, limit)
+            return
+        head = stream.read(1 << 16).removeprefix(_BOM).lstrip() if suffix == ".json" else b""
+        stream.seek(0)
+        if head.startswith(b"["):
+            yield from _read_json_list(path, stream, limit)
+        elif head.partition(b"\n")[0].strip() == b"{":  # an object over many lines
+            message = "the file is one JSON object; expected a list of rows, or a row on each line."
+            yield Row(str(path), 1, None, Fault(str(path), 1, "not-json", message))
         else:
-            yield from _read_lines(path, stream, max_line_bytes)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+            yield from _read_lines(path, stream, limit)
 
 
 # --- JSON -------------------------------------------------------------------------------------
@@ -132,62 +159,105 @@ def _read_lines(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
         yield _parse(name, number, line)
 
 
-def _begins_with_list(stream: IO[bytes]) -> bool:
-    head = stream.read(4096).removeprefix(_BOM).lstrip()
-    stream.seek(0)
-    return head.startswith(b"[")
-
-
 def _read_json_list(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
     """The items of one JSON list; a window of text slides over the file."""
     name = str(path)
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-    window, line, at_end = "", 1, False
-    expect = "["
+    chunks = _chunks(stream)
+    constants: list[str] = []  # NaN and its like, which Python's JSON takes and JSON does not have
+    decoder = json.JSONDecoder(parse_constant=constants.append)
+    window, at, line, expect = "", 0, 1, "["
+
+    def refused(code: str, message: str, where: int = 0) -> Row:
+        return Row(name, where or line, None, Fault(name, where or line, code, message))
+
+    def grow() -> bool:
+        """Read on; whether there was more."""
+        nonlocal window, at
+        more = next(chunks, None)
+        if more is not None:
+            window, at = window[at:] + more, 0
+        return more is not None
+
     try:
         while True:
-            stripped = window.lstrip()
-            line += window.count("\n", 0, len(window) - len(stripped))
-            window = stripped
-            if not window and not at_end:
-                window = text.read(_CHUNK)
-                at_end = not window
-                continue
-            if expect and window[:1] == expect:
-                window, expect = window[1:], ""
-                continue
-            if window[:1] == "]" and expect in ("", ","):
-                return
-            if expect or (at_end and not window):
-                message = f"expected {expect or 'a row'} in the list; the JSON is broken here."
-                yield Row(name, line, None, Fault(name, line, "not-json", message))
-                return
-            try:
-                value, end = decoder.raw_decode(window)
-                # A number may go on behind the window; objects and lists end where they end.
-                if end == len(window) and not at_end:
-                    raise ValueError
-            except (ValueError, RecursionError) as error:
-                more = "" if len(window) > limit else text.read(max(_CHUNK, len(window)))
-                if more:
-                    window += more
+            begin = at
+            at = _SPACE.match(window, begin).end()  # type: ignore[union-attr] # it always matches
+            line += window.count("\n", begin, at)
+            if at == len(window):
+                if grow():
                     continue
-                if len(window) > limit:
-                    fault = _too_large(name, line, limit)
-                else:
-                    at = line + window.count("\n", 0, getattr(error, "pos", 0))
-                    fault = Fault(
-                        name, at, "not-json", "the list is broken here; later rows are lost."
-                    )
-                yield Row(name, line, None, fault)
+                if expect:
+                    message = "the list is not closed; the file ends in the middle."
+                    yield refused("not-json", message)
                 return
-            raw = window[:end]
-            yield Row(name, line, value, _surrogates(name, line, raw, value))
+            if not expect:
+                yield refused("not-json", "text behind the end of the list is not read.")
+                return
+            character = window[at]
+            if character == "]" and expect in ("row or ]", ", or ]"):
+                expect, at = "", at + 1
+                continue
+            if not expect.startswith("row"):
+                if character != expect[0]:
+                    message = f"expected {expect} in the list; later rows are lost."
+                    yield refused("not-json", message)
+                    return
+                expect, at = "row or ]" if expect == "[" else "row", at + 1
+                continue
+            try:
+                value, end = decoder.raw_decode(window, at)
+            except json.JSONDecodeError as error:
+                cut = error.pos > len(window) - 10 or error.msg.startswith("Unterminated string")
+                if cut and len(window) - at <= limit and grow():
+                    constants.clear()
+                    continue
+                if len(window) - at > limit:
+                    yield Row(name, line, None, _too_large(name, line, limit))
+                else:
+                    where = line + window.count("\n", at, error.pos)
+                    yield refused("not-json", f"{error.msg}; later rows are lost.", where)
+                return
+            except (ValueError, RecursionError) as error:
+                yield refused("not-json", f"{_not_json(error)} Later rows are lost.")
+                return
+            # A number may go on behind the window; all else ends where it ends.
+            if isinstance(value, (int, float)) and end > len(window) - 4 and grow():
+                continue
+            raw = window[at:end]
+            if len(raw) > limit // 4 and len(raw.encode("utf-8", "surrogatepass")) > limit:
+                yield Row(name, line, None, _too_large(name, line, limit))
+            elif constants:
+                yield refused("not-json", _not_json(ValueError()))
+                constants.clear()
+            else:
+                yield Row(name, line, value, _surrogates(name, line, raw, value))
             line += raw.count("\n")
-            window, expect = window[end:], ","
+            at, expect = end, ", or ]"
     except UnicodeDecodeError as error:
-        yield Row(name, line, None, Fault(name, line, *_encoding(error.object)))
+        line += window.count("\n", at)
+        yield refused(*_encoding(error.object[error.start :]))
+
+
+def _chunks(stream: IO[bytes]) -> Iterator[str]:
+    """The text of a file piece by piece; all text before a broken character comes first.
+
+    Raises:
+        UnicodeDecodeError: Where the file is not UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    if stream.read(len(_BOM)) != _BOM:
+        stream.seek(0)
+    while True:
+        data = stream.read(_CHUNK)
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            yield error.object[: error.start].decode()
+            raise
+        if text:
+            yield text
+        if not data:
+            return
 
 
 def _parse(name: str, number: int, line: bytes) -> Row:
@@ -201,12 +271,14 @@ def _parse(name: str, number: int, line: bytes) -> Row:
         message = f"{error.msg} (column {error.colno})."
         return Row(name, number, None, Fault(name, number, "not-json", message))
     except (ValueError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        message = (
-            "nested too deeply." if deep else "a number that JSON cannot say (NaN, or too long)."
-        )
-        return Row(name, number, None, Fault(name, number, "not-json", message))
+        return Row(name, number, None, Fault(name, number, "not-json", _not_json(error)))
     return Row(name, number, value, _surrogates(name, number, text, value))
+
+
+def _not_json(error: ValueError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply."
+    return "a number that JSON cannot say (NaN, or too long)."
 
 
 def _surrogates(name: str, number: int, text: str, value: Any) -> Fault | None:
@@ -223,16 +295,17 @@ def _surrogates(name: str, number: int, text: str, value: Any) -> Fault | None:
 
 def _encoding(data: bytes) -> tuple[str, str]:
     """Name what a line that is not UTF-8 seems to be."""
+    # Incremental decoders do not mind that the data may end in the middle of a character.
     try:
-        data.decode("utf-8", "surrogatepass")
+        codecs.getincrementaldecoder("utf-8")("surrogatepass").decode(data)
         return "lone-surrogate", "half of a surrogate pair, encoded as if it were a character."
     except UnicodeDecodeError:
         pass
     try:
-        data.decode("cp949")
-        return "cp949", "the line is CP949 (EUC-KR), not UTF-8; convert: iconv -f CP949 -t UTF-8."
+        codecs.getincrementaldecoder("cp949")().decode(data)
+        return "cp949", "the text is CP949 (EUC-KR), not UTF-8; convert: iconv -f CP949 -t UTF-8."
     except UnicodeDecodeError:
-        return "not-utf8", "the line is not UTF-8 text."
+        return "not-utf8", "the text is not UTF-8."
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -247,32 +320,68 @@ def _too_large(name: str, number: int, limit: int) -> Fault:
 # --- CSV and Parquet --------------------------------------------------------------------------
 
 
-def _read_csv(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
+class _CsvLines:
+    """Lines of text for `csv.reader`, counted; it can be asked on after an error."""
+
+    def __init__(self, text: IO[str], limit: int) -> None:
+        self.text = text
+        self.limit = limit
+        self.number = 0
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        line = self.text.readline(self.limit + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        if len(line) > self.limit and not line.endswith(("\n", "\r")):
+            while (rest := self.text.readline(_CHUNK)) and not rest.endswith(("\n", "\r")):
+                pass
+            raise csv.Error("field larger")
+        if not line.isascii():
+            line.encode()
+        return line
+
+
+def _read_csv(path: Path, text: IO[str], limit: int) -> Iterator[Row]:
     """Rows as texts by column; a row begins on the line behind the one before it."""
     name = str(path)
     csv.field_size_limit(limit)
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    reader = csv.DictReader(text, strict=True)
-    begin = 1
-    try:
-        columns = reader.fieldnames or []
-        begin = reader.line_num + 1
-        for row in reader:
-            if None in row or None in row.values():
-                message = f"the row has not the {len(columns)} columns of the head line."
-                yield Row(name, begin, None, Fault(name, begin, "bad-csv-row", message))
+    lines = _CsvLines(text, limit)
+    reader = csv.reader(lines, strict=True)
+    columns: list[str] = []
+    while True:
+        begin = lines.number + 1
+        fault = None
+        cells: list[str] = []
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except UnicodeEncodeError as error:
+            data = error.object.encode("utf-8", "surrogateescape")
+            fault = Fault(name, lines.number, *_encoding(data))
+        except csv.Error as error:
+            if "field larger" in str(error):
+                fault = _too_large(name, begin, limit)
             else:
-                yield Row(name, begin, row)
-            begin = reader.line_num + 1
-    except UnicodeDecodeError as error:
-        code, message = _encoding(error.object)
-        yield Row(name, begin, None, Fault(name, begin, code, message.replace("line", "file")))
-    except csv.Error as error:
-        if "field larger" in str(error):
-            yield Row(name, begin, None, _too_large(name, begin, limit))
-        else:
-            fault = Fault(name, begin, "bad-csv-row", f"{error}; later rows are not read.")
-            yield Row(name, begin, None, fault)
+                fault = Fault(name, begin, "bad-csv-row", f"{error}; later rows are not read.")
+        if fault is None and cells and not columns:
+            columns = cells
+            if len(set(columns)) < len(columns):
+                fault = Fault(name, begin, "bad-csv-row", "two columns have the same name.")
+        elif fault is None and cells:
+            if len(cells) == len(columns):
+                yield Row(name, begin, dict(zip(columns, cells, strict=True)))
+                continue
+            message = f"the row has not the {len(columns)} columns of the head line."
+            yield Row(name, begin, None, Fault(name, begin, "bad-csv-row", message))
+        if fault:
+            yield Row(name, fault.line, None, fault)
+            if fault.code == "bad-csv-row" or not columns:  # what follows cannot be told apart
+                return
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -295,10 +404,15 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         yield Row(name, 0, None, Fault(name, 0, "typed-columns", message))
         return
     number = 0
-    for batch in file.iter_batches(batch_size=256):
-        for value in batch.to_pylist():
-            number += 1
-            yield Row(name, number, value)
+    try:
+        for batch in file.iter_batches(batch_size=256):
+            for value in batch.to_pylist():
+                number += 1
+                yield Row(name, number, value)
+    except (pa.ArrowException, OSError, ValueError, OverflowError):
+        number += 1
+        fault = Fault(name, number, "not-parquet", "the file is broken here; later rows are lost.")
+        yield Row(name, number, None, fault)
 
 
 def _typed_object(schema: Any) -> str | None:

@@ -58,6 +58,22 @@ PERSONAL_DATA_TOKENS = frozenset(
 )
 
 
+class Tool(dict[str, Any]):
+    """A tool in vLLM's key order, with its JSON text.
+
+    Tools are most of a prompt, and a template asks for their JSON at every render: once is enough.
+
+    Attributes:
+        json: As transformers' ``tojson`` filter writes it.
+    """
+
+    __slots__ = ("json",)
+
+    def __init__(self, function: dict[str, Any]) -> None:
+        super().__init__(type="function", function=function)
+        self.json = json.dumps(self, ensure_ascii=False)
+
+
 @dataclass(frozen=True)
 class AxTokenizer:
     """A checkpoint's tokenizer and chat template.
@@ -98,7 +114,7 @@ class AxTokenizer:
     def render(
         self,
         messages: Sequence[dict[str, Any]],
-        tools: Sequence[dict[str, Any]] | None,
+        tools: Sequence[Tool] | None,
         *,
         add_generation_prompt: bool,
     ) -> str:
@@ -111,6 +127,7 @@ class AxTokenizer:
             return self._template.render(
                 messages=messages,
                 tools=tools or None,
+                documents=None,  # as transformers does: defined, and none
                 add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,
             )
@@ -298,6 +315,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
+        if isinstance(value, Tool) and not (ensure_ascii or indent or separators or sort_keys):
+            return value.json
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators,
                           sort_keys=sort_keys)  # fmt: skip
 

@@ -1,0 +1,70 @@
+"""Rows as the model sees them, and the account, on a terminal and in a log file."""
+
+from __future__ import annotations
+
+import io
+
+from conftest import chat, check_rows
+from rich.console import Console
+
+from axtune.audit import Ledger
+from axtune.preview import sample_text, show_account, show_row
+from axtune.tokenizer import AxTokenizer
+
+
+def console() -> tuple[Console, io.StringIO]:
+    out = io.StringIO()
+    return Console(file=out, width=100, highlight=False), out
+
+
+def test_learned_text_is_marked(tiny: AxTokenizer) -> None:
+    (checked,) = check_rows(tiny, [chat("안녕", "네", "또", "예")])
+    text = sample_text(tiny, checked.samples[0])
+    assert text.plain == (
+        "<|im_start|><|user|>안녕<|im_end|>\n<|im_start|><|assistant|>⟦네<|im_end|>⟧\n"
+        "<|im_start|><|user|>또<|im_end|>\n<|im_start|><|assistant|>⟦예<|im_end|>⟧"
+    )
+    green = [text.plain[s.start : s.end] for s in text.spans if str(s.style) == "green"]
+    assert green == ["네", "예"]
+    # Without the marks and the line breaks, it is what the model sees.
+    unmarked = text.plain.replace("⟦", "").replace("⟧", "").replace("\n", "")
+    assert unmarked == tiny.decode(checked.samples[0].input_ids)
+
+
+def test_rows_and_refusals(tiny: AxTokenizer) -> None:
+    screen, out = console()
+    for checked in check_rows(tiny, [chat("q", "<think>x</think>y", "r", "b"), {}]):
+        show_row(screen, tiny, checked)
+    shown = out.getvalue()
+    assert "rows.jsonl:1 sample 1 of 2" in shown
+    assert "rows.jsonl:1 sample 2 of 2" in shown
+    assert "⟦<think>x</think>y<|im_end|>⟧" in shown
+    assert "rows.jsonl:2: unknown-shape: " in shown
+
+
+def test_data_cannot_steer_the_terminal_or_the_markup(tiny: AxTokenizer) -> None:
+    screen, out = console()
+    (checked,) = check_rows(tiny, [chat("\x1b[2J\x1b]0;t\x07", "[bold]굵게[/bold] [/] :smile:")])
+    show_row(screen, tiny, checked)
+    assert "\x1b" not in out.getvalue()
+    assert "[bold]굵게[/bold] [/] :smile:" in out.getvalue()
+
+
+def test_account_table(tiny: AxTokenizer) -> None:
+    ledger = Ledger()
+    for checked in check_rows(tiny, [chat("q", "a"), chat("q", "a"), {}, chat("q")]):
+        ledger.add(checked)
+    screen, out = console()
+    account = ledger.account()
+    show_account(screen, account)
+    numbers = {line.split()[0]: line.split()[1:] for line in out.getvalue().splitlines()}
+    assert numbers["rows"][0] == "4"
+    assert numbers["used"][0] == numbers["refused"][0] == "2"
+    assert numbers["unknown-shape"][0] == numbers["no-assistant"][0] == "1"
+    assert numbers["duplicate"][0] == numbers["warnings"][0] == "1"
+    assert numbers["tokens"][0] == str(account.tokens)
+    share = account.labelled_tokens / account.tokens
+    assert numbers["learned"] == [str(account.labelled_tokens), f"{share:.1%}"]
+    screen, out = console()
+    show_account(screen, Ledger().account())
+    assert "learned" in out.getvalue()
