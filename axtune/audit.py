@@ -306,13 +306,14 @@ class RowChecker:
     ) -> list[list[Piece]]:
         conversation, problems = read_row(row.value, row_format=self.data.format, nfc=self.data.nfc)
         if conversation is not None:
-            problems += check_conversation(conversation)
+            whole = all(problem.severity == "warning" for problem in problems)
+            problems += text_problems(conversation, self.control, nfd=not self.data.nfc)
+            if whole:
+                problems += check_conversation(conversation)
         for problem in problems:
             fault(problem)
         if conversation is None or result.refused:
             return []
-        for problem in text_problems(conversation, self.control, nfd=not self.data.nfc):
-            fault(problem)
         try:
             samples = pieces(self.tokenizer, conversation)
         except TemplateDiffersError as error:

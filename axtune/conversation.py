@@ -79,8 +79,6 @@ def as_served(messages: list[Message]) -> list[Message]:
         for message in messages
     ]
     system = [index for index, message in enumerate(messages) if message["role"] == "system"]
-    if system == [0]:
-        return messages
     merged = "\n\n".join(
         messages[index]["content"] for index in system if messages[index]["content"]
     )
@@ -99,7 +97,8 @@ def read_row(
         nfc: Convert decomposed text to NFC, in contents, calls and tools.
 
     Returns:
-        The conversation, or None when a problem is an error; and every problem found.
+        The conversation, whole only when no problem is an error, None when the shape is unknown;
+        and every problem found.
     """
     problems: list[Problem] = []
     shape = _shape(row, row_format, problems)
@@ -114,8 +113,6 @@ def read_row(
         conversation.messages = _nfc(conversation.messages)
         tools = conversation.tools
         conversation.tools = tools and [Tool(_nfc(tool["function"])) for tool in tools]
-    if any(problem.severity == "error" for problem in problems):
-        return None, problems
     return conversation, problems
 
 

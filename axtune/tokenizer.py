@@ -233,7 +233,7 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
     pad = _token_id(backend, config, "pad_token", found.name)
     if pad == end:
         raise CheckpointError(
-            f"{found.name} pads with its end-of-turn token, so no model trained with it learns where "
+            f"{found.name} pads with its end of turn, so no model trained with it learns where "
             "to stop.",
             "Restore the original tokenizer_config.json (pad_token <|pad|>).",
         )
