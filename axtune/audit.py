@@ -23,9 +23,10 @@ from axtune.checks import check as check_conversation
 from axtune.checks import text_problems
 from axtune.conversation import Conversation, read_row
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
+from axtune.readers import Row, read_rows
 from axtune.recipe import Data, data_options
 from axtune.render import IGNORED, Piece, Sample, TemplateDiffersError, encode, pieces
-from axtune.sources import Row, files_of, read_rows
+from axtune.sources import files_of
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 
 _BATCH = 256  # rows encoded together: enough to keep every core busy, little to hold

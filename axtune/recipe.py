@@ -8,12 +8,8 @@ is a key that the loader drops. About thirty keys are axtune's own; the sections
 
 from __future__ import annotations
 
-import ast
-import difflib
-import importlib.util
 import io
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +28,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from axtune.errors import Fault, RecipeError
+from axtune.passthrough import SECTIONS, check_passed, nearest
 
 # The first line of a recipe, which makes the file a Python script, is this YAML key.
 SCRIPT_KEY = 'if __name__ == "__main__"'
@@ -126,109 +123,6 @@ class Recipe(_Section):
     early_stopping_patience: int | None = Field(
         None, ge=1, description="stop after so many evaluations without a better eval loss"
     )
-
-
-# Names of the libraries' configs that a recipe sets elsewhere, or that axtune decides.
-_OWNED: dict[str, dict[str, str]] = {
-    "training": {
-        "output_dir": "set output_dir at the top of the recipe",
-        "seed": "set seed at the top of the recipe",
-        "data_seed": "set seed at the top of the recipe",
-        "bf16": "set precision at the top of the recipe",
-        "fp16": "set precision at the top of the recipe",
-        "use_cpu": "the machine decides; hide the GPUs with CUDA_VISIBLE_DEVICES= to force the CPU",
-        "max_length": "set data.max_length",
-        "truncation_mode": "set data.truncate",
-        "resume_from_checkpoint": "set resume at the top of the recipe",
-        "save_strategy": "saving follows eval_strategy",
-        "save_steps": "saving follows eval_steps",
-        "load_best_model_at_end": "always on when data.eval is set",
-        "metric_for_best_model": "the best checkpoint is the one of the lowest eval_loss",
-        "greater_is_better": "the best checkpoint is the one of the lowest eval_loss",
-        "assistant_only_loss": "labels are always the assistant's turns, made before training",
-        "completion_only_loss": "labels are always the assistant's turns, made before training",
-        "chat_template_path": "the checkpoint's own template is the authority",
-        "eos_token": "the checkpoint's own end of turn is the authority",
-        "pad_token": "the checkpoint's own pad token is the authority",
-        "dataset_kwargs": "rows are prepared by axtune",
-        "dataset_text_field": "rows are prepared by axtune",
-        "dataset_num_proc": "rows are prepared by axtune",
-        "model_init_kwargs": "set model, precision, attention or quantization",
-        "trust_remote_code": "A.X models need no remote code, and axtune runs none",
-        "packing": "not offered yet",
-        "eval_packing": "not offered yet",
-        "padding_free": "not offered yet",
-        "remove_unused_columns": "rows are prepared by axtune",
-        "disable_tqdm": "axtune shows its own progress",
-        "prediction_loss_only": "an evaluation computes the loss",
-        "deepspeed": "not offered yet",
-        "fsdp": "not offered yet",
-        "fsdp_config": "not offered yet",
-        "hub_token": "a token would travel with the run folder; use `hf auth login`",
-        "push_to_hub_token": "a token would travel with the run folder; use `hf auth login`",
-    },
-    "lora": {
-        "task_type": "always CAUSAL_LM",
-        "peft_type": "always LORA",
-        "base_model_name_or_path": "set model at the top of the recipe",
-        "inference_mode": "not for training",
-        "auto_mapping": "not for training",
-        "revision": "set revision at the top of the recipe",
-    },
-    "quantization": {
-        "load_in_8bit": "axtune trains on 4-bit bases: load_in_4bit: true",
-        "quant_method": "always bitsandbytes",
-    },
-}
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "str": (str,),
-}
-
-# Module and class whose fields a section passes to, read from source: importing them costs seconds.
-_PASSED: dict[str, tuple[tuple[str, str], ...]] = {
-    "lora": (("peft.tuners.lora.config", "LoraConfig"), ("peft.config", "PeftConfig")),
-    "training": (
-        ("trl.trainer.sft_config", "SFTConfig"),
-        ("trl.trainer.base_config", "_BaseConfig"),
-        ("transformers.training_args", "TrainingArguments"),
-    ),
-    "quantization": (("transformers.utils.quantization_config", "BitsAndBytesConfig"),),
-}
-
-
-@lru_cache
-def passed_names(section: str) -> dict[str, str]:
-    """The names that the installed libraries accept in a pass-through section.
-
-    Read from the libraries' source by `ast`, so that no torch is imported.
-
-    Args:
-        section: ``lora``, ``training`` or ``quantization``.
-
-    Returns:
-        Field names of the dataclass and its bases, or the parameters of its ``__init__``, each
-        with its annotation; empty where there is none.
-    """
-    names: dict[str, str] = {}
-    for module, class_name in _PASSED[section]:
-        package, _, rest = module.partition(".")
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:  # an axtune without its training packages
-            return {}
-        path = Path(spec.origin).parent.joinpath(*rest.split(".")).with_suffix(".py")
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef) and node.name == class_name:
-                for item in node.body:
-                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                        names.setdefault(item.target.id, ast.unparse(item.annotation))
-                    elif isinstance(item, ast.FunctionDef) and item.name == "__init__":
-                        names.update((arg.arg, "") for arg in item.args.args if arg.arg != "self")
-    return {name: kind for name, kind in names.items() if not name.startswith("_")}
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -400,50 +294,21 @@ def _validate(
         for item in error.errors(include_url=False):
             path = _key_path(item["loc"], values)
             if item["type"] == "extra_forbidden":
-                fault(path, "unknown-key", _nearest(str(path[-1]), _known_keys(path[:-1])))
+                fault(path, "unknown-key", nearest(str(path[-1]), _known_keys(path[:-1])))
             elif item["type"] == "missing":
                 fault(path, "missing-key", "this key is needed.")
             elif path not in seen:  # the branches of a union repeat themselves
                 fault(path, "bad-value", f"{item['msg']}.")
             seen.add(path)
-    for section in _PASSED:
+    for section in SECTIONS:
         given = values.get(section)
-        if not isinstance(given, dict):
-            continue
-        names = passed_names(section)
-        for name, value in given.items():
-            if remedy := _OWNED[section].get(name):
-                fault((section, name), "not-here", f"{remedy}.")
-            elif names and name not in names:
-                fault((section, name), "unknown-key", _nearest(name, names))
-            elif wrong := _wrong_kind(value, names.get(name, "")):
-                fault((section, name), "bad-value", wrong)
+        for name, code, message in check_passed(section, given if isinstance(given, dict) else {}):
+            fault((section, name), code, message)
     training, data = values.get("training"), values.get("data")
     if isinstance(training, dict) and isinstance(data, dict):
         for path, code, message in _cross_checks(values, training, data):
             fault(path, code, message)
     return faults
-
-
-def _wrong_kind(value: Any, annotation: str) -> str | None:
-    """What is wrong with a passed value, as far as a plain annotation such as ``int | None`` says.
-
-    The libraries' dataclasses take any value, and fail on a wrong one long after.
-    """
-    if isinstance(value, (list, dict)):
-        items = value.values() if isinstance(value, dict) else value
-        if any(_wrong_kind(item, "") for item in items):
-            return "expected texts, numbers, true, false or null."
-    elif not isinstance(value, (str, int, float, type(None))):
-        return "expected a text, a number, true, false or null."
-    kinds = annotation.removeprefix("Optional[").removesuffix("]").split(" | ")
-    if value is None or not all(kind in (*_KINDS, "None") for kind in kinds):
-        return None
-    if any(isinstance(value, _KINDS[k]) for k in kinds if k != "None") and (
-        "bool" in kinds or not isinstance(value, bool)
-    ):
-        return None
-    return f"expected {' or '.join(kind for kind in kinds if kind != 'None')}."
 
 
 def _cross_checks(
@@ -484,9 +349,3 @@ def _known_keys(section: KeyPath) -> frozenset[str]:
     if section and section[0] == "data":
         model = Data if len(section) == 1 else Source
     return frozenset(model.model_fields)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}."
-    return f"no such key; {hint}"

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from axtune.conversation import Conversation, Message, as_served, normalise_request
+from axtune.conversation import Conversation, as_served, normalise_request
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
 from axtune.hermes import CALL_BLOCK
+from axtune.shapes import Message
+from axtune.shapes import Message
 from axtune.tokenizer import AxTokenizer
 
 IGNORED = -100  # the label of a token that is not learned, as in torch.nn.CrossEntropyLoss

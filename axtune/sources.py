@@ -1,47 +1,19 @@
-"""Files, folders, globs and Hub data sets become rows, each with its file and line.
+"""Where rows come from: files, folders, globs and Hub data sets become a list of files.
 
-Everything is read as a stream: memory holds one line (or one Parquet batch) at a time. Values stay
-as the file has them; nothing is typed by column, so a date string stays a string, a big integer
-stays exact, and a key that a row lacks stays absent.
+A Hub data set is read from its own files, not through column types that would turn a date string
+into a timestamp or fill absent keys with null.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import glob
 import hashlib
-import json
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, NoReturn
 
-from axtune.errors import AxtuneError, Fault, MissingPackageError
+from axtune.errors import AxtuneError
+from axtune.readers import SUFFIXES
 from axtune.recipe import Source
-
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
-_BOM = codecs.BOM_UTF8
-_CHUNK = 1 << 20
-_SPACE = re.compile(r"[ \t\r\n]*")
-
-
-@dataclass(slots=True)
-class Row:
-    """One row of a file.
-
-    Attributes:
-        file: Path as the user would find it.
-        line: 1-based line where the row begins; the row's number in a Parquet file.
-        value: The parsed row; None when it could not be read.
-        fault: Why not.
-    """
-
-    file: str
-    line: int
-    value: Any
-    fault: Fault | None = None
 
 
 def files_of(source: Source) -> list[Path]:
@@ -59,37 +31,20 @@ def files_of(source: Source) -> list[Path]:
         reason = error.strerror if isinstance(error, OSError) else "there is no such user"
         raise AxtuneError(f"{source.path} cannot be looked up: {reason}.") from None
     if is_file:
-        if path.suffix.lower() not in _SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             raise AxtuneError(
-                f"{source.path} is not a form that is read.", f"Read are {', '.join(_SUFFIXES)}."
+                f"{source.path} is not a form that is read.", f"Read are {', '.join(SUFFIXES)}."
             )
         return [path]
     matches = path.rglob("*") if is_folder else map(Path, glob.glob(str(path), recursive=True))
-    files = sorted(file for file in matches if file.suffix.lower() in _SUFFIXES and file.is_file())
+    files = sorted(file for file in matches if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
         what = "holds no" if is_folder else "is no file, folder or pattern of"
         raise AxtuneError(
-            f"{source.path} {what} data files ({', '.join(_SUFFIXES)}).",
+            f"{source.path} {what} data files ({', '.join(SUFFIXES)}).",
             f"Paths are relative to the current folder, {Path.cwd()}.",
         )
     return files
-
-
-def read_rows(path: Path, *, max_line_bytes: int) -> Iterator[Row]:
-    """Read a file row by row.
-
-    Args:
-        path: A JSONL, JSON, CSV or Parquet file.
-        max_line_bytes: Longer lines are faults and are not kept in memory.
-
-    Yields:
-        Every row, in order; a fault in place of a row that cannot be read.
-    """
-    try:
-        yield from _read(path, max_line_bytes)
-    except OSError as error:
-        fault = Fault(str(path), 0, "unreadable", f"{error.strerror or 'it cannot be read'}.")
-        yield Row(str(path), 0, None, fault)
 
 
 def digest(path: Path) -> str:
@@ -105,336 +60,6 @@ def digest(path: Path) -> str:
         raise AxtuneError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _read(path: Path, limit: int) -> Iterator[Row]:
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        yield from _read_parquet(path)
-        return
-    with path.open("rb") as stream:
-        if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            message = "the file is UTF-16; convert it: iconv -f UTF-16 -t UTF-8."
-            yield Row(str(path), 0, None, Fault(str(path), 0, "not-utf8", message))
-            return
-        stream.seek(0)
-        if suffix == ".csv":
-            # A byte that is not UTF-8 becomes half of a surrogate pair, and is found line by line.
-            with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-                yield from _read_csv(path, text, limit)
-            return
-        head = stream.read(1 << 16).removeprefix(_BOM).lstrip() if suffix == ".json" else b""
-        stream.seek(0)
-        if head.startswith(b"["):
-            yield from _read_json_list(path, stream, limit)
-        elif head.partition(b"\n")[0].strip() == b"{":  # an object over many lines
-            message = "the file is one JSON object; expected a list of rows, or a row on each line."
-            yield Row(str(path), 1, None, Fault(str(path), 1, "not-json", message))
-        else:
-            yield from _read_lines(path, stream, limit)
-
-
-# --- JSON -------------------------------------------------------------------------------------
-
-
-def _read_lines(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
-    name = str(path)
-    number = 0
-    while line := stream.readline(limit + 1):
-        number += 1
-        if len(line) > limit and not line.endswith(b"\n"):
-            while (rest := stream.readline(_CHUNK)) and not rest.endswith(b"\n"):
-                pass
-            yield Row(name, number, None, _too_large(name, number, limit))
-            continue
-        if line.startswith(_BOM):
-            if number > 1:
-                message = (
-                    "a byte order mark in the middle of the file, as when files are joined; "
-                    "remove it: sed -i 's/^\\xEF\\xBB\\xBF//'."
-                )
-                yield Row(name, number, None, Fault(name, number, "bom", message))
-                continue
-            line = line[len(_BOM) :]
-        if line.isspace() or not line:
-            continue
-        yield _parse(name, number, line)
-
-
-def _read_json_list(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
-    """The items of one JSON list; a window of text slides over the file."""
-    name = str(path)
-    chunks = _chunks(stream)
-    constants: list[str] = []  # NaN and its like, which Python's JSON takes and JSON does not have
-    decoder = json.JSONDecoder(parse_constant=constants.append)
-    window, at, line, expect = "", 0, 1, "["
-
-    def refused(code: str, message: str, where: int = 0) -> Row:
-        return Row(name, where or line, None, Fault(name, where or line, code, message))
-
-    def grow() -> bool:
-        """Read on; whether there was more."""
-        nonlocal window, at
-        more = next(chunks, None)
-        if more is not None:
-            window, at = window[at:] + more, 0
-        return more is not None
-
-    try:
-        while True:
-            begin = at
-            at = _SPACE.match(window, begin).end()  # type: ignore[union-attr] # it always matches
-            line += window.count("\n", begin, at)
-            if at == len(window):
-                if grow():
-                    continue
-                if expect:
-                    message = "the list is not closed; the file ends in the middle."
-                    yield refused("not-json", message)
-                return
-            if not expect:
-                yield refused("not-json", "text behind the end of the list is not read.")
-                return
-            character = window[at]
-            if character == "]" and expect in ("row or ]", ", or ]"):
-                expect, at = "", at + 1
-                continue
-            if not expect.startswith("row"):
-                if character != expect[0]:
-                    message = f"expected {expect} in the list; later rows are lost."
-                    yield refused("not-json", message)
-                    return
-                expect, at = "row or ]" if expect == "[" else "row", at + 1
-                continue
-            try:
-                value, end = decoder.raw_decode(window, at)
-            except json.JSONDecodeError as error:
-                cut = error.pos > len(window) - 10 or error.msg.startswith("Unterminated string")
-                if cut and len(window) - at <= limit and grow():
-                    constants.clear()
-                    continue
-                if len(window) - at > limit:
-                    yield Row(name, line, None, _too_large(name, line, limit))
-                else:
-                    where = line + window.count("\n", at, error.pos)
-                    yield refused("not-json", f"{error.msg}; later rows are lost.", where)
-                return
-            except (ValueError, RecursionError) as error:
-                yield refused("not-json", f"{_not_json(error)} Later rows are lost.")
-                return
-            # A number may go on behind the window; all else ends where it ends.
-            if isinstance(value, (int, float)) and end > len(window) - 4 and grow():
-                continue
-            raw = window[at:end]
-            if len(raw) > limit // 4 and len(raw.encode("utf-8", "surrogatepass")) > limit:
-                yield Row(name, line, None, _too_large(name, line, limit))
-            elif constants:
-                yield refused("not-json", _not_json(ValueError()))
-                constants.clear()
-            else:
-                yield Row(name, line, value, _surrogates(name, line, raw, value))
-            line += raw.count("\n")
-            at, expect = end, ", or ]"
-    except UnicodeDecodeError as error:
-        line += window.count("\n", at)
-        yield refused(*_encoding(error.object[error.start :]))
-
-
-def _chunks(stream: IO[bytes]) -> Iterator[str]:
-    """The text of a file piece by piece; all text before a broken character comes first.
-
-    Raises:
-        UnicodeDecodeError: Where the file is not UTF-8.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    if stream.read(len(_BOM)) != _BOM:
-        stream.seek(0)
-    while True:
-        data = stream.read(_CHUNK)
-        try:
-            text = decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            yield error.object[: error.start].decode()
-            raise
-        if text:
-            yield text
-        if not data:
-            return
-
-
-def _parse(name: str, number: int, line: bytes) -> Row:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError:
-        return Row(name, number, None, Fault(name, number, *_encoding(line)))
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        message = f"{error.msg} (column {error.colno})."
-        return Row(name, number, None, Fault(name, number, "not-json", message))
-    except (ValueError, RecursionError) as error:
-        return Row(name, number, None, Fault(name, number, "not-json", _not_json(error)))
-    return Row(name, number, value, _surrogates(name, number, text, value))
-
-
-def _not_json(error: ValueError | RecursionError) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply."
-    return "a number that JSON cannot say (NaN, or too long)."
-
-
-def _surrogates(name: str, number: int, text: str, value: Any) -> Fault | None:
-    """Half of a surrogate pair, written as an escape, which no tokenizer can encode."""
-    if "\\ud" not in text and "\\uD" not in text:
-        return None
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        message = "an escape such as \\ud83d is half of a surrogate pair; the text was cut there."
-        return Fault(name, number, "lone-surrogate", message)
-    return None
-
-
-def _encoding(data: bytes) -> tuple[str, str]:
-    """Name what a line that is not UTF-8 seems to be."""
-    # Incremental decoders do not mind that the data may end in the middle of a character.
-    try:
-        codecs.getincrementaldecoder("utf-8")("surrogatepass").decode(data)
-        return "lone-surrogate", "half of a surrogate pair, encoded as if it were a character."
-    except UnicodeDecodeError:
-        pass
-    try:
-        codecs.getincrementaldecoder("cp949")().decode(data)
-        return "cp949", "the text is CP949 (EUC-KR), not UTF-8; convert: iconv -f CP949 -t UTF-8."
-    except UnicodeDecodeError:
-        return "not-utf8", "the text is not UTF-8."
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _too_large(name: str, number: int, limit: int) -> Fault:
-    message = f"the row is longer than {limit / 1e6:g} MB; raise data.max_line_mb, or shorten it."
-    return Fault(name, number, "line-too-large", message)
-
-
-# --- CSV and Parquet --------------------------------------------------------------------------
-
-
-class _CsvLines:
-    """Lines of text for `csv.reader`, counted; it can be asked on after an error."""
-
-    def __init__(self, text: IO[str], limit: int) -> None:
-        self.text = text
-        self.limit = limit
-        self.number = 0
-
-    def __iter__(self) -> _CsvLines:
-        return self
-
-    def __next__(self) -> str:
-        line = self.text.readline(self.limit + 1)
-        if not line:
-            raise StopIteration
-        self.number += 1
-        if len(line) > self.limit and not line.endswith(("\n", "\r")):
-            while (rest := self.text.readline(_CHUNK)) and not rest.endswith(("\n", "\r")):
-                pass
-            raise csv.Error("field larger")
-        if not line.isascii():
-            line.encode()
-        return line
-
-
-def _read_csv(path: Path, text: IO[str], limit: int) -> Iterator[Row]:
-    """Rows as texts by column; a row begins on the line behind the one before it."""
-    name = str(path)
-    csv.field_size_limit(limit)
-    lines = _CsvLines(text, limit)
-    reader = csv.reader(lines, strict=True)
-    columns: list[str] = []
-    while True:
-        begin = lines.number + 1
-        fault = None
-        cells: list[str] = []
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except UnicodeEncodeError as error:
-            data = error.object.encode("utf-8", "surrogateescape")
-            fault = Fault(name, lines.number, *_encoding(data))
-        except csv.Error as error:
-            if "field larger" in str(error):
-                fault = _too_large(name, begin, limit)
-            else:
-                fault = Fault(name, begin, "bad-csv-row", f"{error}; later rows are not read.")
-        if fault is None and cells and not columns:
-            columns = cells
-            if len(set(columns)) < len(columns):
-                fault = Fault(name, begin, "bad-csv-row", "two columns have the same name.")
-        elif fault is None and cells:
-            if len(cells) == len(columns):
-                yield Row(name, begin, dict(zip(columns, cells, strict=True)))
-                continue
-            message = f"the row has not the {len(columns)} columns of the head line."
-            yield Row(name, begin, None, Fault(name, begin, "bad-csv-row", message))
-        if fault:
-            yield Row(name, fault.line, None, fault)
-            if fault.code == "bad-csv-row" or not columns:  # what follows cannot be told apart
-                return
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingPackageError("Parquet files need pyarrow.", "pip install pyarrow") from None
-    name = str(path)
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError):
-        yield Row(name, 0, None, Fault(name, 0, "not-parquet", "the file is not Parquet."))
-        return
-    if column := _typed_object(file.schema_arrow):
-        message = (
-            f"{column} is stored as typed columns, which fill absent keys with null and retype "
-            "values; store it as JSON text, or give the JSONL that the file was made from."
-        )
-        yield Row(name, 0, None, Fault(name, 0, "typed-columns", message))
-        return
-    number = 0
-    try:
-        for batch in file.iter_batches(batch_size=256):
-            for value in batch.to_pylist():
-                number += 1
-                yield Row(name, number, value)
-    except (pa.ArrowException, OSError, ValueError, OverflowError):
-        number += 1
-        fault = Fault(name, number, "not-parquet", "the file is broken here; later rows are lost.")
-        yield Row(name, number, None, fault)
-
-
-def _typed_object(schema: Any) -> str | None:
-    """The column in which call arguments or tool schemas lie as structs, if one does."""
-    import pyarrow as pa
-
-    def search(kind: pa.DataType, path: str) -> str | None:
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            return search(kind.value_type, path)
-        if not pa.types.is_struct(kind):
-            return None
-        if path.rpartition(".")[2] in ("arguments", "parameters"):
-            return path
-        fields = (kind.field(index) for index in range(kind.num_fields))
-        return next(filter(None, (search(f.type, f"{path}.{f.name}") for f in fields)), None)
-
-    return next(filter(None, (search(field.type, field.name) for field in schema)), None)
-
-
-# --- Hub data sets ----------------------------------------------------------------------------
-
-
 def _download(source: Source) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -444,7 +69,7 @@ def _download(source: Source) -> Path:
     )
 
     name = source.path.removeprefix("hf:")
-    patterns = [f"*{suffix}" for suffix in _SUFFIXES]
+    patterns = [f"*{suffix}" for suffix in SUFFIXES]
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
     except RepositoryNotFoundError:
@@ -459,7 +84,7 @@ def _download(source: Source) -> Path:
 
 def _split_files(folder: Path, split: str, name: str) -> list[Path]:
     """The data files of a split: those with its name in theirs, or all when no split is named."""
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
     files = [file for file in files if file.name not in ("dataset_infos.json", "dataset_dict.json")]
     splits = ("train", "test", "validation", "valid", "dev", "eval")
 

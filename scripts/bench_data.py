@@ -32,8 +32,8 @@ from typing import Any
 
 from axtune.audit import RowChecker
 from axtune.conversation import as_served, read_row
+from axtune.readers import Row
 from axtune.recipe import data_options
-from axtune.sources import Row
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 
 HERE = Path(__file__).resolve().parent

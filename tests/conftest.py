@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from axtune.audit import Checked, Ledger, RowChecker
+from axtune.readers import Row
 from axtune.recipe import data_options
 from axtune.render import IGNORED, Sample
-from axtune.sources import Row
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]

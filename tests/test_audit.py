@@ -15,9 +15,9 @@ from strategies import SECRET, wild_rows
 import axtune
 from axtune.audit import Checked, RowChecker, check, render_row, write_rendered
 from axtune.errors import AxtuneError, DataError, RecipeError
+from axtune.readers import Row
 from axtune.recipe import data_options
 from axtune.render import IGNORED
-from axtune.sources import Row
 from axtune.tokenizer import AxTokenizer
 
 

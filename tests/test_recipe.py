@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axtune.errors import Fault, RecipeError
-from axtune.recipe import Recipe, data_options, dump, load, passed_names
+from axtune.passthrough import passed_names
+from axtune.recipe import Recipe, data_options, dump, load
 
 PLAIN = """\
 task: sft
