@@ -20,7 +20,6 @@ from axtune.conversation import Conversation, as_served, normalise_request
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
 from axtune.hermes import CALL_BLOCK
 from axtune.shapes import Message
-from axtune.shapes import Message
 from axtune.tokenizer import AxTokenizer
 
 IGNORED = -100  # the label of a token that is not learned, as in torch.nn.CrossEntropyLoss

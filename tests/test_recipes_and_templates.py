@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import re
@@ -149,3 +150,18 @@ def test_tools_file_holds_the_tools_of_the_rows() -> None:
         for tool in row.get("tools") or ()
     }
     assert used <= names
+
+
+def test_readme_names_every_code_of_a_row() -> None:
+    """Every code that a data room can report stands in README.md's table."""
+    codes: set[str] = set()
+    for room in ("readers", "shapes", "hermes", "conversation", "checks", "audit"):
+        tree = ast.parse((ROOT / "axtune" / f"{room}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "Fault"):
+                words = (a.value for a in node.args if isinstance(a, ast.Constant))
+                codes.update(w for w in words if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(w)))
+    codes -= {"warning", "0"}
+    assert len(codes) > 30
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [code for code in sorted(codes) if f"`{code}`" not in readme] == []
