@@ -78,6 +78,87 @@ def chat(
     )
 
 
+Out = Annotated[Path, typer.Option(help="folder to produce; it must not exist yet")]
+Base = Annotated[
+    Optional[str], typer.Option(help="the base: Hub id, folder or name; default: the adapter's own")
+]
+Into = Annotated[
+    Literal["16bit", "nf4"],
+    typer.Option(
+        help="what a QLoRA adapter is added to: the original weights, as vLLM does with a "
+        "hot-loaded adapter; or the 4-bit weights that training and its eval loss saw, in 16 bit"
+    ),
+]
+
+
+@app.command()
+def merge(
+    adapters: Annotated[list[str], typer.Argument(help="run folders, or adapters that PEFT saved")],
+    out: Out,
+    base: Base = None,
+    into: Into = "16bit",
+    weight: Annotated[
+        Optional[list[float]],
+        typer.Option(help="factor of each adapter, once for each, in their order"),
+    ] = None,
+) -> None:
+    """Merge adapters into their base: a checkpoint in float32 sums, rounded once."""
+    from axtune.merge import merge as run_merge
+
+    written = run_merge(adapters, base, out, into=into, weights=weight)
+    for note in written.notes:
+        print(f"note: {note}")
+    print(f"{written.folder}: {written.tensors} tensors, {written.changed} changed, "
+          f"{written.nbytes / 1e9:.2f} GB")  # fmt: skip
+
+
+@app.command()
+def export(
+    source: Annotated[
+        str, typer.Argument(help="checkpoint (Hub id, folder, name), run or adapter")
+    ],
+    out: Out,
+    to: Annotated[
+        Literal["hf", "vllm", "adapter"],
+        typer.Option(
+            help="hf: for transformers, in its own layout. vllm: a folder that a plain `vllm "
+            "serve` serves with the right tokens. adapter: for vLLM's --enable-lora"
+        ),
+    ] = "hf",
+    base: Base = None,
+    layout: Annotated[
+        Optional[Literal["own", "llama"]],
+        typer.Option(help="architecture; default: own for hf, llama for vllm"),
+    ] = None,
+    dtype: Annotated[
+        Optional[Literal["bfloat16", "float16", "float32"]],
+        typer.Option(help="of the weights; default: the checkpoint's"),
+    ] = None,
+    max_shard_size: Annotated[
+        Optional[str], typer.Option(help="such as 5GB; default: files as the checkpoint has them")
+    ] = None,
+    into: Into = "16bit",
+) -> None:
+    """Write a checkpoint, or a run merged on the way, for transformers or vLLM."""
+    from axtune.export import export as run_export
+
+    exported = run_export(
+        source,
+        out,
+        to=to,
+        base=base,
+        layout=layout,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        into=into,
+    )
+    for note in exported.notes:
+        print(f"note: {note}")
+    print(f"{exported.folder}: {exported.nbytes / 1e9:.2f} GB")
+    if exported.command:
+        print(exported.command)
+
+
 @data_app.command()
 def check(
     files: Files,

@@ -40,7 +40,7 @@ def choose_precision(wanted: Literal["auto", "bf16", "fp16", "fp32"]) -> Precisi
 
     Args:
         wanted: `Recipe.precision`. ``auto`` is bf16 on a card that has it, fp16 on one that has
-            not, and bf16 on a CPU.
+            not, and fp32 on a CPU, where bf16 is slower unless it has matrix units.
 
     Raises:
         AxtuneError: When the machine cannot compute in the precision that was asked for.
@@ -49,7 +49,7 @@ def choose_precision(wanted: Literal["auto", "bf16", "fp16", "fp32"]) -> Precisi
     # Cards before Ampere only emulate bf16, several times slower than their fp16.
     has_bf16 = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
     if wanted == "auto":
-        return "bf16" if has_bf16 else "fp16"
+        return "fp32" if not on_gpu else "bf16" if has_bf16 else "fp16"
     if wanted == "bf16" and not has_bf16:
         raise AxtuneError(
             f"{torch.cuda.get_device_name()} has no bf16.", "Set precision=auto or precision=fp16."

@@ -105,7 +105,7 @@ class Recipe(_Section):
     resume: bool = Field(False, description="go on from the last checkpoint in output_dir")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of everything random")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="auto: bf16 where the card has it, else fp16; bf16 on a CPU"
+        "auto", description="auto: bf16 where the card has it, else fp16; fp32 on a CPU"
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         "auto", description="attention kernels; auto is sdpa"

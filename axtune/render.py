@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from axtune.conversation import Conversation, as_served, normalise_request
@@ -112,16 +112,29 @@ def encode(tokenizer: AxTokenizer, samples: Sequence[Sequence[Piece]]) -> list[S
     Returns:
         A Sample for each.
     """
-    ids = iter(tokenizer.encode_batch([piece.text for sample in samples for piece in sample]))
+    # Rows share their system prompts and tools, most of their text: each different turn is encoded
+    # once. A turn ends with a control token, where the tokenizer splits anyway.
+    cut = [[_turns(piece.text, tokenizer.end_of_turn) for piece in sample] for sample in samples]
+    different = list(dict.fromkeys(chain.from_iterable(chain.from_iterable(cut))))
+    turns = dict(zip(different, tokenizer.encode_batch(different), strict=True))
     out = []
-    for sample in samples:
+    for sample, cut_sample in zip(samples, cut, strict=True):
         input_ids: list[int] = []
         labels: list[int] = []
-        for piece, piece_ids in zip(sample, ids, strict=False):
-            input_ids += piece_ids
-            labels += piece_ids if piece.learned else [IGNORED] * len(piece_ids)
+        for piece, texts in zip(sample, cut_sample, strict=True):
+            begin = len(input_ids)
+            for text in texts:
+                input_ids += turns[text]
+            labels += input_ids[begin:] if piece.learned else [IGNORED] * (len(input_ids) - begin)
         out.append(Sample(input_ids, labels))
     return out
+
+
+def _turns(text: str, end_of_turn: str) -> list[str]:
+    """A text cut behind every end of turn."""
+    *whole, rest = text.split(end_of_turn)
+    turns = [f"{turn}{end_of_turn}" for turn in whole]
+    return [*turns, rest] if rest else turns
 
 
 def prompt_ids(

@@ -74,6 +74,7 @@ def train(recipe: Recipe) -> Run:
         precision = choose_precision(recipe.precision)
         args = training_arguments(recipe, precision)  # sets up the process group
         state = PartialState()
+        _use_all_cores(state)
         report = Report(enabled=state.is_main_process)
         if (cards := torch.cuda.device_count()) > 1 and state.num_processes == 1:
             report.say(
@@ -233,6 +234,13 @@ def _check_launcher() -> None:
                 f"accelerate is configured for {name}, which axtune does not train with yet.",
                 "Start it with: accelerate launch --multi_gpu --num_processes N recipe.yaml",
             )
+
+
+def _use_all_cores(state: PartialState) -> None:
+    """Share a CPU machine's cores out: launchers give each process one thread unless told."""
+    if not torch.cuda.is_available() and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, (cores or 1) // state.num_processes))
 
 
 def _scratch_folder(state: PartialState) -> Path:

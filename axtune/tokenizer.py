@@ -237,6 +237,12 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
             "to stop.",
             "Restore the original tokenizer_config.json (pad_token <|pad|>).",
         )
+    closing = backend.get_added_tokens_decoder().get(end)
+    if closing is None or closing.lstrip or closing.rstrip or closing.normalized:
+        raise CheckpointError(
+            f"{found.name} ends its turns with a token that text can melt into.",
+            "Restore the original tokenizer.json, where it is an added token of its own.",
+        )
     vocabulary = found.config.get("vocab_size")
     if isinstance(vocabulary, int) and backend.get_vocab_size() > vocabulary:
         raise CheckpointError(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a fine-tuned model that answers, without a network or a GPU once installed:
-# the embedded tiny-ax-4.0 learns the sample data of data_templates/.
+# the embedded tiny-ax-4.0 learns sample data of data_templates/ in about a minute on two cores.
 #   bash scripts/quickstart.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,10 +10,12 @@ out=runs/quickstart
 rm -rf "$out"
 show() { printf '\n$ %s\n' "$*"; "$@"; }
 
-show axtune data preview data_templates/chat.jsonl -n 1 --model tiny-ax-4.0
-show accelerate launch --num_processes 1 recipes/sft_lora.yaml \
-    model=tiny-ax-4.0 output_dir="$out" training.num_train_epochs=20 \
-    training.per_device_train_batch_size=8 training.gradient_accumulation_steps=1 \
-    training.learning_rate=3e-3
-show axtune chat "$out" --tools data_templates/tools.json \
-    --message "VPN 연결이 안 돼요. 사번은 HB18012입니다."
+show axtune data preview data_templates/sharegpt.jsonl -n 2 --model tiny-ax-4.0
+show accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+    recipes/sft_lora.yaml model=tiny-ax-4.0 output_dir="$out" \
+    "data.train=[data_templates/alpaca.jsonl,data_templates/prompt_completion.jsonl,data_templates/sharegpt.jsonl]" \
+    data.eval=null \
+    training.num_train_epochs=40 training.per_device_train_batch_size=4 \
+    training.gradient_accumulation_steps=1 training.learning_rate=3e-3 \
+    training.gradient_checkpointing=false
+show axtune chat "$out" --message "금형 보관 창고 열쇠는 누가 가지고 있나요?"
