@@ -20,6 +20,7 @@ import json
 import math
 import platform
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,8 @@ class RunDir:
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir()
         fill(staged)
+        for file in staged.iterdir():  # safetensors writes for the owner only
+            file.chmod(stat.S_IMODE(self.path.stat().st_mode) & 0o666)
         if target.exists():  # a resumed run replaces the adapter of the one before
             retired = self.path / ".adapter.old"
             shutil.rmtree(retired, ignore_errors=True)
