@@ -19,6 +19,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from axtune.checks import check as check_conversation
 from axtune.checks import text_problems
 from axtune.conversation import Conversation, read_row
@@ -118,7 +121,7 @@ class Ledger:
         self.rows_read += 1
 
     def account(
-        self, samples: Sequence[int] | None = None, rows_read: int | None = None
+        self, samples: NDArray[np.int64] | None = None, rows_read: int | None = None
     ) -> Account:
         """Sum up all rows, or the rows of some samples.
 
@@ -126,19 +129,19 @@ class Ledger:
             samples: Indices of the samples that are used, with repetitions; None for all.
             rows_read: How many rows this account answers for; None for all.
         """
-        chosen = range(len(self.lengths)) if samples is None else samples
-        lengths = sorted(self.lengths[index] for index in chosen)
+        chosen = slice(None) if samples is None else samples
+        lengths = np.sort(np.asarray(self.lengths)[chosen])
         rows_read = self.rows_read if rows_read is None else rows_read
-        used, refused = len({self.row[index] for index in chosen}), self.refused.total()
+        used, refused = len(np.unique(np.asarray(self.row)[chosen])), self.refused.total()
         return Account(
             rows_read=rows_read,
             rows_used=used,
             rows_refused=refused,
             rows_left_out=rows_read - used - refused,
             samples=len(lengths),
-            tokens=sum(lengths),
-            labelled_tokens=sum(self.labelled[index] for index in chosen),
-            lengths=_percentiles(lengths),
+            tokens=int(lengths.sum()),
+            labelled_tokens=int(np.asarray(self.labelled)[chosen].sum()),
+            lengths=_percentiles(lengths.tolist()),
             refused=dict(self.refused),
             warnings=dict(self.warnings),
             digests=dict(self.digests),

@@ -6,12 +6,15 @@ The trainer maps the files into memory, so that memory does not grow with the da
 from __future__ import annotations
 
 import json
-import random
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from axtune.audit import Account, Checked, Ledger, RowChecker
 from axtune.errors import CheckpointError, DataError, Fault
@@ -51,7 +54,9 @@ class Prepared:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         parts: dict[str, tuple[datasets.Dataset, Account] | None] = {"train": None, "eval": None}
         for name, part in plan.items():
-            samples = Dataset.from_file(str(folder / part["file"])).select(part["samples"])
+            samples = Dataset.from_file(str(folder / part["file"])).select(
+                np.load(folder / f"{name}.npy")
+            )
             parts[name] = (samples, Account(**part["account"]))
         train, held_out = parts["train"], parts["eval"]
         assert train is not None  # prepare writes no plan without it
@@ -81,43 +86,35 @@ def prepare(
     """
     data = recipe.data
     plan: dict[str, Any] = {}
-    rng = random.Random(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
     checker = RowChecker(tokenizer, data)
     ledger, spans, keys = _write(data.train, checker, folder / "train.arrow", report)
-    used = [row for row in range(ledger.rows_read) if row in keys]
-    held_out: set[int] = set()
+    row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
+    used = np.unique(row_of)
+    held_out = np.zeros(ledger.rows_read, bool)
     if isinstance(data.eval, float):
-        held_out = _hold_out(keys, data.eval, rng)
-    by_row: dict[int, list[int]] = {}
-    for sample, row in enumerate(ledger.row):
-        by_row.setdefault(row, []).append(sample)
-    train = [
-        sample
-        for row in used
-        if row not in held_out
-        for _ in range(_times(_weight(spans, row), rng))
-        for sample in by_row[row]
-    ]
-    if not train:
+        held_out[_hold_out(used, np.asarray(keys)[used], data.eval, rng)] = True
+    times = np.concatenate([_times(rows, weight, rng) for rows, weight in spans])
+    train = np.repeat(np.arange(len(row_of)), (times * ~held_out)[row_of])
+    if not len(train):
         raise DataError("There is nothing to train on.", [], "No row of data.train is fit to use.")
-    plan["train"] = {
-        "file": "train.arrow",
-        "samples": train,
-        "account": ledger.account(train, ledger.rows_read - len(held_out)).to_json(),
-    }
-    if held_out:
-        samples = [sample for row in sorted(held_out) for sample in by_row[row]]
-        account = ledger.account(samples, len(held_out) + ledger.refused.total()).to_json()
-        account |= {"rows_read": len(held_out), "rows_refused": 0, "refused": {}, "warnings": {}}
-        plan["eval"] = {"file": "train.arrow", "samples": samples, "account": account}
+    held = int(held_out.sum())
+    np.save(folder / "train.npy", train)
+    account = ledger.account(train, ledger.rows_read - held).to_json()
+    plan["train"] = {"file": "train.arrow", "account": account}
+    if held:
+        samples = np.flatnonzero(held_out[row_of])
+        account = ledger.account(samples, held + ledger.refused.total()).to_json()
+        account |= {"rows_read": held, "rows_refused": 0, "refused": {}, "warnings": {}}
+        np.save(folder / "eval.npy", samples)
+        plan["eval"] = {"file": "train.arrow", "account": account}
     elif isinstance(data.eval, list):
         # The same checker: a held-out row that stands in the training data is a duplicate.
         ledger, _, _ = _write(data.eval, checker, folder / "eval.arrow", report)
-        samples = list(range(len(ledger.row)))
-        if not samples:
+        if not len(ledger.row):
             raise DataError("There is nothing to evaluate on.", [], "No row of data.eval is fit.")
-        account = ledger.account().to_json()
-        plan["eval"] = {"file": "eval.arrow", "samples": samples, "account": account}
+        np.save(folder / "eval.npy", np.arange(len(ledger.row)))
+        plan["eval"] = {"file": "eval.arrow", "account": ledger.account().to_json()}
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     return Prepared.load(folder)
 
@@ -127,11 +124,11 @@ def _write(
     checker: RowChecker,
     path: Path,
     report: Callable[[Fault], None],
-) -> tuple[Ledger, list[tuple[int, float]], dict[int, int]]:
+) -> tuple[Ledger, list[tuple[int, float]], array[int]]:
     """Write the samples of some sources to an Arrow file.
 
     Returns:
-        The ledger; where each source's rows end, with its weight; the key of each row used.
+        The ledger; how many rows each source has, with its weight; the key of each row.
     """
     import pyarrow as pa
 
@@ -139,11 +136,12 @@ def _write(
     schema = pa.schema([("input_ids", column), ("labels", column)])
     ledger = Ledger()
     spans: list[tuple[int, float]] = []
-    keys: dict[int, int] = {}
+    keys = array("Q")
     errors: list[Fault] = []
     found = [(source, files_of(source)) for source in sources]  # a wrong path fails at once
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for source, files in found:
+            before = ledger.rows_read
             for file in files:
                 same = sum(name.split(" (")[0] == file.name for name in ledger.digests)
                 name = f"{file.name} ({same + 1})" if same else file.name
@@ -156,11 +154,10 @@ def _write(
                     arrays = [pa.array(ids, column), pa.array(labels, column)]
                     writer.write_batch(pa.record_batch(arrays, schema=schema))
                 for checked in batch:
-                    if checked.samples:
-                        keys[ledger.rows_read] = checked.key
+                    keys.append(checked.key)
                     ledger.add(checked)
                     _tell(checked, checker.data, ledger, errors, report)
-            spans.append((ledger.rows_read, source.weight))
+            spans.append((ledger.rows_read - before, source.weight))
     if errors and checker.data.on_error == "stop":
         total = ledger.refused.total()
         more = len(errors) - _LISTED
@@ -195,33 +192,39 @@ def _tell(
             report(fault)
 
 
-def _hold_out(keys: dict[int, int], fraction: float, rng: random.Random) -> set[int]:
-    """Draw rows for evaluation; near duplicates stay together, so that none leaks across."""
-    groups: dict[int, list[int]] = {}
-    for row, key in keys.items():
-        groups.setdefault(key, []).append(row)
-    if len(groups) < 2:
+def _hold_out(
+    used: NDArray[np.int64], keys: NDArray[np.uint64], fraction: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw rows for evaluation; near duplicates stay together, so that none leaks across.
+
+    Args:
+        used: Rows with samples.
+        keys: Of each of them; equal for near duplicates.
+        fraction: How many of the rows.
+        rng: Draws.
+    """
+    _, group_of, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
         raise DataError(
             "data.eval is a fraction, and there are too few different rows to hold some out.",
             [],
             "Give a file as data.eval, or set data.eval=null.",
         )
-    wanted = max(1, round(len(keys) * fraction))
-    order = sorted(groups)
-    rng.shuffle(order)
-    order.sort(key=lambda key: len(groups[key]) > wanted)  # a big group only if there is no other
-    chosen: set[int] = set()
-    for key in order[:-1]:
-        if not chosen or len(chosen) + len(groups[key]) <= wanted:
-            chosen.update(groups[key])
-    return chosen
+    wanted = max(1, round(len(used) * fraction))
+    order = rng.permutation(len(sizes))
+    order = order[np.argsort(sizes[order] > wanted, kind="stable")]  # a big one only at need
+    chosen: list[int] = []
+    size = 0
+    for group in order[:-1].tolist():
+        if not chosen or size + sizes[group] <= wanted:
+            chosen.append(group)
+            size += int(sizes[group])
+        if size >= wanted:
+            break
+    return used[np.isin(group_of, chosen)]
 
 
-def _weight(spans: list[tuple[int, float]], row: int) -> float:
-    return next(weight for end, weight in spans if row < end)
-
-
-def _times(weight: float, rng: random.Random) -> int:
-    """How often a row of this weight is seen an epoch; the fraction is drawn."""
+def _times(rows: int, weight: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How often each row of a source is seen an epoch; the fraction of the weight is drawn."""
     whole = int(weight)
-    return whole + (rng.random() < weight - whole)
+    return whole + (rng.random(rows) < weight - whole).astype(np.int64)

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import chat, write_jsonl
 from hypothesis import given
@@ -114,15 +115,14 @@ def test_near_duplicates_do_not_leak_across_the_split(tiny: AxTokenizer, tmp_pat
     seed=st.integers(0, 99),
 )
 def test_held_out_rows(groups: list[int], fraction: float, seed: int) -> None:
-    import random
-
     owners = [owner for owner, count in enumerate(groups) for _ in range(count)]
-    keys = dict(enumerate(owners))
-    chosen = _hold_out(keys, fraction, random.Random(seed))
+    rows = np.arange(100, 100 + len(owners))
+    held = _hold_out(rows, np.array(owners, np.uint64), fraction, np.random.default_rng(seed))
+    chosen = {int(row) - 100 for row in held}
     taken = {owners[row] for row in chosen}
-    assert chosen == {row for row, owner in keys.items() if owner in taken}  # whole groups
-    assert 0 < len(chosen) < len(keys)
-    wanted = max(1, round(len(keys) * fraction))
+    assert chosen == {row for row, owner in enumerate(owners) if owner in taken}  # whole groups
+    assert 0 < len(chosen) < len(owners)
+    wanted = max(1, round(len(owners) * fraction))
     assert len(chosen) <= wanted or (len(taken) == 1 and min(groups) > wanted)
 
 
