@@ -30,29 +30,13 @@ WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 _EMBEDDED = Path(__file__).parent / "embedded"
 
 
-@dataclass(frozen=True)
-class KnownModel:
-    """A checkpoint that axtune knows by name.
-
-    Attributes:
-        name: Hub id, or the name of an embedded model.
-        licence: As published.
-        context: Longest context in tokens.
-        note: Size and layout, for people.
-    """
-
-    name: str
-    licence: str
-    context: int
-    note: str
-
-
+# The checkpoints known by name; the tiny ones are embedded. What they are, their own files say.
 KNOWN = (
-    KnownModel("skt/A.X-4.0-Light", "Apache-2.0", 16_384, "7B, Qwen2 layout, GQA 28/4"),
-    KnownModel("skt/A.X-3.1-Light", "Apache-2.0", 32_768, "7B, Llama layout, MHA 32/32"),
-    KnownModel("skt/A.X-4.0", "other (qwen)", 131_072, "72B, Qwen2 layout"),
-    KnownModel("tiny-ax-4.0", "Apache-2.0", 16_384, "embedded, Qwen2 layout, offline"),
-    KnownModel("tiny-ax-3.1", "Apache-2.0", 32_768, "embedded, Llama layout, offline"),
+    "skt/A.X-4.0-Light",
+    "skt/A.X-3.1-Light",
+    "skt/A.X-4.0",
+    "tiny-ax-4.0",
+    "tiny-ax-3.1",
 )
 
 
@@ -96,10 +80,9 @@ def find(model: str, *, revision: str | None = None, weights: bool = True) -> Ch
         if model and folder.is_dir():
             return _open(model, folder, weights)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        names = ", ".join(known.name for known in KNOWN)
         raise CheckpointError(
             f"There is no model {model}: no such folder, and not the form of a Hub id.",
-            f"Known by name: {names}; or give a folder that holds a checkpoint.",
+            f"Known by name: {', '.join(KNOWN)}; or give a folder that holds a checkpoint.",
         )
     return _from_hub(model, revision, weights)
 

@@ -372,7 +372,7 @@ def card(planned: Plan) -> str:
     """README.md: what this is, and how to load it."""
     name = planned.base.name
     # A path of this machine is nobody else's business.
-    known = name in {model.name for model in catalog.KNOWN} or planned.base.commit
+    known = name in catalog.KNOWN or planned.base.commit
     model = name if known else Path(name).name
     header = f"base_model: {model}\n" if planned.base.commit else ""
     count = len(planned.adapters)

@@ -45,27 +45,25 @@ ROOMS = (
     "launch",
     "__main__",
 )
-# Rooms that a machine without torch can use; what they import heavily, they import when asked.
-LIGHT = {
-    "errors",
-    "passthrough",
-    "recipe",
-    "catalog",
-    "tokenizer",
-    "hermes",
-    "shapes",
-    "conversation",
-    "checks",
-    "render",
-    "readers",
-    "sources",
-    "audit",
-    "dataset",
-    "preview",
-    "cli",
-    "launch",
-    "__main__",
+# Rooms of training and merging, which may import torch; all others work without it.
+MAY_IMPORT_TORCH = {
+    "model",
+    "adapter",
+    "rundir",
+    "report",
+    "sft",
+    "run",
+    "chat",
+    "directio",
+    "weights",
+    "rewrite",
+    "delta",
+    "fourbit",
+    "staging",
+    "merge",
+    "export",
 }
+LIGHT = set(ROOMS) - MAY_IMPORT_TORCH
 HEAVY = {
     "torch",
     "transformers",
