@@ -59,6 +59,11 @@ class Checkpoint:
     commit: str | None = None
 
 
+def embedded() -> list[Path]:
+    """The folders of the models that come with the package."""
+    return sorted(folder for folder in _EMBEDDED.iterdir() if folder.is_dir())
+
+
 def find(model: str, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
     """Find a checkpoint by name, from the Hub if it must be.
 
@@ -73,7 +78,7 @@ def find(model: str, *, revision: str | None = None, weights: bool = True) -> Ch
     Raises:
         CheckpointError: When it is nowhere to be found, with the way to go on offline.
     """
-    if model in {folder.name for folder in _EMBEDDED.iterdir()}:
+    if model in {folder.name for folder in embedded()}:
         return _open(model, _EMBEDDED / model, weights)
     with suppress(OSError, RuntimeError, ValueError):  # no such user, too long for a path
         folder = Path(model).expanduser()

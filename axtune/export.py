@@ -1,4 +1,4 @@
-"""A checkpoint in the form that another program wants: Hugging Face, vLLM, or a hot-loaded adapter.
+"""A checkpoint in the form that another program wants: Hugging Face, vLLM, llama.cpp, an adapter.
 
 From a run in one pass: adapter, layout and dtype are all applied while the base streams by.
 
@@ -25,23 +25,25 @@ from safetensors.torch import save_file
 from axtune import catalog
 from axtune.delta import CONFIG, WEIGHTS, SavedAdapter, open_adapter
 from axtune.errors import AxtuneError, CheckpointError
+from axtune.gguf_file import Numbers, gguf_file, llama_server, serving_gguf
 from axtune.merge import (
     Into,
     Plan,
     card,
+    copy_licences,
     copy_small_files,
     plan,
     run_of,
     write_json,
 )
-from axtune.rewrite import Piece, resharded, total_bytes, write_checkpoint
+from axtune.modelfile import modelfile
+from axtune.rewrite import Piece, resharded, total_bytes, write_checkpoint, write_files
 from axtune.staging import refuse_existing, staged
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 from axtune.weights import load
 
-Form = Literal["hf", "vllm", "adapter"]
+Form = Literal["hf", "vllm", "gguf", "adapter"]
 Layout = Literal["own", "llama"]
-Dtype = Literal["bfloat16", "float16", "float32"]
 
 # What a Qwen2 config says and a Llama config does not.
 _QWEN2_KEYS = ("layer_types", "max_window_layers", "sliding_window", "use_sliding_window")
@@ -59,7 +61,7 @@ class Exported:
     Attributes:
         folder: Where.
         nbytes: The size of its tensors.
-        command: The line that serves it with vLLM; None where vLLM is not what it is for.
+        command: The line that serves it with vLLM or llama.cpp; None for transformers.
         notes: What a user should know, a sentence each.
     """
 
@@ -76,7 +78,7 @@ def export(
     to: Form = "hf",
     base: str | None = None,
     layout: Layout | None = None,
-    dtype: Dtype | None = None,
+    dtype: Numbers | None = None,
     max_shard_size: str | None = None,
     into: Into = "16bit",
 ) -> Exported:
@@ -85,11 +87,11 @@ def export(
     Args:
         source: A checkpoint as `axtune.catalog.find` takes it, a run's folder, or an adapter's.
         out: The folder to produce; it appears whole or not at all.
-        to: ``hf`` for transformers; ``vllm`` for a plain ``vllm serve``; ``adapter`` for vLLM's
-            ``--enable-lora`` over an exported base.
+        to: ``hf`` for transformers; ``vllm`` for a plain ``vllm serve``; ``gguf`` for llama.cpp and
+            Ollama; ``adapter`` for vLLM's ``--enable-lora`` over an exported base.
         base: The base of a run or adapter, where it is not the one that it names.
         layout: ``own`` architecture or ``llama``; None is ``llama`` for vllm and ``own`` for hf.
-        dtype: Of the weights; None keeps the checkpoint's.
+        dtype: Of the weights; None keeps the checkpoint's. ``q8_0`` is for gguf alone.
         max_shard_size: Such as ``5GB`` or ``500MB``; None keeps the checkpoint's files.
         into: As `axtune.merge.merge` takes it, for a run.
 
@@ -106,10 +108,18 @@ def export(
         if layout or dtype or max_shard_size or into != "16bit":
             raise AxtuneError("An adapter is exported as it is: it has no layout, dtype or shards.")
         return _export_adapter(Path(source), target, base)
+    if to == "gguf" and (layout or max_shard_size):
+        raise AxtuneError(
+            "A GGUF is one file in the model's own architecture: it has no layout and no shards."
+        )
+    if to != "gguf" and dtype == "q8_0":
+        raise AxtuneError(f"q8_0 is for GGUF files, not for {to}.", "Give --to gguf as well.")
     if not adapted and into != "16bit":
         raise AxtuneError(f"{source} is no run; --into says how to merge one.")
     sources = [source] if adapted else []
     planned = plan(sources, base if adapted else str(source), into=into)
+    if to == "gguf":
+        return _export_gguf(planned, target, dtype)
     limit = _bytes(max_shard_size) if max_shard_size else None
     if (layout or ("llama" if to == "vllm" else "own")) == "llama":
         planned = _in_llama_layout(planned)
@@ -118,11 +128,8 @@ def export(
     if limit:
         pieces = [piece for shard in planned.shards.values() for piece in shard]
         planned = dataclasses.replace(planned, shards=resharded(pieces, limit))
-    tokenizer = load_tokenizer(
-        dataclasses.replace(planned.base, folder=planned.tokenizer_folder, config=planned.config)
-    )
-    ends = {"eos_token_id": tokenizer.end_of_turn_id, "pad_token_id": tokenizer.pad_id}
-    planned = dataclasses.replace(planned, config={**planned.config, **ends})
+    tokenizer = _tokenizer(planned)
+    planned = with_ends(planned, tokenizer)
 
     notes = planned.notes
     if (stated := planned.base.config.get("eos_token_id")) != tokenizer.end_of_turn_id:
@@ -132,7 +139,7 @@ def export(
     with staged(target, total_bytes(planned.shards)) as folder:
         write_checkpoint(folder, planned.shards)
         copy_small_files(planned, folder)
-        _write_generation_config(folder, planned, tokenizer)
+        write_generation_config(folder, planned, tokenizer)
         if planned.config["model_type"] != planned.base.config["model_type"]:
             # The class of the old layout brings the wrong pre-tokenizer along with its name.
             config = {**tokenizer.config, "tokenizer_class": "PreTrainedTokenizerFast"}
@@ -141,6 +148,32 @@ def export(
         if command:
             (folder / "SERVING.md").write_text(_serving(command, target), encoding="utf-8")
     return Exported(target, total_bytes(planned.shards), command, notes)
+
+
+def _export_gguf(planned: Plan, target: Path, dtype: Numbers | None) -> Exported:
+    """A GGUF file, with what llama.cpp and Ollama need to serve it."""
+    tokenizer = _tokenizer(planned)
+    file = gguf_file(planned, tokenizer, target.name, dtype)
+    ollama = modelfile(tokenizer, file.path.name)
+    with staged(target, file.size) as folder:
+        write_files([dataclasses.replace(file, path=folder / file.path)])
+        (folder / "Modelfile").write_text(ollama, encoding="utf-8")
+        text = serving_gguf(target.name, tokenizer.context)
+        (folder / "SERVING.md").write_text(text, encoding="utf-8")
+        copy_licences(planned, folder)
+    notes = (
+        *planned.notes,
+        "Ollama reads tools into types of its own, so its prompts with tools differ from training; "
+        "those of llama-server do not.",
+    )
+    command = llama_server(target / file.path, tokenizer.context)
+    return Exported(target, file.size, command, notes)
+
+
+def _tokenizer(planned: Plan) -> AxTokenizer:
+    return load_tokenizer(
+        dataclasses.replace(planned.base, folder=planned.tokenizer_folder, config=planned.config)
+    )
 
 
 def _in_llama_layout(planned: Plan) -> Plan:
@@ -181,7 +214,7 @@ def _with_zero_bias(piece: Piece) -> Iterator[Piece]:
         yield Piece(name, piece.dtype, piece.shape[:1], None)
 
 
-def _in_dtype(planned: Plan, dtype: Dtype) -> Plan:
+def _in_dtype(planned: Plan, dtype: Numbers) -> Plan:
     wanted: torch.dtype = getattr(torch, dtype)
     shards = {
         name: [dataclasses.replace(piece, dtype=wanted) for piece in pieces]
@@ -200,7 +233,13 @@ def _bytes(size: str) -> int:
     return int(float(match[1]) * unit ** (1 + "KMGT".index(match[2].upper())))
 
 
-def _write_generation_config(folder: Path, planned: Plan, tokenizer: AxTokenizer) -> None:
+def with_ends(planned: Plan, tokenizer: AxTokenizer) -> Plan:
+    """The same with a config that says what ends a turn and what pads, as the tokenizer has it."""
+    ends = {"eos_token_id": tokenizer.end_of_turn_id, "pad_token_id": tokenizer.pad_id}
+    return dataclasses.replace(planned, config={**planned.config, **ends})
+
+
+def write_generation_config(folder: Path, planned: Plan, tokenizer: AxTokenizer) -> None:
     """Engines stop where this file says; without it vLLM stops at config.json's token."""
     config = planned.base.generation_config
     stops = config.get("eos_token_id")

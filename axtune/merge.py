@@ -179,6 +179,12 @@ def copy_small_files(planned: Plan, folder: Path) -> None:
     for name in TOKENIZER_FILES:
         if (planned.tokenizer_folder / name).is_file():
             shutil.copyfile(planned.tokenizer_folder / name, folder / name)
+    copy_licences(planned, folder)
+
+
+def copy_licences(planned: Plan, folder: Path) -> None:
+    """The base's licence and notice files."""
+    source = planned.base.folder
     for file in (file for pattern in _LICENCES for file in source.glob(pattern)):
         shutil.copyfile(file, folder / file.name)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,25 @@ Step = Callable[[torch.Tensor, int, torch.Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
+class BlockFormat:
+    """Numbers packed in blocks, each with a scale of its own.
+
+    Attributes:
+        name: Of the format.
+        count: Numbers in a block; rows hold whole blocks.
+        nbytes: Bytes in a block.
+        largest: The largest magnitude that it holds.
+        pack: Rows (n, width) in float32 to their bytes, (n, width / count * nbytes) in uint8.
+    """
+
+    name: str
+    count: int
+    nbytes: int
+    largest: float
+    pack: Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A tensor of the checkpoint to write.
 
@@ -42,6 +61,9 @@ class Piece:
         source: Where its numbers come from; None for zeros.
         prepare: Gives the steps to take on each block of rows, when the tensor's turn comes; None
             copies the bytes.
+        packed: The format that its rows are packed in, instead of a dtype.
+        head_rows: Rows of an attention head whose halves are to be interleaved (the rows 0, 1, 2, 3
+            of a head of four become 0, 2, 1, 3); None keeps the order.
     """
 
     name: str
@@ -49,14 +71,49 @@ class Piece:
     shape: tuple[int, ...]
     source: Stored | None
     prepare: Callable[[], Sequence[Step]] | None = None
+    packed: BlockFormat | None = None
+    head_rows: int | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of a row in bytes; a vector's rows are its numbers."""
+        width = _width(self.shape)
+        if self.packed:
+            return width // self.packed.count * self.packed.nbytes
+        return width * self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
         """Its size in bytes."""
+        if self.packed:
+            return math.prod(self.shape) // self.packed.count * self.packed.nbytes
         return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether its bytes are the source's, unless steps change them."""
+        same = self.source is not None and self.source.dtype == self.dtype
+        return same and not (self.packed or self.head_rows)
 
 
 Shards = dict[str, list[Piece]]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to write.
+
+    Attributes:
+        path: Where; nothing is there yet.
+        header: Its first bytes.
+        pieces: Its tensors, each with the place of its first byte; zeros lie between them.
+        size: In bytes.
+    """
+
+    path: Path
+    header: bytes
+    pieces: Sequence[tuple[int, Piece]]
+    size: int
 
 
 def resharded(pieces: Sequence[Piece], max_bytes: int) -> Shards:
@@ -89,11 +146,31 @@ def total_bytes(shards: Shards) -> int:
 
 
 def write_checkpoint(folder: Path, shards: Shards) -> None:
-    """Write shards, each flushed to the disk, and their index if there are several.
+    """Write shards, and their index if there are several.
 
     Args:
         folder: An empty folder.
         shards: File names and their tensors, in the order to write them.
+
+    Raises:
+        AxtuneError: As `write_files`.
+        OSError: When the disk fills up.
+    """
+    write_files(_safetensors(folder / name, pieces) for name, pieces in shards.items())
+    if list(shards) != [SINGLE]:
+        weight_map = {piece.name: shard for shard, pieces in shards.items() for piece in pieces}
+        index = {
+            "metadata": {"total_size": total_bytes(shards)},
+            "weight_map": dict(sorted(weight_map.items())),
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_files(files: Iterable[File]) -> None:
+    """Write files of tensors, each flushed to the disk.
+
+    Args:
+        files: In the order to write them.
 
     Raises:
         AxtuneError: When a tensor would hold numbers that are not finite in its dtype.
@@ -106,8 +183,8 @@ def write_checkpoint(folder: Path, shards: Shards) -> None:
     writer = _Writer(workers)
     flushed = []
     try:
-        for name, pieces in shards.items():
-            futures, sink = writer.start(folder / name, pieces)
+        for file in files:
+            futures, sink = writer.start(file)
             flushed.append(flusher.submit(_finish, futures, sink))
         for future in flushed:
             future.result()
@@ -119,13 +196,6 @@ def write_checkpoint(folder: Path, shards: Shards) -> None:
         flusher.shutdown(wait=True)
         writer.close()
         torch.set_num_threads(threads_before)
-    if list(shards) != [SINGLE]:
-        weight_map = {piece.name: shard for shard, pieces in shards.items() for piece in pieces}
-        index = {
-            "metadata": {"total_size": total_bytes(shards)},
-            "weight_map": dict(sorted(weight_map.items())),
-        }
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 class _Writer:
@@ -140,18 +210,16 @@ class _Writer:
         # So many blocks wait at most: those of a tensor hold its adapter's factors in memory.
         self._slots = threading.Semaphore(4 * _THREADS)
 
-    def start(self, file: Path, pieces: Sequence[Piece]) -> tuple[list[Future[None]], Sink]:
-        """Write a shard's header and hand out its blocks.
+    def start(self, file: File) -> tuple[list[Future[None]], Sink]:
+        """Write a file's header and hand out its blocks.
 
         Returns:
             The blocks under way, and the file.
         """
-        header = _header(pieces)
-        sink = Sink(file, header, len(header) + sum(piece.nbytes for piece in pieces))
+        sink = Sink(file.path, file.header, file.size)
         self._sinks.append(sink)
         futures: list[Future[None]] = []
-        position = len(header)
-        for piece in pieces:
+        for position, piece in file.pieces:
             if piece.source is not None:  # a file is zeros where nothing was written
                 steps = tuple(piece.prepare()) if piece.prepare else ()
                 if piece.source.file not in self._sources:
@@ -164,7 +232,6 @@ class _Writer:
                         self._block, piece, steps, start, stop, sink, position
                     )
                     futures.append(job)
-            position += piece.nbytes
         return futures, sink
 
     def close(self) -> None:
@@ -192,23 +259,22 @@ class _Writer:
             own = self._buffers()
             width = _width(source.shape)
             count = (stop - start) * width
-            position += start * width * piece.dtype.itemsize
+            position += start * piece.row_bytes
             offset = source.offset + start * width * source.dtype.itemsize
             wanted = sink.skip(position)
             size = count * source.dtype.itemsize
             skip = self._sources[source.file].read(own.read, offset, size, wanted)
-            buffer = own.read
-            same = piece.dtype == source.dtype
-            if steps or not (same and skip == wanted):
-                rows = own.read.view(count, source.dtype, skip)
-                if not (same and skip == wanted):
-                    buffer = own.write
-                out = buffer.view(count, piece.dtype, wanted)
-                if steps or not same:
-                    _change(piece, rows.view(-1, width), out.view(-1, width), steps, start, own)
+            size = (stop - start) * piece.row_bytes
+            in_place = piece.as_stored and skip == wanted
+            buffer = own.read if in_place else own.write
+            if steps or not in_place:
+                rows = own.read.view(count, source.dtype, skip).view(-1, width)
+                kind = torch.uint8 if piece.packed else piece.dtype
+                out = buffer.view(size // kind.itemsize, kind, wanted).view(len(rows), -1)
+                if steps or not piece.as_stored:
+                    _change(piece, rows, out, steps, start, own)
                 else:
                     out.copy_(rows)
-            size = count * piece.dtype.itemsize
             sink.write(buffer.reserve(wanted + size), position, wanted, size)
         except BaseException:
             self.stopped.set()
@@ -241,12 +307,16 @@ def _change(
     start: int,
     own: _Own,
 ) -> None:
-    """Take the steps in float32, and round once into `out`, which may be `rows` itself."""
+    """Take the steps in float32, and round once into `out`.
+
+    `out` may be `rows` itself where the piece keeps its dtype and the order of its rows.
+    """
     count, width = rows.shape
     # 4-bit blocks of 64 run on from row to row; a chunk must hold whole ones.
     unit = 64 // math.gcd(64, width)
     height = max(1, _CHUNK // width // unit) * unit
-    largest = torch.finfo(piece.dtype).max
+    largest = piece.packed.largest if piece.packed else torch.finfo(piece.dtype).max
+    places = _interleaved(count, piece.head_rows) if piece.head_rows else None
     for low in range(0, count, height):
         high = min(low + height, count)
         exact = own.rows.view((high - low) * width, torch.float32).view(-1, width)
@@ -258,11 +328,20 @@ def _change(
         # Also false when either is NaN.
         if not (-largest <= least.item() and most.item() <= largest):
             raise AxtuneError(
-                f"{piece.name} would hold numbers that are not finite in {_name(piece.dtype)}.",
+                f"{piece.name} would hold numbers that are not finite in {_name(piece)}.",
                 "The adapter is broken (its training diverged), the weights are, or the dtype is "
                 "too narrow.",
             )
-        out[low:high].copy_(exact)
+        rounded = piece.packed.pack(exact) if piece.packed else exact
+        if places is None:
+            out[low:high].copy_(rounded)
+        else:
+            out.index_copy_(0, places[low:high], rounded.to(out.dtype))
+
+
+def _interleaved(count: int, head_rows: int) -> torch.Tensor:
+    """Where each row goes when the halves of every head are interleaved; `count` is whole heads."""
+    return torch.arange(count).view(-1, head_rows // 2, 2).transpose(1, 2).reshape(-1)
 
 
 def _finish(futures: Sequence[Future[None]], sink: Sink) -> None:
@@ -272,10 +351,12 @@ def _finish(futures: Sequence[Future[None]], sink: Sink) -> None:
     sink.flush()
 
 
-def _header(pieces: Sequence[Piece]) -> bytes:
+def _safetensors(path: Path, pieces: Sequence[Piece]) -> File:
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
+    places = []
     for piece in pieces:
+        places.append(position)
         entries[piece.name] = {
             "dtype": DTYPE_NAMES[piece.dtype],
             "shape": list(piece.shape),
@@ -284,18 +365,20 @@ def _header(pieces: Sequence[Piece]) -> bytes:
         position += piece.nbytes
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
-    return len(text).to_bytes(8, "little") + text
+    header = len(text).to_bytes(8, "little") + text
+    placed = [(len(header) + place, piece) for place, piece in zip(places, pieces, strict=True)]
+    return File(path, header, placed, len(header) + position)
 
 
 def _row_blocks(piece: Piece) -> Iterator[tuple[int, int]]:
     """Ranges of rows of about the size of a block."""
     width = _width(piece.shape)
     count = math.prod(piece.shape) // width if width else 0
-    unit = 64 // math.gcd(64, width) if width else 1
+    unit = math.lcm(64 // math.gcd(64, width), piece.head_rows or 1) if width else 1
     source = piece.source
     assert source is not None
-    itemsize = max(piece.dtype.itemsize, source.dtype.itemsize)
-    height = max(1, BLOCK_BYTES // (width * itemsize) // unit) * unit if width else 1
+    size = max(piece.row_bytes, width * source.dtype.itemsize)
+    height = max(1, BLOCK_BYTES // size // unit) * unit if width else 1
     for start in range(0, count, height):
         yield start, min(start + height, count)
 
@@ -305,5 +388,5 @@ def _width(shape: tuple[int, ...]) -> int:
     return math.prod(shape[1:])
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _name(piece: Piece) -> str:
+    return piece.packed.name if piece.packed else str(piece.dtype).removeprefix("torch.")

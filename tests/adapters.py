@@ -33,7 +33,11 @@ def sharded_checkpoint(folder: Path, layout: str = "4.0") -> Checkpoint:
 
 
 def adapter_for(base: Checkpoint, folder: Path, seed: int = 1, **options: Any) -> Path:
-    """An adapter whose every number is random, saved by PEFT; it changes the base's logits."""
+    """An adapter whose every number is random, saved by PEFT; it changes the base's logits.
+
+    The numbers are multiples of 1/1024, so that float32 holds every product of the two LoRA
+    matrices exactly: the sum is the same in whatever order a machine's matrix kernels add.
+    """
     config = {"r": 4, "lora_alpha": 8, "target_modules": PROJECTIONS, **options}
     model = in_float32(base.folder)
     before = logits(model)
@@ -45,6 +49,8 @@ def adapter_for(base: Checkpoint, folder: Path, seed: int = 1, **options: Any) -
                 magnitude = name.endswith("magnitude_vector.default.weight")
                 noise = torch.randn_like(parameter) * (0.1 if magnitude else 0.05)
                 parameter.add_(noise)
+                if not magnitude:
+                    parameter.mul_(1024).round_().div_(1024)
     assert (logits(model) - before).abs().max() > 1e-2
     model.save_pretrained(folder, save_embedding_layers=False)
     return folder
