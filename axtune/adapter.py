@@ -34,6 +34,10 @@ _WANTS_DATA = ("eva", "corda", "loftq", "lora_ga")
 _WEIGHTS = "adapter_model.safetensors"
 
 
+# One summand of a layer's update: A (rank, in), and B (out, rank) with the scale in it; float32.
+Term = tuple[torch.Tensor, torch.Tensor]
+
+
 @dataclass(frozen=True)
 class Adapter:
     """A model with its trainable adapter.
@@ -42,10 +46,12 @@ class Adapter:
         model: The base with the adapter in place.
         initial: The adapter's tensors before training, on the CPU, where its initialisation moved
             base weights into it; None otherwise.
+        merged: The terms of an earlier adapter that was merged into the base first, by module.
     """
 
     model: PeftModel
     initial: dict[str, torch.Tensor] | None
+    merged: dict[str, list[Term]] = dataclasses.field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors``, for the original base.
@@ -57,6 +63,9 @@ class Adapter:
         Args:
             folder: An existing folder.
         """
+        if self.merged:
+            _save_sum(self.model, self.merged, folder)
+            return
         if self.initial is None:
             save_raw(self.model, folder)
             return
@@ -95,8 +104,58 @@ def save_raw(
         state_dict: The model's tensors, where they had to be gathered from several processes.
     """
     # save_embedding_layers: unless told, PEFT asks the Hub whether the base's vocabulary changed.
-    model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+    # TRL may keep a copy named "ref" beside the adapter that is trained.
+    model.save_pretrained(
+        str(folder),
+        state_dict=state_dict,
+        save_embedding_layers=False,
+        selected_adapters=["default"],
+    )
     (folder / "README.md").unlink()  # PEFT's empty form of a model card
+
+
+def terms_of(model: PeftModel) -> dict[str, list[Term]]:
+    """The update of each layer that an adapter adds to the base, as one term by module name."""
+    terms = {}
+    for name, module in model.get_base_model().named_modules():
+        if isinstance(module, BaseTunerLayer) and "default" in getattr(module, "lora_A", {}):
+            a = module.lora_A["default"].weight.detach().float().cpu()
+            b = module.lora_B["default"].weight.detach().float().cpu()
+            terms[name] = [(a.clone(), b * module.scaling["default"])]
+    return terms
+
+
+def _save_sum(model: PeftModel, merged: dict[str, list[Term]], folder: Path) -> None:
+    """Write the merged terms and the trained ones as one plain LoRA: [A'; A] and [B', B].
+
+    The scales are in B already, so alpha is the rank.
+    """
+    trained = terms_of(model)
+    prefix, tensors, ranks = "base_model.model.", {}, {}
+    for name in sorted(merged.keys() | trained.keys()):
+        terms = merged.get(name, []) + trained.get(name, [])
+        a, b = torch.cat([a for a, _ in terms]), torch.cat([b for _, b in terms], dim=1)
+        ranks[name] = len(a)
+        tensors[f"{prefix}{name}.lora_A.weight"] = a.contiguous()
+        tensors[f"{prefix}{name}.lora_B.weight"] = b.contiguous()
+    whole = get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors |= {  # modules that are trained whole
+        key: tensor.detach().cpu().contiguous()
+        for key, tensor in whole.items()
+        if ".lora_" not in key
+    }
+    save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    config = copy.deepcopy(model.peft_config["default"])
+    assert isinstance(config, LoraConfig)
+    config.r = config.lora_alpha = max(ranks.values())
+    config.rank_pattern = {name: rank for name, rank in ranks.items() if rank != config.r}
+    config.alpha_pattern = dict(config.rank_pattern)
+    last = {name.rpartition(".")[2] for name in ranks}
+    named = {name for name, _ in model.get_base_model().named_modules()}
+    chosen = {name for name in named if name.rpartition(".")[2] in last}
+    config.target_modules = last if chosen == set(ranks) else set(ranks)
+    config.use_rslora, config.init_lora_weights, config.inference_mode = False, True, True
+    config.save_pretrained(str(folder))
 
 
 def lora_config(values: dict[str, Any]) -> LoraConfig:

@@ -10,142 +10,39 @@ import hashlib
 import json
 import re
 import unicodedata
-from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from axtune.account import Account, AnySample, Checked, Ledger, length
 from axtune.checks import check as check_conversation
 from axtune.checks import text_problems
-from axtune.conversation import Conversation, read_row
+from axtune.conversation import Conversation
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
 from axtune.readers import Row, read_rows
-from axtune.recipe import Data, data_options
-from axtune.render import IGNORED, Piece, Sample, TemplateDiffersError, encode, pieces
+from axtune.recipe import Data, Task, data_options
+from axtune.render import (
+    IGNORED,
+    PairSample,
+    Piece,
+    Sample,
+    SplitAnswerError,
+    TemplateDiffersError,
+    UnpairedSample,
+    answer_pieces,
+    encode,
+    pieces,
+)
+from axtune.rows import Preference, read_row
 from axtune.sources import files_of
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 
 _BATCH = 256  # rows encoded together: enough to keep every core busy, little to hold
 _NO_WORD = re.compile(r"[\W_]+")
-
-
-@dataclass(slots=True)
-class Checked:
-    """A row after every check.
-
-    Attributes:
-        file: As in `Row`.
-        line: As in `Row`.
-        samples: What is trained on; empty when the row is refused.
-        faults: Everything found; an error among them refuses the row.
-        key: Equal for rows that are near duplicates of each other.
-    """
-
-    file: str
-    line: int
-    samples: list[Sample] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
-    key: int = 0
-
-    @property
-    def refused(self) -> bool:
-        """Whether an error keeps the row out."""
-        return any(fault.severity == "error" for fault in self.faults)
-
-
-@dataclass(frozen=True)
-class Account:
-    """Where every row went: ``rows_read == rows_used + rows_refused + rows_left_out``.
-
-    Attributes:
-        rows_read: Rows of the files.
-        rows_used: Rows with at least one sample.
-        rows_refused: Rows with an error.
-        rows_left_out: Rows of a source with a weight below 1 that the draw left out.
-        samples: Sequences an epoch; a row of weight 2 counts twice.
-        tokens: Their tokens.
-        labelled_tokens: Tokens that are learned.
-        lengths: Sample length in tokens at percentiles ``p50``, ``p90``, ``p99``, ``max``.
-        refused: Refused rows by the code of their first error.
-        warnings: Warnings by code.
-        digests: SHA-256 of each file, by its name without folders.
-    """
-
-    rows_read: int
-    rows_used: int
-    rows_refused: int
-    rows_left_out: int
-    samples: int
-    tokens: int
-    labelled_tokens: int
-    lengths: dict[str, int]
-    refused: dict[str, int]
-    warnings: dict[str, int]
-    digests: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON-ready values."""
-        return asdict(self)
-
-
-class Ledger:
-    """Counts rows as they pass; `account` sums up."""
-
-    def __init__(self) -> None:
-        self.rows_read = 0
-        self.refused: Counter[str] = Counter()
-        self.warnings: Counter[str] = Counter()
-        self.digests: dict[str, str] = {}
-        # One entry a sample, in the order of reading.
-        self.lengths = array("L")
-        self.labelled = array("L")
-        self.row = array("L")
-
-    def add(self, checked: Checked) -> None:
-        """Count one row."""
-        errors = [fault.code for fault in checked.faults if fault.severity == "error"]
-        self.warnings.update(f.code for f in checked.faults if f.severity == "warning")
-        if errors:
-            self.refused[errors[0]] += 1
-        for sample in checked.samples:
-            self.lengths.append(len(sample.input_ids))
-            self.labelled.append(len(sample.labels) - sample.labels.count(IGNORED))
-            self.row.append(self.rows_read)
-        self.rows_read += 1
-
-    def account(
-        self, samples: NDArray[np.int64] | None = None, rows_read: int | None = None
-    ) -> Account:
-        """Sum up all rows, or the rows of some samples.
-
-        Args:
-            samples: Indices of the samples that are used, with repetitions; None for all.
-            rows_read: How many rows this account answers for; None for all.
-        """
-        chosen = slice(None) if samples is None else samples
-        lengths = np.sort(np.asarray(self.lengths)[chosen])
-        rows_read = self.rows_read if rows_read is None else rows_read
-        used, refused = len(np.unique(np.asarray(self.row)[chosen])), self.refused.total()
-        return Account(
-            rows_read=rows_read,
-            rows_used=used,
-            rows_refused=refused,
-            rows_left_out=rows_read - used - refused,
-            samples=len(lengths),
-            tokens=int(lengths.sum()),
-            labelled_tokens=int(np.asarray(self.labelled)[chosen].sum()),
-            lengths=_percentiles(lengths.tolist()),
-            refused=dict(self.refused),
-            warnings=dict(self.warnings),
-            digests=dict(self.digests),
-        )
 
 
 def check_rows(files: Iterable[Path], tokenizer: AxTokenizer, data: Data) -> Iterator[Checked]:
@@ -189,7 +86,7 @@ def check(
     return ledger.account(), faults
 
 
-def render_row(row: dict[str, Any], tokenizer: AxTokenizer, **options: Any) -> list[Sample]:
+def render_row(row: dict[str, Any], tokenizer: AxTokenizer, **options: Any) -> list[AnySample]:
     """Token ids and labels of one row, from Python.
 
     Args:
@@ -198,7 +95,8 @@ def render_row(row: dict[str, Any], tokenizer: AxTokenizer, **options: Any) -> l
         options: Keys of a recipe's data section.
 
     Returns:
-        The row's samples.
+        The row's samples: of a conversation `Sample`, of a preference `PairSample` or
+        `UnpairedSample`.
 
     Raises:
         DataError: When the row is refused, with every fault.
@@ -249,12 +147,31 @@ def write_rendered(rows: Iterable[Checked], out: Path) -> int:
     return refused
 
 
-class RowChecker:
-    """The checks of one pass over the data; it remembers what it has seen, for duplicates."""
+class Draft(NamedTuple):
+    """A sample before its text is encoded.
 
-    def __init__(self, tokenizer: AxTokenizer, data: Data) -> None:
+    Attributes:
+        parts: The pieces of each stretch that is encoded by itself.
+        make: Makes the sample of the encoded parts.
+    """
+
+    parts: list[list[Piece]]
+    make: Callable[..., AnySample]
+
+
+class RowChecker:
+    """The checks of one pass over the data; it remembers what it has seen, for duplicates.
+
+    Args:
+        tokenizer: The checkpoint's.
+        data: The options of a recipe's data section; its paths are not looked at.
+        task: What the rows are to train; None takes each row for what it is.
+    """
+
+    def __init__(self, tokenizer: AxTokenizer, data: Data, task: Task | None = None) -> None:
         self.tokenizer = tokenizer
         self.data = data
+        self.task = task
         self.control = None
         if data.control_tokens == "refuse":
             tokens = sorted(tokenizer.control_tokens)
@@ -272,25 +189,25 @@ class RowChecker:
     def check(self, rows: Sequence[Row]) -> list[Checked]:
         """Check a batch of rows; the tokenizer sees it as a whole."""
         checked = []
-        texts: list[list[Piece]] = []
-        owners: list[Checked] = []
+        drafts: list[tuple[Checked, Draft]] = []
         for row in rows:
             result = Checked(row.file, row.line)
             checked.append(result)
             if row.fault:
                 result.faults.append(row.fault)
                 continue
-            samples = self._texts(row, result)
+            texts = self._texts(row, result)
             if not result.refused:
-                texts += samples
-                owners += [result] * len(samples)
-        for result, sample in zip(owners, encode(self.tokenizer, texts), strict=True):
-            result.samples.append(sample)
+                drafts += [(result, draft) for draft in texts]
+        parts = [part for _, draft in drafts for part in draft.parts]
+        encoded = iter(encode(self.tokenizer, parts))
+        for result, draft in drafts:
+            result.samples.append(draft.make(*islice(encoded, len(draft.parts))))
         for result in checked:
             self._fit(result)
         return checked
 
-    def _texts(self, row: Row, result: Checked) -> list[list[Piece]]:
+    def _texts(self, row: Row, result: Checked) -> list[Draft]:
         """The text of a row's samples; faults go to the result."""
 
         def fault(problem: Problem) -> None:
@@ -305,65 +222,112 @@ class RowChecker:
             fault(Problem("too-deep", "values are nested too deeply."))
         return []
 
-    def _text_of(
-        self, row: Row, result: Checked, fault: Callable[[Problem], None]
-    ) -> list[list[Piece]]:
-        conversation, problems = read_row(row.value, row_format=self.data.format, nfc=self.data.nfc)
-        if conversation is not None:
+    def _text_of(self, row: Row, result: Checked, fault: Callable[[Problem], None]) -> list[Draft]:
+        read, problems = read_row(row.value, row_format=self.data.format, nfc=self.data.nfc)
+        if read is not None:
             whole = all(problem.severity == "warning" for problem in problems)
-            problems += text_problems(conversation, self.control, nfd=not self.data.nfc)
+            problems += text_problems(read, self.control, nfd=not self.data.nfc)
             if whole:
-                problems += check_conversation(conversation)
+                problems += check_conversation(read)
+            problems += _wrong_task(self.task, read)
         for problem in problems:
             fault(problem)
-        if conversation is None or result.refused:
+        if read is None or result.refused:
             return []
         try:
-            samples = pieces(self.tokenizer, conversation)
+            if isinstance(read, Conversation):
+                return self._conversation(read, result, fault)
+            return self._preference(read, result, fault)
         except TemplateDiffersError as error:
             fault(Problem("template-differs", error.found))
-            return []
         except CheckpointError as error:
             fault(Problem("template-refuses", error.found))
-            return []
-        for problem in self._duplicate(conversation, samples, result):
-            fault(problem)
-        return samples
+        except SplitAnswerError as error:
+            fault(Problem("split-answer", f"{error.found} {error.remedy}"))
+        return []
 
-    def _duplicate(
-        self, conversation: Conversation, samples: list[list[Piece]], result: Checked
-    ) -> Iterator[Problem]:
+    def _conversation(
+        self, conversation: Conversation, result: Checked, fault: Callable[[Problem], None]
+    ) -> list[Draft]:
+        samples = pieces(self.tokenizer, conversation)
         exact = _hash("".join(piece.text for sample in samples for piece in sample))
         result.key = _hash(_near_text(conversation))
         if exact in self.seen:
-            yield Problem("duplicate", "the same conversation stands further up.", "warning")
+            message = "the same conversation stands further up."
+            fault(Problem("duplicate", message, "warning"))
         elif result.key in self.seen_nearly:
             message = (
                 "but for case, spaces and punctuation, the same conversation stands further up."
             )
-            yield Problem("near-duplicate", message, "warning")
+            fault(Problem("near-duplicate", message, "warning"))
         self.seen.add(exact)
         self.seen_nearly.add(result.key)
+        return [Draft([sample], _as_encoded) for sample in samples]
+
+    def _preference(
+        self, preference: Preference, result: Checked, fault: Callable[[Problem], None]
+    ) -> list[Draft]:
+        cut = {
+            name: answer_pieces(self.tokenizer, conversation, preference.prompt)
+            for name, conversation in preference.answers
+        }
+        (prompt, _), *_ = cut.values()
+        answers = {name: answer for name, (_, answer) in cut.items()}
+        for problem in self._judged_before(preference, prompt, answers, result):
+            fault(problem)
+        if len(answers) == 2 and self.task != "kto":
+            return [Draft([[prompt], answers["chosen"], answers["rejected"]], _pair)]
+        return [
+            Draft([[prompt], answer], partial(_unpaired, label=name == "chosen"))
+            for name, answer in answers.items()
+        ]
+
+    def _judged_before(
+        self,
+        preference: Preference,
+        prompt: Piece,
+        answers: dict[str, list[Piece]],
+        result: Checked,
+    ) -> Iterator[Problem]:
+        """What the rows further up say about a preference; preferences of a prompt share a key."""
+        said = {name: "".join(piece.text for piece in answer) for name, answer in answers.items()}
+        exact, contrary = (
+            _hash("\0".join((prompt.text, said.get(good, ""), said.get(bad, ""))))
+            for good, bad in (("chosen", "rejected"), ("rejected", "chosen"))
+        )
+        conversations = [conversation for _, conversation in preference.answers]
+        nearly = _hash("\1".join((*answers, *map(_near_text, conversations))))
+        result.key = _hash(_near_text(conversations[0], preference.prompt))
+        if exact in self.seen:
+            yield Problem("duplicate", "the same preference stands further up.", "warning")
+        elif contrary in self.seen:
+            message = "a row further up says the contrary of the same prompt and answers."
+            yield Problem("contradiction", message, "warning")
+        elif nearly in self.seen_nearly:
+            message = "but for case, spaces and punctuation, the same preference stands further up."
+            yield Problem("near-duplicate", message, "warning")
+        self.seen.add(exact)
+        self.seen_nearly.add(nearly)
 
     def _fit(self, result: Checked) -> None:
         """Hold the samples against max_length."""
         limit = self.data.max_length
-        longest = max((len(sample.input_ids) for sample in result.samples), default=0)
+        longest = max(map(length, result.samples), default=0)
         if longest <= limit:
             return
         place = (result.file, result.line)
-        if not self.data.truncate:
-            message = (
-                f"{longest} tokens, and max_length is {limit}; raise data.max_length, shorten the "
-                "row, or set data.truncate: true."
-            )
+        whole = [sample for sample in result.samples if isinstance(sample, Sample)]
+        if not self.data.truncate or not whole:
+            # Answers are judged as a whole: of one that is cut, nobody has said what it is worth.
+            message = f"{longest} tokens, and max_length is {limit}; raise data.max_length, shorten"
+            message += " the row, or set data.truncate: true." if whole else " the row."
             result.faults.append(Fault(*place, "too-long", message))
             result.samples.clear()
             return
-        for sample in result.samples:
+        for sample in whole:
             del sample.input_ids[limit:], sample.labels[limit:]
         # An answer that has been cut is learned up to the cut; a prompt alone teaches nothing.
-        result.samples = [s for s in result.samples if s.labels.count(IGNORED) < len(s.labels)]
+        result.samples = [s for s in whole if s.labels.count(IGNORED) < len(s.labels)]
         if result.samples:
             message = f"{longest} tokens, cut at max_length {limit}."
             result.faults.append(Fault(*place, "truncated", message, "warning"))
@@ -372,10 +336,46 @@ class RowChecker:
             result.faults.append(Fault(*place, "nothing-to-learn", message))
 
 
-def _near_text(conversation: Conversation) -> str:
+def _wrong_task(task: Task | None, read: Conversation | Preference) -> list[Problem]:
+    """The problem of a row that is not of the kind that a task learns from."""
+    if task is None:
+        return []
+    if isinstance(read, Conversation):
+        if task == "sft":
+            return []
+        wanted = "chosen and rejected" + (", or a label" if task == "kto" else "")
+        message = f"task: {task} needs {wanted}, and the row has one answer; task: sft learns it."
+    elif task == "sft":
+        way = "dpo" if len(read.answers) == 2 else "kto"
+        message = (
+            f"task: sft learns every answer, and the row judges them; task: {way} learns from that "
+            "(or name in data.format the shape of the conversation that is to be learned)."
+        )
+    elif len(read.answers) == 2 or task == "kto":
+        return []
+    else:
+        message = f"task: {task} compares two answers, and the row has one; task: kto takes it."
+    return [Problem("wrong-task", message)]
+
+
+def _as_encoded(sample: Sample) -> Sample:
+    return sample
+
+
+def _pair(prompt: Sample, chosen: Sample, rejected: Sample) -> PairSample:
+    return PairSample(
+        prompt.input_ids, chosen.input_ids, rejected.input_ids, chosen.labels, rejected.labels
+    )
+
+
+def _unpaired(prompt: Sample, answer: Sample, *, label: bool) -> UnpairedSample:
+    return UnpairedSample(prompt.input_ids, answer.input_ids, answer.labels, label)
+
+
+def _near_text(conversation: Conversation, end: int | None = None) -> str:
     """What near duplicates share: every letter and digit, without case, spaces, punctuation."""
     said: list[str] = [tool["function"]["name"] for tool in conversation.tools or ()]
-    for message in conversation.messages:
+    for message in conversation.messages[:end]:
         said.append(message["role"])
         text = unicodedata.normalize("NFKC", message["content"]).casefold()
         said.append(_NO_WORD.sub("", text))
@@ -386,12 +386,3 @@ def _near_text(conversation: Conversation) -> str:
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-
-
-def _percentiles(lengths: Sequence[int]) -> dict[str, int]:
-    """Nearest-rank percentiles of sorted lengths."""
-    if not lengths:
-        return {}
-    last = len(lengths) - 1
-    ranks = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-    return {name: lengths[round(share * last)] for name, share in ranks.items()}

@@ -16,43 +16,56 @@ import jsonschema_rs
 
 from axtune.conversation import Conversation
 from axtune.errors import Problem, Severity
+from axtune.rows import Preference
 
 # Conjoining jamo: Hangul in NFD, as macOS file names and some scanners write it.
 _NFD_HANGUL = re.compile("[\u1100-\u11ff]")
 _THINK = frozenset(("<think>", "</think>"))
 
 
-def check(conversation: Conversation) -> list[Problem]:
-    """Hold a conversation against every rule that needs no tokenizer.
+def check(row: Conversation | Preference) -> list[Problem]:
+    """Hold what a row is to teach against every rule that needs no tokenizer.
 
     Args:
-        conversation: Normalised; assistant turns that say nothing are taken out of its ``learn``.
+        row: Normalised; assistant turns that say nothing are taken out of its ``learn``.
 
     Returns:
-        Every problem found.
+        Every problem found. A call to a wrong tool or with wrong arguments is often what makes an
+        answer the rejected one, so that there it is a warning.
     """
+    if isinstance(row, Conversation):
+        return _check_conversation(row, len(row.messages))
+    problems: dict[Problem, None] = {}  # what the answers share is found with each
+    for name, conversation in row.answers:
+        strict = row.prompt if name == "rejected" else len(conversation.messages)
+        problems |= dict.fromkeys(_check_conversation(conversation, strict))
+    return list(problems)
+
+
+def _check_conversation(conversation: Conversation, strict: int) -> list[Problem]:
+    """The problems of a conversation; calls in its first `strict` messages have to be right."""
     problems: list[Problem] = []
     _check_turns(conversation, problems)
-    _check_calls(conversation, problems)
+    _check_calls(conversation, strict, problems)
     _check_results(conversation, problems)
     return problems
 
 
 def text_problems(
-    conversation: Conversation, control: re.Pattern[str] | None, *, nfd: bool
+    row: Conversation | Preference, control: re.Pattern[str] | None, *, nfd: bool
 ) -> list[Problem]:
     """What is wrong with the texts themselves: control tokens in them, decomposed Hangul.
 
     The tokenizer takes a control token written in a text for the real one.
 
     Args:
-        conversation: Whose contents, calls and tools are searched.
+        row: Whose contents, calls and tools are searched.
         control: Matches control tokens; None lets them stand. An assistant may write ``<think>``.
         nfd: Whether to report Hangul in conjoining jamo.
     """
     problems = []
     decomposed = False
-    for place, role, text in _texts(conversation):
+    for place, role, text in _texts(row):
         if nfd and not decomposed and not text.isascii():
             decomposed = _NFD_HANGUL.search(text) is not None
         if control and "<" in text:
@@ -69,14 +82,20 @@ def text_problems(
     return problems
 
 
-def _texts(conversation: Conversation) -> Iterator[tuple[str, str, str]]:
-    """Every text of a conversation with its place and who says it, calls and tools as JSON."""
-    for place, message in zip(conversation.places, conversation.messages, strict=True):
-        yield place, message["role"], message["content"]
-        for index, call in enumerate(message.get("tool_calls", ())):
-            said = json.dumps(call["function"], ensure_ascii=False)
-            yield f"{place}.tool_calls[{index}]", "call", said
-    for index, tool in enumerate(conversation.tools or ()):
+def _texts(row: Conversation | Preference) -> Iterator[tuple[str, str, str]]:
+    """Every text of a row, once, with its place and who says it, calls and tools as JSON."""
+    if isinstance(row, Conversation):
+        parts = [(row, 0)]
+    else:  # the second answer stands behind the same prompt
+        parts = [(answer, row.prompt if n else 0) for n, (_, answer) in enumerate(row.answers)]
+    for conversation, begin in parts:
+        said = zip(conversation.places[begin:], conversation.messages[begin:], strict=True)
+        for place, message in said:
+            yield place, message["role"], message["content"]
+            for index, call in enumerate(message.get("tool_calls", ())):
+                function = json.dumps(call["function"], ensure_ascii=False)
+                yield f"{place}.tool_calls[{index}]", "call", function
+    for index, tool in enumerate(parts[0][0].tools or ()):
         yield f"tools[{index}]", "tool", tool.json
 
 
@@ -111,11 +130,12 @@ def _check_turns(conversation: Conversation, problems: list[Problem]) -> None:
         problems.append(Problem("trailing-turns", text, "warning"))
 
 
-def _check_calls(conversation: Conversation, problems: list[Problem]) -> None:
+def _check_calls(conversation: Conversation, strict: int, problems: list[Problem]) -> None:
     """Calls go to the row's own tools and keep to their schemas."""
     tools = {tool["function"]["name"]: tool for tool in conversation.tools or ()}
     bad_schemas: set[str] = set()
     for index, message in enumerate(conversation.messages):
+        severity: Severity = "error" if index < strict else "warning"
         for number, call in enumerate(message.get("tool_calls", ())):
             at = f"{conversation.places[index]}.tool_calls[{number}]"
             if not tools:
@@ -125,7 +145,7 @@ def _check_calls(conversation: Conversation, problems: list[Problem]) -> None:
             tool = tools.get(call["function"]["name"])
             if tool is None:
                 text = f"{at}: it goes to none of the row's {len(tools)} tools."
-                problems.append(Problem("unknown-tool", text))
+                problems.append(Problem("unknown-tool", text, severity))
                 continue
             if tool["function"]["parameters"] is None:
                 continue
@@ -135,7 +155,7 @@ def _check_calls(conversation: Conversation, problems: list[Problem]) -> None:
                 continue
             for keyword in _violations(validator, call["function"]["arguments"]):
                 text = f"{at}: the arguments break the tool's JSON Schema (keyword {keyword})."
-                problems.append(Problem("schema-violation", text))
+                problems.append(Problem("schema-violation", text, severity))
     if bad_schemas:
         text = f"{len(bad_schemas)} tools that are called have parameters of no valid JSON Schema."
         problems.append(Problem("bad-schema", text, "warning"))

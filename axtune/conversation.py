@@ -1,6 +1,4 @@
-"""Rows of every accepted shape become one Conversation, normalised as vLLM normalises a request.
-
-Tool data already written as Hermes text is turned back into calls, results and tools (`hermes`).
+"""Messages and tools become a Conversation, normalised as vLLM normalises a request.
 
 The normalisation follows vLLM 0.32: ``vllm/renderers/chat_utils.py`` (contents, arguments),
 ``vllm/entrypoints/generate/base/protocol.py`` (tools) and ``vllm/renderers/hf.py`` (developer).
@@ -17,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from axtune.errors import Problem
-from axtune.hermes import from_hermes, parse_json
-from axtune.shapes import Message, bad_role, open_row
+from axtune.hermes import parse_json
+from axtune.shapes import Message, bad_role
 from axtune.tokenizer import Tool
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -62,36 +60,6 @@ def as_served(messages: list[Message]) -> list[Message]:
     )
     rest = [message for message in messages if message["role"] != "system"]
     return [{"role": "system", "content": merged}, *rest]
-
-
-def read_row(
-    row: Any, *, row_format: str = "auto", nfc: bool = False
-) -> tuple[Conversation | None, list[Problem]]:
-    """Turn a row into a Conversation.
-
-    Args:
-        row: A parsed JSON value.
-        row_format: A shape's name, or ``auto`` to recognise it by the row's keys.
-        nfc: Convert decomposed text to NFC, in contents, calls and tools.
-
-    Returns:
-        The conversation, whole only when no problem is an error, None when the shape is unknown;
-        and every problem found.
-    """
-    problems: list[Problem] = []
-    opened = open_row(row, row_format, problems)
-    if opened is None:
-        return None, problems
-    raw, raw_tools = opened
-    raw, found_tools = from_hermes(raw, problems)
-    conversation = normalise_request(
-        raw, found_tools if raw_tools in (None, "", []) else raw_tools, problems
-    )
-    if nfc:  # only now are arguments and tools that lay in JSON text values
-        conversation.messages = _nfc(conversation.messages)
-        tools = conversation.tools
-        conversation.tools = tools and [Tool(_nfc(tool["function"])) for tool in tools]
-    return conversation, problems
 
 
 def normalise_request(
@@ -288,6 +256,16 @@ def _wrong_with_function(function: Any) -> str | None:
         if not isinstance(function.get(key), kind):
             return f"function.{key}: expected {form}"
     return None
+
+
+# --- decomposed text --------------------------------------------------------------------------
+
+
+def to_nfc(conversation: Conversation) -> None:
+    """Convert contents, calls and tools to NFC, in place."""
+    conversation.messages = _nfc(conversation.messages)
+    tools = conversation.tools
+    conversation.tools = tools and [Tool(_nfc(tool["function"])) for tool in tools]
 
 
 def _nfc(value: Any) -> Any:

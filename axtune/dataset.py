@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from axtune.audit import Account, Checked, Ledger, RowChecker
+from axtune.account import Account, Checked, Ledger
+from axtune.audit import RowChecker
 from axtune.errors import CheckpointError, DataError, Fault
-from axtune.recipe import Data, Recipe, Source
+from axtune.recipe import Data, Recipe, Source, Task
+from axtune.render import PairSample, Sample, UnpairedSample
 from axtune.sources import digest, files_of
 from axtune.tokenizer import AxTokenizer
 
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 _BATCH = 256  # rows written to Arrow together
 _SHOWN = 3  # warnings of one code that a training run prints before it only counts them
 _LISTED = 50  # errors that stop a run and are listed one by one
+_SAMPLES: dict[Task, type[Sample | PairSample | UnpairedSample]] = {
+    "sft": Sample,
+    "dpo": PairSample,
+    "orpo": PairSample,
+    "kto": UnpairedSample,
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,8 @@ class Prepared:
     """What a trainer is fed with.
 
     Attributes:
-        train: Columns ``input_ids`` and ``labels``, lists of int32; mapped from disk.
+        train: The attributes of a `Sample` (task sft), a `PairSample` (dpo, orpo) or an
+            `UnpairedSample` (kto) as columns, ids and labels as lists of int32; mapped from disk.
         eval: The same for the held-out rows, or None.
         account: Where the training rows went.
         eval_account: Where the held-out rows went, or None.
@@ -87,7 +96,7 @@ def prepare(
     data = recipe.data
     plan: dict[str, Any] = {}
     rng = np.random.default_rng(recipe.seed)
-    checker = RowChecker(tokenizer, data)
+    checker = RowChecker(tokenizer, data, recipe.task)
     ledger, spans, keys = _write(data.train, checker, folder / "train.arrow", report)
     row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
     used = np.unique(row_of)
@@ -132,8 +141,9 @@ def _write(
     """
     import pyarrow as pa
 
-    column = pa.list_(pa.int32())
-    schema = pa.schema([("input_ids", column), ("labels", column)])
+    kinds = {"list[int]": pa.list_(pa.int32()), "bool": pa.bool_()}
+    sample_type = _SAMPLES[checker.task or "sft"]
+    schema = pa.schema([(field.name, kinds[str(field.type)]) for field in fields(sample_type)])
     ledger = Ledger()
     spans: list[tuple[int, float]] = []
     keys = array("Q")
@@ -150,8 +160,10 @@ def _write(
             while batch := list(islice(stream, _BATCH)):
                 samples = [sample for checked in batch for sample in checked.samples]
                 if samples:
-                    ids, labels = [s.input_ids for s in samples], [s.labels for s in samples]
-                    arrays = [pa.array(ids, column), pa.array(labels, column)]
+                    arrays = [
+                        pa.array([getattr(sample, field.name) for sample in samples], field.type)
+                        for field in schema
+                    ]
                     writer.write_batch(pa.record_batch(arrays, schema=schema))
                 for checked in batch:
                     keys.append(checked.key)
@@ -195,11 +207,11 @@ def _tell(
 def _hold_out(
     used: NDArray[np.int64], keys: NDArray[np.uint64], fraction: float, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw rows for evaluation; near duplicates stay together, so that none leaks across.
+    """Draw rows for evaluation; rows of one key stay together, so that none leaks across.
 
     Args:
         used: Rows with samples.
-        keys: Of each of them; equal for near duplicates.
+        keys: Of each of them (`axtune.account.Checked`).
         fraction: How many of the rows.
         rng: Draws.
     """

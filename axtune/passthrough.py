@@ -1,8 +1,8 @@
 """The sections of a recipe that pass by name to a library: which names it takes, of which kinds.
 
 ``lora`` goes to PEFT's ``LoraConfig``, ``quantization`` to transformers' ``BitsAndBytesConfig``,
-``training`` to TRL's ``SFTConfig``. A name that the installed version lacks is refused with the
-nearest one, before anything heavy is imported.
+``training`` to the TRL configuration of the task, such as ``SFTConfig``. A name that the installed
+version lacks is refused with the nearest one, before anything heavy is imported.
 """
 
 from __future__ import annotations
@@ -42,6 +42,15 @@ _OWNED: dict[str, dict[str, str]] = {
         "dataset_num_proc": "rows are prepared by axtune",
         "model_init_kwargs": "set model, precision, attention or quantization",
         "trust_remote_code": "A.X models need no remote code, and axtune runs none",
+        "precompute_ref_log_probs": "set preference.reference",
+        "precompute_ref_batch_size": "set per_device_eval_batch_size",
+        "sync_ref_model": "not offered: the reference is the model before this run",
+        "ref_model_mixup_alpha": "not offered: the reference is the model before this run",
+        "ref_model_sync_steps": "not offered: the reference is the model before this run",
+        "padding_value": "the checkpoint's own pad token is the authority",
+        "max_completion_length": "set data.max_length",
+        "generate_during_eval": "not offered",
+        "is_encoder_decoder": "A.X models are decoders",
         "packing": "not offered yet",
         "eval_packing": "not offered yet",
         "padding_free": "not offered yet",
@@ -75,11 +84,18 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
 }
 
+# Module and class of the TRL configuration that a task's ``training`` section passes to.
+TRAINING_CONFIGS = {
+    "sft": ("trl.trainer.sft_config", "SFTConfig"),
+    "dpo": ("trl.trainer.dpo_config", "DPOConfig"),
+    "kto": ("trl.trainer.kto_config", "KTOConfig"),
+    "orpo": ("trl.experimental.orpo.orpo_config", "ORPOConfig"),
+}
+
 # Module and class whose fields a section passes to, read from source: importing them costs seconds.
 _PASSED: dict[str, tuple[tuple[str, str], ...]] = {
     "lora": (("peft.tuners.lora.config", "LoraConfig"), ("peft.config", "PeftConfig")),
     "training": (
-        ("trl.trainer.sft_config", "SFTConfig"),
         ("trl.trainer.base_config", "_BaseConfig"),
         ("transformers.training_args", "TrainingArguments"),
     ),
@@ -90,20 +106,22 @@ SECTIONS = tuple(_PASSED)
 
 
 @lru_cache
-def passed_names(section: str) -> dict[str, str]:
+def passed_names(section: str, task: str = "sft") -> dict[str, str]:
     """The names that the installed libraries accept in a pass-through section.
 
     Read from the libraries' source by `ast`, so that no torch is imported.
 
     Args:
         section: ``lora``, ``training`` or ``quantization``.
+        task: Whose ``training`` section it is.
 
     Returns:
         Field names of the dataclass and its bases, or the parameters of its ``__init__``, each
         with its annotation; empty where there is none.
     """
     names: dict[str, str] = {}
-    for module, class_name in _PASSED[section]:
+    own = (TRAINING_CONFIGS[task],) if section == "training" else ()
+    for module, class_name in own + _PASSED[section]:
         package, _, rest = module.partition(".")
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:  # an axtune without its training packages
@@ -120,17 +138,20 @@ def passed_names(section: str) -> dict[str, str]:
     return {name: kind for name, kind in names.items() if not name.startswith("_")}
 
 
-def check_passed(section: str, given: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+def check_passed(
+    section: str, given: dict[str, Any], task: str = "sft"
+) -> Iterator[tuple[str, str, str]]:
     """What is wrong with the names and values of a section.
 
     Args:
         section: One of `SECTIONS`.
         given: Its keys and values.
+        task: Whose section it is; one that there is not counts as ``sft``.
 
     Yields:
         The key, a fault's code, and its message.
     """
-    names = passed_names(section)
+    names = passed_names(section, task if task in TRAINING_CONFIGS else "sft")
     for name, value in given.items():
         if remedy := _OWNED[section].get(name):
             yield name, "not-here", f"{remedy}."

@@ -34,7 +34,16 @@ from axtune.passthrough import SECTIONS, check_passed, nearest
 SCRIPT_KEY = 'if __name__ == "__main__"'
 
 KeyPath = tuple[str | int, ...]  # where a value stands in a recipe: keys, and indices of lists
-RowFormat = Literal["auto", "chat", "alpaca", "sharegpt", "prompt_completion"]
+RowFormat = Literal[
+    "auto",
+    "chat",
+    "alpaca",
+    "sharegpt",
+    "prompt_completion",
+    "preference",
+    "unpaired_preference",
+]
+Task = Literal["sft", "dpo", "kto", "orpo"]
 
 
 class _Section(BaseModel):
@@ -95,10 +104,27 @@ class Data(_Section):
     max_line_mb: float = Field(16.0, gt=0, description="longest line of a file, in MB")
 
 
+class Preference(_Section):
+    """What the tasks dpo, kto and orpo need beside TRL's own settings."""
+
+    start_from: str | None = Field(
+        None, description="run folder or adapter folder to begin from; null: a fresh adapter"
+    )
+    start_merged: bool = Field(
+        False, description="false: train that adapter further; true: merge it, train a new one"
+    )
+    shared_prefix: bool = Field(
+        True, description="compute a pair's prompt once (dpo, orpo); false: TRL's plain path"
+    )
+    reference: Literal["cached", "each_step"] = Field(
+        "cached", description="reference log-probabilities: once, kept on disk; or in every step"
+    )
+
+
 class Recipe(_Section):
     """One training job."""
 
-    task: Literal["sft"] = Field(description="what to train")
+    task: Task = Field(description="what to train")
     model: str = Field(description="Hub id, local folder, or embedded name (tiny-ax-4.0)")
     revision: str | None = Field(None, description="commit or branch of a Hub model")
     output_dir: str = Field(description="the run folder")
@@ -118,7 +144,14 @@ class Recipe(_Section):
         None, description="transformers BitsAndBytesConfig, by its own names; absent: 16 bit"
     )
     training: dict[str, Any] = Field(
-        default_factory=dict, description="TRL SFTConfig, by its own names"
+        default_factory=dict, description="TRL's config of the task, by its own names"
+    )
+    preference: Preference | None = Field(
+        None, description="for dpo, kto and orpo; absent: its defaults"
+    )
+    after: list[Literal["merge", "export", "verify"]] = Field(
+        default_factory=list,
+        description="what follows training: merge (RUN/merged), export for vLLM (RUN/vllm), verify",
     )
     early_stopping_patience: int | None = Field(
         None, ge=1, description="stop after so many evaluations without a better eval loss"
@@ -302,7 +335,8 @@ def _validate(
             seen.add(path)
     for section in SECTIONS:
         given = values.get(section)
-        for name, code, message in check_passed(section, given if isinstance(given, dict) else {}):
+        passed = given if isinstance(given, dict) else {}
+        for name, code, message in check_passed(section, passed, str(values.get("task"))):
             fault((section, name), code, message)
     training, data = values.get("training"), values.get("data")
     if isinstance(training, dict) and isinstance(data, dict):
@@ -320,6 +354,23 @@ def _cross_checks(
             yield ("training", "eval_strategy"), "conflict", "data.eval is set; remove one of them."
     elif values.get("early_stopping_patience") is not None:
         yield ("early_stopping_patience",), "conflict", "needs data.eval, such as 0.05."
+    if data.get("truncate") is True and values.get("task") in ("dpo", "kto", "orpo"):
+        message = "answers are judged as a whole and never cut; set it to false."
+        yield ("data", "truncate"), "conflict", message
+    after = values.get("after")
+    if after == ["verify"]:
+        yield ("after",), "conflict", "verify needs merge or export before it."
+    preference = values.get("preference")
+    if preference is not None and values.get("task") == "sft":
+        yield ("preference",), "conflict", "is for dpo, kto and orpo; remove it."
+    elif isinstance(preference, dict):
+        if preference.get("start_merged") and not preference.get("start_from"):
+            yield ("preference", "start_merged"), "conflict", "needs preference.start_from."
+        if values.get("attention") not in (None, "auto", "sdpa") and preference.get(
+            "shared_prefix", True
+        ):
+            message = "shared_prefix computes with sdpa; set attention: auto, or switch it off."
+            yield ("preference", "shared_prefix"), "conflict", message
     quantization = values.get("quantization")
     if isinstance(quantization, dict) and quantization.get("load_in_4bit") is not True:
         yield ("quantization",), "bad-value", "needs load_in_4bit: true (or no quantization)."
@@ -348,4 +399,6 @@ def _known_keys(section: KeyPath) -> frozenset[str]:
     model: type[BaseModel] = Recipe
     if section and section[0] == "data":
         model = Data if len(section) == 1 else Source
+    elif section == ("preference",):
+        model = Preference
     return frozenset(model.model_fields)

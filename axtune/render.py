@@ -6,6 +6,9 @@ calls, end of turn) and compared with what the template writes for it; if the tw
 row stops the run. When each turn's prompt continues the one before it, the conversation is one
 sample; where the template shows an earlier turn differently later (a cut ``<think>`` block), every
 turn is a sample of its own, so that each trained token has the context it is served with.
+
+The answers of a preference are rendered as the same conversations would be, and cut where their
+common prompt ends.
 """
 
 from __future__ import annotations
@@ -37,6 +40,43 @@ class Sample:
 
     input_ids: list[int]
     labels: list[int]
+
+
+@dataclass(slots=True)
+class PairSample:
+    """A prompt and two answers to it; ``prompt_ids + chosen_ids`` is what serving would show.
+
+    Attributes:
+        prompt_ids: The prompt as it is served, up to where the assistant begins to speak.
+        chosen_ids: The answer that is preferred, with its end of turn.
+        rejected_ids: The other one.
+        chosen_labels: As long as `chosen_ids`: the id where the token is the assistant's, else
+            -100 (what stands between several turns of an answer, such as a tool's result).
+        rejected_labels: The same of `rejected_ids`.
+    """
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    chosen_labels: list[int]
+    rejected_labels: list[int]
+
+
+@dataclass(slots=True)
+class UnpairedSample:
+    """A prompt and one answer to it, which is wanted or not.
+
+    Attributes:
+        prompt_ids: As in `PairSample`.
+        completion_ids: The answer, with its end of turn.
+        completion_labels: As `PairSample.chosen_labels`.
+        label: Whether the answer is wanted.
+    """
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    completion_labels: list[int]
+    label: bool
 
 
 class Piece(NamedTuple):
@@ -90,6 +130,44 @@ def pieces(tokenizer: AxTokenizer, conversation: Conversation) -> list[list[Piec
         sample += [Piece(prompt[length:], False), Piece(answer, True)]
         length = len(prompt) + len(answer)
     return [sample]
+
+
+def answer_pieces(
+    tokenizer: AxTokenizer, conversation: Conversation, prompt: int
+) -> tuple[Piece, list[Piece]]:
+    """The text of a prompt, and the text of the answer to it, cut as by `pieces`.
+
+    Args:
+        tokenizer: The checkpoint's.
+        conversation: With turns to learn in the answer only.
+        prompt: How many messages the prompt has.
+
+    Returns:
+        The prompt up to where the assistant begins to speak; and the answer.
+
+    Raises:
+        SplitAnswerError: When the turns of the answer make no single sequence.
+        CheckpointError: When the template and the text labelled here differ.
+    """
+    sample, *more = pieces(tokenizer, conversation)
+    served = sample[0].text
+    if conversation.learn[0] != prompt:  # the answer begins with context
+        served = tokenizer.render(
+            as_served(conversation.messages[:prompt]),
+            conversation.tools,
+            add_generation_prompt=True,
+        )
+    if more or not sample[0].text.startswith(served):
+        raise SplitAnswerError(
+            "The template shows a turn of an answer differently further on.",
+            "Make each of its turns a row, with the turns before it in the prompt.",
+        )
+    context = sample[0].text[len(served) :]
+    return Piece(served, False), [Piece(context, False)] * bool(context) + sample[1:]
+
+
+class SplitAnswerError(AxtuneError):
+    """An answer of several turns that serving would not show as one sequence."""
 
 
 def answer_text(message: Message, end_of_turn: str) -> str:

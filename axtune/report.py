@@ -8,18 +8,42 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 # Events of metrics.jsonl: a training event has `loss`, an evaluation has `eval_loss`.
 Event = dict[str, Any]
 
 _NAME_WIDTH = 12
+
+_COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:brown")
+# The panels of a preference run's plot: what stands at the axis, and the metrics by their labels.
+_PREFERENCE: tuple[tuple[str, dict[str, str]], ...] = (
+    ("reward accuracy", {"rewards/accuracies": "training", "eval_rewards/accuracies": "held out"}),
+    (
+        "log-probability against the reference, times beta",
+        {
+            "rewards/chosen": "chosen",
+            "eval_rewards/chosen": "chosen, held out",
+            "rewards/rejected": "rejected",
+            "eval_rewards/rejected": "rejected, held out",
+        },
+    ),
+    ("KL to the reference, k3, nats a token", {"kl_k3": "training", "eval_kl_k3": "held out"}),
+)
 
 
 class Report:
@@ -52,6 +76,31 @@ class Report:
         for name, value in rows:
             if self.enabled:
                 self.console.print(Text.assemble((name.ljust(_NAME_WIDTH), "bold"), value))
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """Count something up before training: a bar on a terminal, else one line at its end.
+
+        Args:
+            what: What is counted, for the eye.
+            total: How many there are.
+
+        Yields:
+            Called once for each.
+        """
+        began = time.monotonic()
+        bar = Progress(
+            TextColumn(f"{what} [bold]{{task.completed}}/{{task.total}}"),
+            BarColumn(bar_width=20),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not (self.enabled and self.console.is_terminal),
+        )
+        task = bar.add_task("", total=total)
+        with bar:
+            yield lambda: bar.advance(task)
+        self.say(f"{what} computed in {duration(time.monotonic() - began)}")
 
     def begin(self, total: int, done: int = 0) -> None:
         """Start the live line.
@@ -131,8 +180,20 @@ def event_text(event: Event) -> str:
         parts.append(f"lr {rate:.2e}")
     if (speed := event.get("tokens_per_second")) is not None:
         parts.append(f"{speed:,.0f} tokens/s")
-    if (loss := event.get("eval_loss")) is not None:
-        parts.append(f"eval loss {loss:.4f}")
+    for prefix in ("", "eval_"):
+        words = prefix.replace("_", " ")
+        if prefix and (loss := event.get("eval_loss")) is not None:
+            parts.append(f"eval loss {loss:.4f}")
+        if (margin := event.get(f"{prefix}rewards/margins")) is not None:
+            parts.append(f"{words}margin {margin:.3f}")
+        if (share := event.get(f"{prefix}rewards/accuracies")) is not None:
+            parts.append(f"{words}accuracy {share:.0%}")
+    if (chosen := event.get("logps/chosen")) is not None:
+        parts.append(f"chosen {chosen:.1f}")
+    if (rejected := event.get("logps/rejected")) is not None:
+        parts.append(f"rejected {rejected:.1f}")
+    if (kl := event.get("kl_k3", event.get("kl"))) is not None:
+        parts.append(f"kl {kl:.4f}")
     return "  ".join(parts)
 
 
@@ -165,7 +226,7 @@ def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
 
 
 def plot(events: Sequence[Event], file: Path) -> None:
-    """Draw the loss curves.
+    """Draw the loss curves; of a preference run, rewards and log-probabilities beside them.
 
     Args:
         events: Of ``metrics.jsonl``.
@@ -175,22 +236,35 @@ def plot(events: Sequence[Event], file: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    train, held_out = curve(events, "loss"), curve(events, "eval_loss")
-    if train:
-        steps, losses = zip(*train, strict=True)
-        axes.plot(steps, losses, color="tab:blue", alpha=0.3, linewidth=0.8)
-        axes.plot(steps, smooth(losses), color="tab:blue", label="training")
-    if held_out:
-        steps, losses = zip(*held_out, strict=True)
-        axes.plot(steps, losses, "o-", color="tab:orange", markersize=4, label="held out")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("optimiser step")
-    axes.set_ylabel("loss (nats a labelled token)")
-    axes.grid(alpha=0.3)
-    if train or held_out:
-        axes.legend()
+    panels: list[tuple[str, dict[str, str]]] = [
+        ("loss", {"loss": "training", "eval_loss": "held out"})
+    ]
+    preferred = [panel for panel in _PREFERENCE if any(curve(events, name) for name in panel[1])]
+    if preferred:
+        panels += preferred
+    else:
+        panels[0] = ("loss (nats a labelled token)", panels[0][1])
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(8 if rows == 1 else 12, 4.5 * rows), dpi=120, layout="constrained")
+    grid = figure.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes, (title, names) in zip(grid, panels, strict=False):
+        for color, (name, label) in zip(_COLORS, names.items(), strict=False):
+            if not (points := curve(events, name)):
+                continue
+            steps, values = zip(*points, strict=True)
+            if name.startswith("eval_"):
+                axes.plot(steps, values, "o-", color=color, markersize=4, label=label)
+            else:
+                axes.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
+                axes.plot(steps, smooth(values), color=color, label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
     staged = file.with_name(f".{file.name}.tmp")
     FigureCanvasAgg(figure).print_png(str(staged))
     staged.replace(file)

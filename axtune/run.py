@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from trl import SFTConfig
+from transformers import TrainingArguments
 
 from axtune import catalog
-from axtune.adapter import Adapter, add_adapter
+from axtune.adapter import Adapter
 from axtune.dataset import Prepared, prepare
 from axtune.errors import AxtuneError, Fault, MissingPackageError
 from axtune.model import (
@@ -33,6 +33,7 @@ from axtune.model import (
     measure,
     quiet_libraries,
 )
+from axtune.preference import TRAINERS
 from axtune.recipe import Recipe
 from axtune.report import Report, duration, plot, summary
 from axtune.rundir import (
@@ -46,8 +47,10 @@ from axtune.rundir import (
     read_manifest,
     step_of,
 )
-from axtune.sft import Trainer, training_arguments
+from axtune.sft import Trainer
+from axtune.start import start_adapter
 from axtune.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
+from axtune.trainer import training_arguments
 
 T = TypeVar("T")
 
@@ -106,7 +109,7 @@ def train(recipe: Recipe) -> Run:
 def _train(
     recipe: Recipe,
     precision: Precision,
-    args: SFTConfig,
+    args: TrainingArguments,
     state: PartialState,
     report: Report,
     scratch: Path,
@@ -133,10 +136,11 @@ def _train(
         attention=recipe.attention,
         quantization=recipe.quantization,
     )
-    adapter = add_adapter(model, recipe.lora, seed=recipe.seed)
-    trainer = Trainer(adapter, args, tokenizer, data, run_dir, report, recipe)
-
+    adapter = start_adapter(model, recipe, checkpoint, report)
     size = measure(adapter.model)
+    kind = Trainer if recipe.task == "sft" else TRAINERS[recipe.task]
+    trainer = kind(adapter, args, tokenizer, data, run_dir, report, recipe)
+
     counts = _counts(args, data, size)
     _check_resume(run_dir, counts, data)
     report.table(_derived(recipe, precision, args, data, size))
@@ -148,6 +152,7 @@ def _train(
 
     status = "failed"
     try:
+        trainer.make_ready(checkpoint, precision)
         with trainer.stopper.watching():
             resumed = run_dir.resumes_from
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -271,7 +276,7 @@ class _Faults:
             self._report.say(f"… and {more:,} more; all of them: axtune data check", "yellow")
 
 
-def _counts(args: SFTConfig, data: Prepared, size: Size) -> dict[str, int]:
+def _counts(args: TrainingArguments, data: Prepared, size: Size) -> dict[str, int]:
     account = data.account
     return {
         "rows": account.rows_used,
@@ -312,7 +317,7 @@ def _check_resume(run_dir: RunDir, counts: dict[str, int], data: Prepared) -> No
 
 
 def _derived(
-    recipe: Recipe, precision: Precision, args: SFTConfig, data: Prepared, size: Size
+    recipe: Recipe, precision: Precision, args: TrainingArguments, data: Prepared, size: Size
 ) -> list[tuple[str, str]]:
     share = 100 * size.trainable / size.total
     account = data.account
@@ -372,7 +377,8 @@ def _out_of_memory(recipe: Recipe) -> AxtuneError:
     if recipe.training.get("gradient_checkpointing", True) is False:
         ways.append("training.gradient_checkpointing=true")
     if recipe.quantization is None:
-        ways.append("a 4-bit base (recipes/sft_qlora.yaml)")
+        like = "sft" if recipe.task == "sft" else "dpo"
+        ways.append(f"a 4-bit base (recipes/{like}_qlora.yaml)")
     return AxtuneError("The memory is not enough.", f"Ways out: {'; '.join(ways)}.")
 
 

@@ -34,7 +34,9 @@ from axtune.recipe import Recipe
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "tokenizers")
 
 # A resumed run must mean the same by its steps; everything else of a recipe may change.
-_RESUME_KEYS = ("task", "model", "revision", "seed", "precision", "data", "lora", "quantization")
+_RESUME_KEYS = (
+    "task", "model", "revision", "seed", "precision", "data", "lora", "quantization", "preference"
+)  # fmt: skip
 
 _SAMPLES = 16
 _SAMPLE_BYTES = 65_536
@@ -156,7 +158,14 @@ def open_run(path: str | Path) -> Run:
             f"The run in {path} ({manifest.get('status', 'unknown')}) saved no adapter.",
             "It stopped before its first checkpoint; train it again.",
         )
-    return Run(folder, adapter, recipes.load(folder / "recipe.yaml"), manifest)
+    recipe = recipes.load(folder / "recipe.yaml")
+    if adapter.name != "adapter" and recipe.preference and recipe.preference.start_merged:
+        raise AxtuneError(
+            f"The run in {path} has not finished, and its checkpoints fit the base that "
+            f"{recipe.preference.start_from} was merged into, not the original one.",
+            "Finish it: the same recipe with resume=true.",
+        )
+    return Run(folder, adapter, recipe, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -238,7 +247,7 @@ def describe(recipe: Recipe, checkpoint: Checkpoint, extra: dict[str, Any]) -> d
         extra: The run's own facts: precision, counts, accounts of the data.
     """
     return {
-        "axtune": _version("axtune"),
+        "axtune": package_version("axtune"),
         "status": "running",
         "task": recipe.task,
         "base": {
@@ -250,7 +259,7 @@ def describe(recipe: Recipe, checkpoint: Checkpoint, extra: dict[str, Any]) -> d
         "seed": recipe.seed,
         **extra,
         "versions": {"python": platform.python_version()}
-        | {name: version for name in _PACKAGES if (version := _version(name))},
+        | {name: version for name in _PACKAGES if (version := package_version(name))},
     }
 
 
@@ -263,13 +272,14 @@ def base_digests(folder: Path) -> dict[str, str]:
     them: any re-trained, merged or re-quantised file differs, a single flipped byte may not.
 
     Returns:
-        ``sha256:…`` or ``fingerprint:…`` by file name.
+        ``sha256:…`` or ``fingerprint:…`` by file name; what axtune wrote about the folder
+        (``certificate.json``) is left out.
     """
     digests = {}
     for file in sorted(folder.iterdir()):
         if file.suffix == ".safetensors":
             digests[file.name] = f"fingerprint:{_fingerprint(file)}"
-        elif file.suffix in (".json", ".jinja", ".txt"):
+        elif file.suffix in (".json", ".jinja", ".txt") and file.name != "certificate.json":
             digests[file.name] = f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
     return digests
 
@@ -350,7 +360,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The installed version of a package, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

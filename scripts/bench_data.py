@@ -31,9 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from axtune.audit import RowChecker
-from axtune.conversation import as_served, read_row
+from axtune.conversation import as_served
 from axtune.readers import Row
 from axtune.recipe import data_options
+from axtune.rows import read_row
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 
 HERE = Path(__file__).resolve().parent

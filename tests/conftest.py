@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from axtune.audit import Checked, Ledger, RowChecker
+from axtune.account import Checked, Ledger
+from axtune.audit import RowChecker
 from axtune.readers import Row
-from axtune.recipe import data_options
+from axtune.recipe import Task, data_options
 from axtune.render import IGNORED, Sample
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 
@@ -84,9 +85,12 @@ def either_tiny(
     return tiny if request.param == "4.0" else tiny_31
 
 
-def check_rows(tokenizer: AxTokenizer, rows: Iterable[Any], **options: Any) -> list[Checked]:
+def check_rows(
+    tokenizer: AxTokenizer, rows: Iterable[Any], *, task: Task | None = None, **options: Any
+) -> list[Checked]:
     """Check parsed rows as one file; the account has to add up, whatever the rows are."""
-    checker = RowChecker(tokenizer, data_options(["rows"], **{"max_length": 16_384, **options}))
+    data = data_options(["rows"], **{"max_length": 16_384, **options})
+    checker = RowChecker(tokenizer, data, task)
     ledger = Ledger()
     checked = checker.check([Row("rows.jsonl", n, row) for n, row in enumerate(rows, 1)])
     for result in checked:

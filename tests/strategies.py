@@ -147,3 +147,39 @@ wild_rows = (
     )
     | _some({"prompt": _mostly(_messages) | wild_texts, "completion": _messages | wild_texts}, {})
 )
+_tame_texts = st.sampled_from(["네", "아니요", "<think>음</think>네", "각 1,000원"]).map(
+    SECRET.__add__
+)
+_asked = _tame_texts.map(lambda text: {"role": "user", "content": text})
+_said = _tame_texts.map(lambda text: {"role": "assistant", "content": text})
+_tame = _said | _tame_texts | st.tuples(_said, _asked, _said).map(list) | _said.map(lambda m: [m])
+_answers = _tame | _tame | wild_texts | st.just("") | _messages | _messages.map(_as_text) | _turns
+_beside = {"tools": _mostly(_either), "system": _contents}
+wild_preferences = (
+    _some({"prompt": _mostly(_tame_texts), "chosen": _tame, "rejected": _tame}, _beside)
+    | _some(
+        {"chosen": _mostly(_answers), "rejected": _mostly(_answers)},
+        {
+            **_beside,
+            "prompt": _mostly(_messages) | wild_texts | _asked.map(lambda m: [m]) | _tame_texts,
+            "question": _mostly(wild_texts),
+            "messages": _mostly(_messages),
+            "conversations": _mostly(_turns),
+            "instruction": _contents,
+        },
+    )
+    | _some(
+        {"preferred_output": _mostly(_answers), "non_preferred_output": _mostly(_answers)},
+        {"input": _mostly(_some({"messages": _messages}, {"tools": _either}))},
+    )
+    | _some(
+        {
+            "prompt": _mostly(_messages) | wild_texts | _tame_texts,
+            "completion": _mostly(_answers),
+            "label": _mostly(st.booleans() | st.sampled_from(["true", "False"])),
+        },
+        _beside,
+    )
+    | _some({"kto_tag": _mostly(st.booleans()), "conversations": _mostly(_turns)}, _beside)
+    | _some({"kto_tag": _mostly(st.booleans()), "messages": _mostly(_messages)}, _beside)
+)

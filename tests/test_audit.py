@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from conftest import TEMPLATES, calls, chat, check_rows, codes, read_jsonl, tool, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import SECRET, wild_rows
+from strategies import SECRET, wild_preferences, wild_rows
 
 import axtune
-from axtune.audit import Checked, RowChecker, check, render_row, write_rendered
+from axtune.account import Checked, length
+from axtune.audit import RowChecker, check, render_row, write_rendered
 from axtune.errors import AxtuneError, DataError, RecipeError
 from axtune.readers import Row
-from axtune.recipe import data_options
-from axtune.render import IGNORED
+from axtune.recipe import RowFormat, Task, data_options
+from axtune.render import IGNORED, PairSample, Sample, UnpairedSample
 from axtune.tokenizer import AxTokenizer
 
 
 @settings(max_examples=250)
 @given(
-    rows=st.lists(wild_rows, min_size=1, max_size=3),
+    rows=st.lists(wild_rows | wild_preferences, min_size=1, max_size=3),
     options=st.fixed_dictionaries(
         {},
         optional={
@@ -31,36 +33,47 @@ from axtune.tokenizer import AxTokenizer
             "nfc": st.just(True),
             "truncate": st.just(True),
             "max_length": st.integers(16, 60),
-            "format": st.sampled_from(["chat", "alpaca", "sharegpt", "prompt_completion"]),
+            "format": st.sampled_from(sorted(set(get_args(RowFormat)) - {"auto"})),
         },
     ),
+    task=st.sampled_from([None, None, *get_args(Task)]),
 )
 def test_no_row_breaks_the_check(
-    tiny: AxTokenizer, rows: list[Any], options: dict[str, Any]
+    tiny: AxTokenizer, rows: list[Any], options: dict[str, Any], task: Task | None
 ) -> None:
-    for checked in check_rows(tiny, rows, **options):  # which sees that the account adds up
+    # check_rows sees that the account adds up
+    for checked in check_rows(tiny, rows, task=task, **options):
         for fault in checked.faults:
             assert "XYZZY" not in str(fault)
             assert fault.file == "rows.jsonl"
             assert fault.message.endswith(".")
             assert "\n" not in fault.message
         for sample in checked.samples:
-            assert len(sample.input_ids) == len(sample.labels)
-            assert set(sample.labels) - {IGNORED}
-            assert len(sample.input_ids) <= options.get("max_length", 16_384)
+            columns = asdict(sample)
+            for name in columns:
+                if name.endswith("labels"):
+                    ids = columns["input_ids" if name == "labels" else f"{name[:-7]}_ids"]
+                    assert len(ids) == len(columns[name])
+                    assert set(columns[name]) - {IGNORED}
+            assert length(sample) <= options.get("max_length", 16_384)
 
 
-def test_wild_rows_are_not_all_refused(tiny: AxTokenizer) -> None:
-    """The strategy above reaches the far end of the pass too."""
+@pytest.mark.parametrize(
+    ("wild", "kinds"),
+    [(wild_rows, {Sample}), (wild_preferences, {PairSample, UnpairedSample})],
+    ids=["rows", "preferences"],
+)
+def test_wild_rows_are_not_all_refused(tiny: AxTokenizer, wild: Any, kinds: set[type]) -> None:
+    """The strategies above reach the far end of the pass too."""
     used: list[Checked] = []
 
     @settings(max_examples=200, database=None, derandomize=True)
-    @given(wild_rows)
+    @given(wild)
     def collect(row: Any) -> None:
         used.extend(c for c in check_rows(tiny, [row], control_tokens="keep") if not c.refused)
 
     collect()
-    assert used
+    assert {type(sample) for checked in used for sample in checked.samples} >= kinds
 
 
 @pytest.mark.parametrize("nfc", [False, True])
@@ -130,6 +143,78 @@ def test_duplicates(tiny: AxTokenizer) -> None:
     ]
 
 
+def pair(prompt: Any, chosen: str, rejected: str, **keys: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **keys}
+
+
+def test_preferences_that_were_said_before(tiny: AxTokenizer) -> None:
+    asked = [{"role": "user", "content": "반품 되나요?"}]
+    rows = [
+        (pair("반품 되나요?", "네, 됩니다.", "아니요."), []),
+        (pair(asked, "네, 됩니다.", "아니요."), ["duplicate"]),
+        (pair("반품되나요", "네 됩니다!", "아니요"), ["near-duplicate"]),
+        (pair("반품 되나요?", "네, 됩니다.", "글쎄요."), []),
+        (pair("반품 되나요?", "글쎄요.", "아니요."), []),
+        (pair("반품 되나요?", "아니요.", "네, 됩니다."), ["contradiction"]),
+        (pair("교환 되나요?", "아니요.", "네, 됩니다."), []),
+        ({"prompt": asked, "completion": "네, 됩니다.", "label": True}, []),
+        ({"prompt": asked, "completion": "네, 됩니다.", "label": True}, ["duplicate"]),
+        ({"prompt": asked, "completion": "네, 됩니다.", "label": False}, ["contradiction"]),
+        ({"prompt": asked, "completion": "네됩니다", "label": True}, ["near-duplicate"]),
+        ({"prompt": asked, "completion": "됩니다", "label": False}, []),
+        (chat("반품 되나요?", "네, 됩니다."), []),
+    ]
+    checked = check_rows(tiny, [row for row, _ in rows])
+    assert [codes(c, "warning") for c in checked] == [wanted for _, wanted in rows]
+    assert not any(codes(c) for c in checked)
+    # Rows of one prompt share a key, which keeps them on one side of a split.
+    keys = [c.key for c in checked]
+    assert len(set(keys[:6] + keys[7:12])) == 1
+    assert len({keys[0], keys[6], keys[12]}) == 3
+
+
+def test_a_judged_answer_is_never_cut(tiny: AxTokenizer) -> None:
+    rows = [
+        pair("q", "네", "가나다라마바사 " * 30),
+        pair("q", "가나다라마바사 " * 30, "네"),
+        {"prompt": "q", "completion": "가나다라마바사 " * 30, "label": False},
+    ]
+    (size,) = {length(c.samples[0]) for c in check_rows(tiny, rows)}
+    assert not any(codes(c) for c in check_rows(tiny, rows, max_length=size))
+    for refused in check_rows(tiny, rows, max_length=size - 1, truncate=True):
+        assert codes(refused) == ["too-long"]
+        assert "truncate" not in refused.faults[-1].message
+    for refused in check_rows(tiny, rows, max_length=size - 1, task="kto"):
+        assert codes(refused) == ["too-long"]
+
+
+@pytest.mark.parametrize(
+    ("task", "refused"),
+    [(None, ""), ("sft", "pu"), ("dpo", "cu"), ("orpo", "cu"), ("kto", "c")],
+)
+def test_rows_of_another_task(tiny: AxTokenizer, task: Task | None, refused: str) -> None:
+    rows = {
+        "c": chat("q", "a"),
+        "p": pair("q", "a", "b"),
+        "u": {"prompt": "q", "completion": "a", "label": True},
+    }
+    checked = dict(zip(rows, check_rows(tiny, rows.values(), task=task), strict=True))
+    for kind, result in checked.items():
+        assert codes(result) == (["wrong-task"] if kind in refused else [])
+        assert all("task: " in fault.message for fault in result.faults)
+    kinds = {"c": Sample, "p": UnpairedSample if task == "kto" else PairSample, "u": UnpairedSample}
+    for kind in rows.keys() - set(refused):
+        assert {type(sample) for sample in checked[kind].samples} == {kinds[kind]}
+    assert len(checked["p"].samples) == (0 if "p" in refused else 2 if task == "kto" else 1)
+
+
+def test_a_named_format_learns_the_conversation_of_a_judged_row(tiny: AxTokenizer) -> None:
+    row = pair("q", "a", "b") | chat("q", "a")
+    assert codes(check_rows(tiny, [row], task="sft")[0]) == ["wrong-task"]
+    (checked,) = check_rows(tiny, [row], task="sft", format="chat")
+    assert checked.samples == check_rows(tiny, [chat("q", "a")])[0].samples
+
+
 def test_too_long_and_truncated(tiny: AxTokenizer) -> None:
     row = chat("q", "가나다라마바사 " * 30)
     (whole,) = check_rows(tiny, [row])
@@ -185,6 +270,27 @@ def test_render_from_python(tiny: AxTokenizer) -> None:
         render_row(chat({"role": "usr"}), tiny)
     with pytest.raises(DataError, match="lone-surrogate"):
         render_row(chat("\ud83d", "a"), tiny)
+
+
+def test_render_a_preference_from_python(tiny: AxTokenizer, tmp_path: Path) -> None:
+    (sample,) = axtune.render_row(pair("q", "네", "아니요"), tiny)
+    assert isinstance(sample, PairSample)
+    assert tiny.decode(sample.prompt_ids).endswith("q<|im_end|><|im_start|><|assistant|>")
+    assert tiny.decode(sample.chosen_ids) == "네<|im_end|>"
+    assert tiny.decode(sample.rejected_ids) == "아니요<|im_end|>"
+    with pytest.raises(DataError, match="row: same-answers: chosen and rejected"):
+        render_row(pair("q", "a", "a"), tiny)
+    out = tmp_path / "out.jsonl"
+    labelled = {"prompt": "q", "completion": "네", "label": False}
+    assert write_rendered(check_rows(tiny, [pair("q", "네", "아니요"), labelled]), out) == 0
+    first, second = read_jsonl(out)
+    assert first == {"line": 1, "samples": [asdict(sample)]}
+    assert second["samples"][0] == {
+        "prompt_ids": sample.prompt_ids,
+        "completion_ids": sample.chosen_ids,
+        "completion_labels": sample.chosen_ids,
+        "label": False,
+    }
 
 
 def test_every_line_is_written_with_samples_or_an_error(tiny: AxTokenizer, tmp_path: Path) -> None:

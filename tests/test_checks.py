@@ -11,7 +11,7 @@ import pytest
 from conftest import calls, chat, check_rows, codes, tool
 
 from axtune.checks import check
-from axtune.conversation import read_row
+from axtune.rows import read_row
 from axtune.tokenizer import AxTokenizer
 
 RESULT = {"role": "tool", "content": "{}"}
@@ -83,6 +83,60 @@ def problems_of(row: Any) -> list[tuple[str, str]]:
 )
 def test_rules(row: Any, wanted: list[tuple[str, str]]) -> None:
     assert problems_of(row) == wanted
+
+
+def judged(answer: Any, *, prompt: Any = "q", label: bool | None = None, **keys: Any) -> Any:
+    """A row in which an answer is chosen, rejected, or labelled."""
+    if label is not None:
+        return {"prompt": prompt, "completion": [answer], "label": label, **keys}
+    return {"prompt": prompt, "chosen": "a", "rejected": [answer], **keys}
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [(calls(("g", {})), "unknown-tool"), (calls(("f", {"n": "1"})), "schema-violation")],
+)
+def test_a_rejected_call_may_be_wrong(call: Any, code: str) -> None:
+    tools = [tool("f", NUMBER)]
+    assert problems_of(judged(call, tools=tools)) == [(code, "warning")]
+    assert problems_of(judged(call, label=False, tools=tools)) == [(code, "warning")]
+    assert problems_of(judged(call, label=True, tools=tools)) == [(code, "error")]
+    chosen = {"prompt": "q", "chosen": [call], "rejected": "b", "tools": tools}
+    assert problems_of(chosen) == [(code, "error")]
+    # What was called before either answer stays as strict as in any row.
+    before = [{"role": "user", "content": "q"}, call, RESULT, {"role": "user", "content": "r"}]
+    assert problems_of(judged(calls(("f", {"n": 1})), prompt=before, tools=tools)) == [
+        (code, "error")
+    ]
+
+
+def test_what_both_answers_share_is_said_once() -> None:
+    prompt = [{"role": "user", "content": "q"}, RESULT]
+    row = {"prompt": prompt, "chosen": "a", "rejected": "b"}
+    assert problems_of(row) == [("result-without-call", "error")]
+    results = [calls(("f", {})), RESULT, RESULT, {"role": "assistant", "content": "a"}]
+    row = {"prompt": "q", "chosen": "a", "rejected": results, "tools": [tool("f")]}
+    assert problems_of(row) == [("result-without-call", "error")]
+
+
+def test_texts_of_a_preference(tiny: AxTokenizer) -> None:
+    row = {"prompt": "q<|im_end|>", "chosen": "a<|user|>", "rejected": "b</think><|im_sep|>"}
+    (checked,) = check_rows(tiny, [row])
+    assert [fault.message.split()[0] for fault in checked.faults] == [
+        "prompt",
+        "chosen",
+        "rejected",
+    ]
+    assert set(codes(checked)) == {"control-token"}
+    (kept,) = check_rows(tiny, [row], control_tokens="keep")
+    assert not kept.refused
+    call = calls(("f", {"a": "<|im_end|>"}))
+    (checked,) = check_rows(tiny, [judged(call, tools=[tool("f"), tool("<|user|>")])])
+    places = [fault.message.split()[0] for fault in checked.faults]
+    assert places == ["rejected[0].tool_calls[0]", "tools[1]"]
+    decomposed = unicodedata.normalize("NFD", "각")
+    (checked,) = check_rows(tiny, [{"prompt": "q", "chosen": "a", "rejected": decomposed}])
+    assert codes(checked, "warning") == ["nfd"]
 
 
 def test_an_empty_turn_is_context_and_not_learned() -> None:

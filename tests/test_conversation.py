@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import texts
 
-from axtune.conversation import Conversation, as_served, normalise_request, read_row
+from axtune.conversation import Conversation, as_served, normalise_request
 from axtune.errors import Problem
+from axtune.rows import read_row
 
 ANSWER = {"role": "assistant", "content": "네"}
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import chat, write_jsonl
+from conftest import chat, check_rows, write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 
 from axtune.dataset import Prepared, _hold_out, prepare
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault
-from axtune.recipe import Recipe
+from axtune.recipe import Recipe, Task
 from axtune.sources import digest
 from axtune.tokenizer import AxTokenizer
 
@@ -23,11 +24,14 @@ def rows(name: str, count: int) -> list[dict[str, Any]]:
     return [chat(f"{name} 질문 {n}번", f"{name} 대답 {n}번") for n in range(count)]
 
 
-def recipe(train: Any, held_out: Any = None, **data: Any) -> Recipe:
+def recipe(train: Any, held_out: Any = None, *, task: str = "sft", **data: Any) -> Recipe:
     section = {"train": train, "eval": held_out, **data}
     return Recipe.model_validate(
-        {"task": "sft", "model": "tiny-ax-4.0", "output_dir": "runs/a", "data": section}
+        {"task": task, "model": "tiny-ax-4.0", "output_dir": "runs/a", "data": section}
     )
+
+
+PAIR_COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids", "chosen_labels", "rejected_labels"]
 
 
 class Told(list[Fault]):
@@ -228,3 +232,91 @@ def test_what_is_prepared_is_loaded_equal(tiny: AxTokenizer, tmp_path: Path) -> 
         assert one.to_dict() == two.to_dict()
         assert one.column_names == ["input_ids", "labels"]
     assert (made.account, made.eval_account) == (again.account, again.eval_account)
+
+
+def pairs(count: int, answers: int = 1) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"질문 {n}번", "chosen": f"대답 {n}번 {m}", "rejected": f"모름 {n}번 {m}"}
+        for n in range(count)
+        for m in range(answers)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "columns"),
+    [
+        ("dpo", PAIR_COLUMNS),
+        ("orpo", PAIR_COLUMNS),
+        ("kto", ["prompt_ids", "completion_ids", "completion_labels", "label"]),
+    ],
+)
+def test_columns_of_preferences(
+    tiny: AxTokenizer, tmp_path: Path, task: Task, columns: list[str]
+) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", pairs(6))
+    prepared = prepare(recipe(str(file), task=task), tiny, tmp_path, Told().append)
+    adds_up(prepared)
+    wanted = [sample for c in check_rows(tiny, pairs(6), task=task) for sample in c.samples]
+    assert prepared.train.column_names == columns
+    assert list(prepared.train) == [asdict(sample) for sample in wanted]
+    for column in columns:
+        kind = str(prepared.train.features[column])
+        assert ("bool" if column == "label" else "int32") in kind
+    assert Prepared.load(tmp_path).account == prepared.account
+    assert prepared.account.rows_used == 6
+    assert prepared.account.samples == len(wanted) == (12 if task == "kto" else 6)
+    assert prepared.account.prompt_tokens == sum(map(len, prepared.train["prompt_ids"]))
+
+
+def test_labelled_answers_and_pairs_train_together_with_kto(
+    tiny: AxTokenizer, tmp_path: Path
+) -> None:
+    labelled = [{"prompt": "q", "completion": f"대답 {n}", "label": n < 2} for n in range(3)]
+    file = write_jsonl(tmp_path / "a.jsonl", [*pairs(2), *labelled])
+    prepared = prepare(recipe(str(file), task="kto"), tiny, tmp_path, Told().append)
+    assert list(prepared.train["label"]) == [True, False, True, False, True, True, False]
+    answers = prepared.account.answers
+    assert (answers["desirable"]["answers"], answers["undesirable"]["answers"]) == (4, 3)
+
+
+@pytest.mark.parametrize("task", ["dpo", "kto"])
+def test_no_prompt_leaks_across_the_split(tiny: AxTokenizer, tmp_path: Path, task: Task) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", pairs(20, answers=3))
+    prepared = prepare(recipe(str(file), 0.2, task=task), tiny, tmp_path, Told().append)
+    adds_up(prepared)
+    assert prepared.eval is not None
+    assert prepared.eval_account is not None
+    train, held_out = (
+        {tiny.decode(ids) for ids in samples["prompt_ids"]}
+        for samples in (prepared.train, prepared.eval)
+    )
+    assert not train & held_out
+    assert len(train | held_out) == 20
+    assert prepared.eval_account.rows_used == 12
+    assert len(prepared.eval) == (24 if task == "kto" else 12)
+    assert prepared.account.answers.keys() == prepared.eval_account.answers.keys()
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong"), [("sft", pairs(1)[0]), ("dpo", chat("q", "a")), ("kto", chat("q", "a"))]
+)
+def test_a_mixed_file_is_a_fault_of_the_row(
+    tiny: AxTokenizer, tmp_path: Path, task: Task, wrong: Any
+) -> None:
+    right = rows("가", 2) if task == "sft" else pairs(2)
+    file = write_jsonl(tmp_path / "a.jsonl", [*right, wrong])
+    with pytest.raises(DataError) as caught:
+        prepare(recipe(str(file), task=task), tiny, tmp_path, Told().append)
+    assert [(fault.line, fault.code) for fault in caught.value.faults] == [(3, "wrong-task")]
+    told = Told()
+    mixed = recipe(str(file), task=task, on_error="skip")
+    assert prepare(mixed, tiny, tmp_path, told.append).account.rows_used == 2
+    assert told.codes() == {"wrong-task": 1}
+
+
+def test_weights_repeat_preferences(tiny: AxTokenizer, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", pairs(3))
+    sources = [{"path": str(file), "weight": 2}]
+    prepared = prepare(recipe(sources, task="dpo"), tiny, tmp_path, Told().append)
+    assert set(Counter(map(tuple, prepared.train["chosen_ids"])).values()) == {2}
+    assert (prepared.account.samples, prepared.account.answers["chosen"]["answers"]) == (6, 6)

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TEMPLATES, check_rows, codes, read_jsonl, stretches, write_jsonl
+from conftest import ROOT, TEMPLATES, check_rows, codes, read_jsonl, stretches, write_jsonl
 
-from axtune.audit import Checked, write_rendered
+from axtune.account import Checked
 from axtune.audit import check_rows as check_files
-from axtune.conversation import as_served, read_row
+from axtune.audit import write_rendered
+from axtune.conversation import as_served
 from axtune.errors import DataError
 from axtune.recipe import data_options
 from axtune.render import parse_answer, prompt_ids
+from axtune.rows import read_row
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 
 LONGEST = 131_072
@@ -72,6 +74,43 @@ def test_every_recorded_turn_is_learned_behind_its_served_prompt(
             turns += 1
         assert learned == {}  # no other token carries a label
     assert (len(rows), turns) == (603, 738)
+
+
+def test_both_answers_of_a_pair_stand_behind_the_served_prompt(
+    shared: Path, real: AxTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every recorded turn as a pair: its prompt as served, its answers as they would be learned."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from make_pairs import make_pairs
+
+    rows = read_jsonl(shared / "goldens" / "serve_prompts.jsonl")
+    served = {
+        f"{row['id']}:{turn['turn']}": turn["prompt_ids"] for row in rows for turn in row["serve"]
+    }
+    pairs = list(make_pairs(rows))
+    assert len(pairs) == len(served) == 738
+    assert {pair["kind"] for pair in pairs} == {"wrong_tool", "wrong_argument", "guess"}
+    whole = [
+        {key: [*pair["prompt"], *pair[key]] for key in ("chosen", "rejected")}
+        | {"tools": pair["tools"]}
+        for pair in pairs
+    ]
+    explicit, implicit, apart = (
+        check_rows(real, given, max_length=LONGEST, task=task)
+        for given, task in ((pairs, "dpo"), (whole, "orpo"), (pairs, "kto"))
+    )
+    for pair, one, two, three in zip(pairs, explicit, implicit, apart, strict=True):
+        prompt = served.pop(pair["id"])
+        ((sample,), (again,), answers) = one.samples, two.samples, three.samples
+        assert sample == again
+        assert sample.prompt_ids == prompt
+        assert [answer.prompt_ids for answer in answers] == [prompt, prompt]
+        assert [answer.label for answer in answers] == [True, False]
+        for key, answer in zip(("chosen", "rejected"), answers, strict=True):
+            ids = getattr(sample, f"{key}_ids")
+            says(real, ids, pair[key][0])
+            assert ids == getattr(sample, f"{key}_labels") == answer.completion_ids
+    assert served == {}
 
 
 def test_a_wrong_tokenizer_would_be_seen(
@@ -152,7 +191,8 @@ def test_embedded_templates_render_the_recorded_text(
 
 
 def embedded_rows() -> list[Any]:
-    rows = [row for file in sorted(TEMPLATES.glob("*.jsonl")) for row in read_jsonl(file)]
+    files = [read_jsonl(file) for file in sorted(TEMPLATES.glob("*.jsonl"))]
+    rows = [row for file in files for row in file if not row.keys() & {"chosen", "label"}]
     thought = {"role": "assistant", "content": "<think>\n재고를 본다.\n</think>\n\n재고 3개입니다."}
     asked = {"role": "user", "content": "HB-NB-2047 재고는요?"}
     developer = {"role": "developer", "content": "존댓말로."}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 
-from conftest import chat, check_rows
+from conftest import calls, chat, check_rows, tool
 from rich.console import Console
 
-from axtune.audit import Ledger
-from axtune.preview import sample_text, show_account, show_row
+from axtune.account import Ledger
+from axtune.preview import preference_text, sample_text, show_account, show_row
 from axtune.tokenizer import AxTokenizer
 
 
@@ -68,3 +68,50 @@ def test_account_table(tiny: AxTokenizer) -> None:
     screen, out = console()
     show_account(screen, Ledger().account())
     assert "learned" in out.getvalue()
+
+
+def test_both_answers_are_told_apart(tiny: AxTokenizer) -> None:
+    said = {"role": "assistant", "content": "네"}
+    several = [calls(("w", {})), {"role": "tool", "content": "맑음"}, said]
+    row = {"prompt": "안녕", "chosen": several, "rejected": "몰라", "tools": [tool("w")]}
+    labelled = {"prompt": "안녕", "completion": "몰라", "label": False}
+    pair, wanted, unwanted = check_rows(tiny, [row, labelled | {"label": True}, labelled])
+    text = preference_text(tiny, pair.samples[0])
+    prompt, answers = text.plain.split("\n+ ")
+    assert prompt.endswith("<|user|>안녕<|im_end|>\n<|im_start|><|assistant|>")
+    assert "⟦" not in prompt
+    assert answers == (
+        '⟦<tool_call>{"name": "w", "arguments": {}}</tool_call><|im_end|>⟧'
+        "\n<|im_start|><|extra_id_13|><tool_output>맑음</tool_output><|im_end|>"
+        "\n<|im_start|><|assistant|>⟦네<|im_end|>⟧\n- ⟦몰라<|im_end|>⟧"
+    )
+    coloured = {(text.plain[s.start : s.end], str(s.style)) for s in text.spans}
+    assert coloured >= {("네", "green"), ("몰라", "red")}
+    assert not {said for said, style in coloured if style in ("green", "red")} & {"안녕", "맑음"}
+    assert preference_text(tiny, unwanted.samples[0]).plain.endswith("\n- ⟦몰라<|im_end|>⟧")
+    assert preference_text(tiny, wanted.samples[0]).plain.endswith("\n+ ⟦몰라<|im_end|>⟧")
+    screen, out = console()
+    show_row(screen, tiny, pair)
+    show_row(screen, tiny, unwanted)
+    sample, answer = pair.samples[0], unwanted.samples[0]
+    chosen = len(sample.chosen_ids) - sample.chosen_labels.count(-100)
+    assert (
+        f"rows.jsonl:1 · prompt of {len(sample.prompt_ids)} tokens, {chosen} and "
+        f"{len(sample.rejected_ids)} learned"
+    ) in out.getvalue()
+    assert f"{len(answer.completion_ids)} learned, label false" in out.getvalue()
+
+
+def test_account_of_preferences(tiny: AxTokenizer) -> None:
+    ledger = Ledger()
+    rows = [{"prompt": "q", "chosen": "네 " * n, "rejected": "몰라"} for n in range(1, 4)]
+    for checked in check_rows(tiny, rows):
+        ledger.add(checked)
+    account = ledger.account()
+    screen, out = console()
+    show_account(screen, account)
+    numbers = {line.split()[0]: line.split()[1:] for line in out.getvalue().splitlines()}
+    share = account.prompt_tokens / account.tokens
+    assert numbers["prompts"][:2] == [str(account.prompt_tokens), f"{share:.1%},"]
+    assert numbers["chosen"] == [str(account.answers["chosen"]["tokens"]), "in", "3", "answers"]
+    assert numbers["rejected"][0] == str(account.answers["rejected"]["tokens"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axtune.errors import Fault, RecipeError
-from axtune.passthrough import passed_names
+from axtune.passthrough import TRAINING_CONFIGS, passed_names
 from axtune.recipe import Recipe, data_options, dump, load
 
 PLAIN = """\
@@ -91,6 +93,7 @@ def test_plain_recipe(tmp_path: Path) -> None:
         (swap("learning_rate: 2e-4", "packing: true"), 12, "not-here"),
         (swap("learning_rate: 2e-4", "eval_strategy: 'no'"), 12, "conflict"),
         (PLAIN + "quantization:\n  load_in_4bit: false\n", 13, "bad-value"),
+        (swap("max_length: 2048", "truncate: true").replace("sft", "dpo"), 8, "conflict"),
         (swap("  eval: 0.1\n", "") + "early_stopping_patience: 2\n", 12, "conflict"),
         (swap("seed: 7", "seed: 7\nseed: 8"), 5, "not-yaml"),
         (swap("  r: 8", "\tr: 8"), 10, "not-yaml"),
@@ -219,13 +222,54 @@ def test_passed_names_are_the_libraries_own() -> None:
     from dataclasses import fields
 
     from peft import LoraConfig
-    from trl import SFTConfig
 
     lora = {f.name for f in fields(LoraConfig) if f.init and not f.name.startswith("_")}
     assert lora - {"auto_mapping", "peft_version"} <= set(passed_names("lora"))  # PEFT sets these
-    sft = {f.name for f in fields(SFTConfig) if f.init and not f.name.startswith("_")}
-    assert set(passed_names("training")) == sft
+    for task, config in TRAINING_CONFIGS.items():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*trl.experimental.*")
+            module = importlib.import_module(config[0])
+        known = fields(getattr(module, config[1]))
+        names = {f.name for f in known if f.init and not f.name.startswith("_")}
+        assert set(passed_names("training", task)) == names, task
     assert "bnb_4bit_quant_type" in passed_names("quantization")
+
+
+def preference(task: str, *words: str) -> list[str]:
+    return [f"task={task}", "data.train=pairs.jsonl", *words]
+
+
+@pytest.mark.parametrize(
+    ("task", "word", "code", "message"),
+    [
+        ("dpo", "training.betta=0.1", "unknown-key", "did you mean beta?"),
+        ("dpo", "training.desirable_weight=1", "unknown-key", "no such key"),
+        ("kto", "training.loss_typ=kto", "unknown-key", "did you mean loss_type?"),
+        ("orpo", "training.label_smoothing=0.1", "unknown-key", "label_smoothing_factor"),
+        ("sft", "training.beta=0.1", "unknown-key", "no such key"),
+        ("dpo", "training.precompute_ref_log_probs=true", "not-here", "preference.reference"),
+        ("dpo", "training.sync_ref_model=true", "not-here", "model before this run"),
+        ("sft", "preference.shared_prefix=true", "conflict", "dpo, kto and orpo"),
+        ("dpo", "preference.start_merged=true", "conflict", "start_from"),
+        ("dpo", "preference.shared_prefx=true", "unknown-key", "did you mean shared_prefix?"),
+        ("dpo", "preference.reference=never", "bad-value", "cached"),
+    ],
+)
+def test_keys_of_preference_training(
+    tmp_path: Path, task: str, word: str, code: str, message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, PLAIN, *preference(task, word))
+    (fault,) = caught.value.faults
+    assert (fault.file, fault.code) == (word, code)
+    assert message in fault.message
+
+
+def test_the_shared_prefix_wants_its_own_attention(tmp_path: Path) -> None:
+    words = preference("dpo", "attention=eager", "preference.shared_prefix=true")
+    with pytest.raises(RecipeError, match="attention: auto"):
+        read(tmp_path, PLAIN, *words)
+    read(tmp_path, PLAIN, *words[:-1], "preference.shared_prefix=false")
 
 
 def test_data_options_refuse_what_a_recipe_refuses() -> None:

@@ -9,20 +9,24 @@ from typing import Any
 import pytest
 from conftest import calls, chat, check_rows, codes, stretches, tool
 from hypothesis import given
+from hypothesis import strategies as st
 from strategies import arguments, texts
 
-from axtune.conversation import read_row
 from axtune.errors import DataError
 from axtune.render import (
     Answer,
     Piece,
+    Sample,
+    SplitAnswerError,
     TemplateDiffersError,
+    answer_pieces,
     answer_text,
     encode,
     parse_answer,
     pieces,
     prompt_ids,
 )
+from axtune.rows import read_row
 from axtune.tokenizer import AxTokenizer
 
 RESULT = {"role": "tool", "content": '{"기온": 21}'}
@@ -112,7 +116,8 @@ def test_turns_behind_the_last_answer_are_not_in_the_sample(tiny: AxTokenizer) -
     assert "사라질" not in tiny.decode(sample.input_ids)
 
 
-@given(arguments)
+# A client never gets a call whose arguments hold the mark that closes it; the check refuses those.
+@given(arguments.filter(lambda values: "</tool_call>" not in json.dumps(values)))
 def test_arguments_come_back_from_the_labels(tiny: AxTokenizer, values: dict[str, Any]) -> None:
     wanted = json.dumps(values)
     for written in (values, wanted, json.dumps(values, ensure_ascii=False, indent=1)):
@@ -142,6 +147,126 @@ def test_a_batch_is_encoded_as_its_rows_are(tiny: AxTokenizer) -> None:
     ]
     together = [result.samples for result in check_rows(tiny, rows)]
     assert together == [check_rows(tiny, [row])[0].samples for row in rows]
+
+
+QUESTION = {"role": "user", "content": "날씨?"}
+CALL = calls(("w", {"도시": "창원"}))
+THOUGHT = {"role": "assistant", "content": "<think>음</think>\n네"}
+
+
+def says(content: str, **keys: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": content, **keys}
+
+
+_histories = st.lists(
+    st.sampled_from(
+        [
+            [QUESTION, THOUGHT],
+            [QUESTION, says("네, 2024년입니다.")],
+            [QUESTION, CALL, RESULT, says("21도")],
+            [QUESTION, CALL, RESULT, THOUGHT],
+            [{"role": "developer", "content": "짧게."}],
+        ]
+    ),
+    max_size=3,
+).map(lambda parts: [message for part in parts for message in part])
+_answers = st.sampled_from([CALL, calls(("w", {}), ("w", {"a": 1})), THOUGHT]) | st.builds(
+    says, texts.filter(lambda text: text.strip() and "<" not in text)
+)
+
+
+@given(history=_histories, chosen=_answers, rejected=_answers, tools=st.sampled_from([TOOLS, None]))
+def test_a_pair_is_what_training_on_each_answer_would_be(
+    tiny: AxTokenizer, history: Any, chosen: Any, rejected: Any, tools: Any
+) -> None:
+    prompt = [*history, QUESTION]
+    row = {"prompt": prompt, "chosen": [chosen], "rejected": [rejected], "tools": tools}
+    served = prompt_ids(tiny, prompt, tools)
+    (pair,), (other_way,) = (check_rows(tiny, [row], task=task) for task in ("dpo", "kto"))
+    if answer_of(chosen) == answer_of(rejected):
+        assert codes(pair) == ["same-answers"]
+        return
+    (sample,) = pair.samples
+    assert sample.prompt_ids == served
+    both = [
+        (chosen, sample.chosen_ids, sample.chosen_labels),
+        (rejected, sample.rejected_ids, sample.rejected_labels),
+    ]
+    for unpaired, (answer, ids, labels) in zip(other_way.samples, both, strict=True):
+        alone = {"prompt": prompt, "completion": [answer], "tools": tools}
+        ((whole,),) = (checked.samples for checked in check_rows(tiny, [alone]))
+        assert whole.input_ids == [*served, *ids]
+        assert whole.labels == [-100] * len(served) + labels
+        assert labels == ids
+        assert ids[-1] == tiny.end_of_turn_id
+        assert (unpaired.prompt_ids, unpaired.completion_ids) == (served, ids)
+        assert unpaired.completion_labels == labels
+        assert unpaired.label == (answer is chosen)
+
+
+def answer_of(message: dict[str, Any]) -> str:
+    functions = [call["function"] for call in message.get("tool_calls", ())]
+    return json.dumps([message["content"] or "", functions])
+
+
+def test_an_answer_of_several_turns_is_one_sequence(either_tiny: AxTokenizer) -> None:
+    row = {"prompt": [QUESTION], "chosen": [CALL, RESULT, says("21도")], "rejected": "몰라요"}
+    (checked,) = check_rows(either_tiny, [row | {"tools": TOOLS}])
+    (pair,) = checked.samples
+    whole = {"prompt": [QUESTION], "completion": row["chosen"], "tools": TOOLS}
+    ((sample,),) = (result.samples for result in check_rows(either_tiny, [whole]))
+    assert pair.prompt_ids + pair.chosen_ids == sample.input_ids
+    assert [-100] * len(pair.prompt_ids) + pair.chosen_labels == sample.labels
+    (first, second) = stretches(Sample(pair.chosen_ids, pair.chosen_labels))
+    assert first[0] == 0
+    between = either_tiny.decode(pair.chosen_ids[first[1] : second[0]])
+    assert between == (
+        '<|im_start|><|extra_id_13|><tool_output>{"기온": 21}</tool_output><|im_end|>'
+        "<|im_start|><|assistant|>"
+    )
+    assert second[1] == len(pair.chosen_ids)
+
+
+def test_an_answer_that_begins_with_context(tiny: AxTokenizer) -> None:
+    """A first turn of weight 0 is shown and not learned; the prompt still ends before it."""
+    row = {"prompt": [QUESTION], "chosen": [{**CALL, "weight": 0}, RESULT, says("21도")]}
+    row |= {"rejected": [says("몰라요")], "tools": TOOLS}
+    (checked,) = check_rows(tiny, [row])
+    (pair,) = checked.samples
+    assert pair.prompt_ids == prompt_ids(tiny, [QUESTION], TOOLS)
+    ((begin, end),) = stretches(Sample(pair.chosen_ids, pair.chosen_labels))
+    assert pair.prompt_ids + pair.chosen_ids[:begin] == prompt_ids(
+        tiny, [QUESTION, CALL, RESULT], TOOLS
+    )
+    assert tiny.decode(pair.chosen_ids[begin:end]) == "21도<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [THOUGHT, QUESTION, says("a")],
+        [says("a"), {"role": "developer", "content": "짧게."}, QUESTION, says("b")],
+        [{**THOUGHT, "weight": 0}, QUESTION, says("a"), QUESTION, THOUGHT, QUESTION, says("b")],
+    ],
+)
+def test_turns_that_make_no_sequence(tiny: AxTokenizer, answer: Any) -> None:
+    for row in (
+        {"prompt": [QUESTION], "chosen": [says("네")], "rejected": answer},
+        {"prompt": [QUESTION], "completion": answer, "label": True},
+    ):
+        (checked,) = check_rows(tiny, [row])
+        assert codes(checked) == ["split-answer"]
+    read, _ = read_row({"prompt": [QUESTION], "completion": answer, "label": True})
+    with pytest.raises(SplitAnswerError):
+        answer_pieces(tiny, read.chosen, read.prompt)
+
+
+def test_a_context_turn_that_is_cut_later_is_no_hindrance(tiny: AxTokenizer) -> None:
+    answer = [{**THOUGHT, "weight": 0}, QUESTION, says("a")]
+    (checked,) = check_rows(tiny, [{"prompt": [QUESTION], "completion": answer, "label": True}])
+    (sample,) = checked.samples
+    shown = prompt_ids(tiny, [QUESTION, THOUGHT, QUESTION])
+    assert sample.prompt_ids + sample.completion_ids == shown + tiny.encode("a<|im_end|>")
 
 
 @pytest.mark.parametrize(

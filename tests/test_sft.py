@@ -17,8 +17,9 @@ from axtune.errors import RecipeError
 from axtune.model import load_model
 from axtune.report import Report
 from axtune.rundir import claim
-from axtune.sft import Trainer, training_arguments
+from axtune.sft import Trainer
 from axtune.tokenizer import load_tokenizer
+from axtune.trainer import training_arguments
 
 pytestmark = [
     LIBRARY_WARNINGS,
@@ -202,6 +203,25 @@ def test_the_adapter_over_a_4_bit_base_stays_float32(make):
     assert not torch.equal(first, first.to(torch.bfloat16).float())  # updates are not rounded
 
 
+def test_an_evaluation_leaves_the_gradients_over_a_4_bit_base_as_they_are(make, tmp_path):
+    """On some CPUs bitsandbytes repacks the weights at the first evaluation, and cuts them off."""
+    nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "float32"}
+    trainer = make(quantization=nf4, data={"train": str(tmp_path / "rows.jsonl"), "eval": 0.5})
+    rows = [trainer.train_dataset[index] for index in range(2)]
+
+    def gradients():
+        trainer.model.train()
+        trainer.model.zero_grad()
+        trainer.compute_loss(trainer.model, trainer.data_collator(rows)).backward()
+        learned = [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
+        return torch.cat(learned)
+
+    before = gradients()
+    assert before.abs().max() > 0
+    trainer.evaluate()
+    torch.testing.assert_close(gradients(), before)
+
+
 def test_a_head_that_is_trained_whole_learns(make):
     trainer = make(lora={"modules_to_save": ["lm_head"]}, training={"max_steps": 2})
     head = next(p for n, p in trainer.model.named_parameters() if "modules_to_save" in n)
@@ -239,6 +259,6 @@ def test_a_second_signal_stops_at_once(make, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # the same one, passed on by a launcher
         later = trainer.stopper._signalled_at + 5
-        monkeypatch.setattr("axtune.sft.time.monotonic", lambda: later)
+        monkeypatch.setattr("axtune.trainer.time.monotonic", lambda: later)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

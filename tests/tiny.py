@@ -38,9 +38,14 @@ def checkpoint(folder: Path, layout: str = "4.0") -> Checkpoint:
 
     Like the real ones: 16-bit weights, biases that are not zero, eos 0 in config.json.
     """
-    like = catalog.find(f"tiny-ax-{layout}", weights=False)
-    config = {**like.config, **_SHAPE}
+    return with_weights(catalog.find(f"tiny-ax-{layout}", weights=False).folder, folder)
+
+
+def with_weights(like: Path, folder: Path, **shape: int) -> Checkpoint:
+    """A random checkpoint with the tokenizer and the config of another one, but for its size."""
+    config = {**catalog.read_json(like / "config.json"), **_SHAPE, **shape}
     config.pop("head_dim", None)
+    config.pop("layer_types", None)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     torch.manual_seed(0)
@@ -51,8 +56,8 @@ def checkpoint(folder: Path, layout: str = "4.0") -> Checkpoint:
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for name in (*catalog.TOKENIZER_FILES, "generation_config.json"):
-        if (like.folder / name).is_file():
-            shutil.copyfile(like.folder / name, folder / name)
+        if (like / name).is_file():
+            shutil.copyfile(like / name, folder / name)
     return catalog.find(str(folder))
 
 

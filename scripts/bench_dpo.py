@@ -1,0 +1,316 @@
+#!/usr/bin/env python
+"""DPO on tool calls: axtune beside TRL's DPOTrainer, same rows, precision, batch and checkpointing.
+
+Builds a random checkpoint of the width of A.X 4.0 Light and of a few layers, makes preference
+pairs of recorded conversations (scripts/make_pairs.py), and trains a fresh rank-16 adapter in a
+process of its own for each contender:
+
+- ``TRL``: DPOTrainer as released, which runs the reference in every step.
+- ``TRL, head as on a GPU``: without Triton, TRL projects every position onto the vocabulary, with
+  it only the answers'. At a few layers that would flatter axtune, so this is the fairer neighbour.
+- ``TRL, precomputed``: the same with precompute_ref_log_probs.
+- ``axtune``: shared prefix; reference log-probabilities computed once, from an empty cache.
+
+Pairs a second are pairs seen over all seconds, the reference's included; memory is the peak of the
+resident set from the first step on, on a GPU the peak of what torch allocated.
+
+    python scripts/bench_dpo.py                                   # a few minutes on 2 cores
+    python scripts/bench_dpo.py --layers 8 --pairs 64 --batch 4   # on a GPU
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SHARED = HERE.parents[1] / "shared"
+CONTENDERS = ("TRL", "TRL, head as on a GPU", "TRL, precomputed", "axtune")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--conversations", type=Path, default=SHARED / "goldens/serve_prompts.jsonl"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=SHARED / "ax-light",
+        help="a folder with the tokenizer and config-ax-4.0-light.json",
+    )
+    parser.add_argument("--layers", type=int, default=2, help="depth; 28 is the real one")
+    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=2, help="pairs a step")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--only", nargs="*", default=CONTENDERS, help="some of the contenders")
+    parser.add_argument("--contender", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender == "build":
+        build(options)
+    elif options.contender:
+        print(json.dumps(run(options)))
+    else:
+        with tempfile.TemporaryDirectory(prefix="axtune-bench-") as name:
+            options.folder = Path(name)
+            compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Build, take each contender's time in a process of its own, print the table."""
+    print(describe(options))
+    print(child(options, "build"))
+    results = {}
+    for name in options.only:
+        results[name] = json.loads(child(options, name))
+        seconds = results[name]["seconds"]
+        rates = [options.pairs * n / seconds[n - 1] for n in (1, options.epochs)]
+        print(
+            f"{name:24}{rates[0]:8.3f} pairs/s at 1 epoch{rates[1]:8.3f} at {options.epochs}"
+            f"{results[name]['memory'] / 1e6:10,.0f} MB   losses {results[name]['losses']}",
+            flush=True,
+        )
+    if "axtune" in results:
+        ours = results["axtune"]
+        for name in results.keys() - {"axtune"}:
+            theirs = results[name]
+            ratios = [
+                theirs["seconds"][n - 1] / ours["seconds"][n - 1] for n in (1, options.epochs)
+            ]
+            memory = ours["memory"] / theirs["memory"]
+            print(f"axtune / {name}: {ratios[0]:.2f}x, {ratios[1]:.2f}x; memory {memory:.2f}x")
+
+
+def describe(options: argparse.Namespace) -> str:
+    """The machine, the versions, the job."""
+    import torch
+
+    names = ("torch", "transformers", "trl", "peft")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    device = f"{os.cpu_count()} cores, no GPU"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    return (
+        f"{device}; Python {platform.python_version()}, {versions}\n{options.layers} layers, "
+        f"{options.pairs} pairs, {options.batch} a step, {options.precision}, checkpointing on"
+    )
+
+
+def child(options: argparse.Namespace, contender: str) -> str:
+    """The last line that a contender's process prints."""
+    words = [
+        f"--{name}={getattr(options, name)}"
+        for name in ("conversations", "checkpoint", "layers", "pairs", "batch", "epochs",
+                     "precision", "folder")
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__, *words, f"--contender={contender}"],
+        env={**os.environ, "XDG_CACHE_HOME": str(options.folder / "cache")},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{contender} failed:\n{done.stderr[-3000:]}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def build(options: argparse.Namespace) -> None:
+    """The checkpoint ``base`` and the tokenized pairs ``rows`` in the work folder."""
+    import numpy as np
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from axtune.catalog import find
+    from axtune.dataset import prepare
+    from axtune.recipe import Recipe
+    from axtune.tokenizer import load_tokenizer
+
+    work = options.folder
+    base = work / "base"
+    base.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copyfile(options.checkpoint / name, base / name)
+    for kind in ("config", "generation_config"):
+        source = options.checkpoint / f"{kind}-ax-4.0-light.json"
+        shutil.copyfile(source, base / f"{kind}.json")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config |= {"num_hidden_layers": options.layers, "max_window_layers": options.layers}
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base), dtype=torch.bfloat16)
+    model.save_pretrained(base)
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    pairs = work / "pairs.jsonl"
+    command = [sys.executable, str(HERE / "make_pairs.py"), str(options.conversations), str(pairs)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    recipe = Recipe.model_validate({
+        "task": "dpo", "model": str(base), "output_dir": str(work / "unused"),
+        "data": {"train": str(pairs), "max_length": 8192, "on_error": "skip"},
+    })  # fmt: skip
+    scratch = work / "scratch"
+    scratch.mkdir()
+    rows = prepare(recipe, load_tokenizer(find(str(base))), scratch, lambda fault: None).train
+    chosen = np.random.default_rng(0).permutation(len(rows))[: options.pairs]
+    rows = rows.select(chosen)
+    rows.save_to_disk(str(work / "rows"))
+    prompts = sorted(len(row["prompt_ids"]) for row in rows)
+    answers = sorted(len(row[side]) for row in rows for side in ("chosen_ids", "rejected_ids"))
+    print(
+        f"prompts of {prompts[0]} to {prompts[-1]} tokens (median {prompts[len(prompts) // 2]}), "
+        f"answers of {answers[0]} to {answers[-1]} (median {answers[len(answers) // 2]})"
+    )
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Train one contender.
+
+    Returns:
+        ``seconds`` since the start at the end of each epoch, ``memory`` at its peak in bytes, and
+        the ``losses`` of the first steps.
+    """
+    from transformers import TrainerCallback
+
+    steps = -(-options.pairs // options.batch)
+    trainer, ready = (axtune if options.contender == "axtune" else trl)(options)
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step % steps == 0:
+                seconds.append(time.monotonic() - began)
+
+    trainer.add_callback(Clock())
+    reset_memory()
+    began = time.monotonic()
+    ready()
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {"seconds": seconds, "memory": memory(), "losses": [round(x, 4) for x in losses[:3]]}
+
+
+TRAINING = {
+    "learning_rate": 1e-4,
+    "lr_scheduler_type": "constant",
+    "gradient_accumulation_steps": 1,
+    "gradient_checkpointing": True,
+    "logging_steps": 1,
+}
+
+
+def axtune(options: argparse.Namespace) -> tuple[Any, Any]:
+    """axtune's trainer, and what it computes before the first step."""
+    from datasets import load_from_disk
+
+    from axtune.catalog import find
+    from axtune.dataset import Prepared
+    from axtune.model import load_model, quiet_libraries
+    from axtune.preference import TRAINERS
+    from axtune.recipe import Recipe
+    from axtune.report import Report
+    from axtune.rundir import claim
+    from axtune.start import start_adapter
+    from axtune.tokenizer import load_tokenizer
+    from axtune.trainer import training_arguments
+
+    base = find(str(options.folder / "base"))
+    recipe = Recipe.model_validate({
+        "task": "dpo", "model": str(base.folder), "output_dir": str(options.folder / "run"),
+        "data": {"train": "rows"},
+        "training": {**TRAINING, "per_device_train_batch_size": options.batch,
+                     "per_device_eval_batch_size": options.batch,
+                     "num_train_epochs": options.epochs},
+    })  # fmt: skip
+    with quiet_libraries():
+        tokenizer = load_tokenizer(base)
+        args = training_arguments(recipe, options.precision)
+        report = Report(enabled=False)
+        model = load_model(base, tokenizer, precision=options.precision)
+        adapter = start_adapter(model, recipe, base, report)
+        run_dir = claim(recipe)
+        run_dir.begin(recipe, {})
+        account: Any = None
+        data = Prepared(load_from_disk(str(options.folder / "rows")), None, account, None)
+        trainer = TRAINERS["dpo"](adapter, args, tokenizer, data, run_dir, report, recipe)
+    return trainer, lambda: trainer.make_ready(base, options.precision)
+
+
+def trl(options: argparse.Namespace) -> tuple[Any, Any]:
+    """TRL's trainer on the same tokens."""
+    import torch
+    from datasets import load_from_disk
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+    from trl.trainer import utils
+
+    if options.contender != "TRL":
+        # Only which positions are projected; the kernels themselves look at another name.
+        utils._use_triton = lambda device: True
+    on_gpu = torch.cuda.is_available()
+    folder = str(options.folder / "base")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16 if options.precision == "bf16" else torch.float32,
+        device_map={"": 0 if on_gpu else "cpu"},
+    )  # fmt: skip
+
+    class Tokenized(DPOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            return dataset  # the rows are token ids already
+
+    args = DPOConfig(
+        output_dir=str(options.folder / "trl"), **TRAINING, seed=42, data_seed=42,
+        per_device_train_batch_size=options.batch, num_train_epochs=options.epochs,
+        bf16=options.precision == "bf16", use_cpu=not on_gpu, max_length=None, report_to="none",
+        save_strategy="no", disable_tqdm=True, dataloader_pin_memory=on_gpu,
+    )  # fmt: skip
+    trainer = Tokenized(
+        model=model, args=args, train_dataset=load_from_disk(str(options.folder / "rows")),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
+    )  # fmt: skip
+
+    def precompute() -> None:
+        trainer._precompute_model_hash = "bench"  # not the hashing: that grows with the model
+        trainer.train_dataset = trainer._precompute_ref_logps(
+            trainer.train_dataset, "train", options.batch
+        )
+        trainer.precompute_ref_logps = True
+
+    return trainer, precompute if options.contender == "TRL, precomputed" else lambda: None
+
+
+def reset_memory() -> None:
+    """Begin to look for the peak from here."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak becomes what it is now
+
+
+def memory() -> int:
+    """The peak since `reset_memory`, in bytes."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main()
