@@ -8,13 +8,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
+import typer.core
 
 from axtune.errors import AxtuneError
 
 if TYPE_CHECKING:
+    from axtune.certificate import Check
     from axtune.recipe import Data
     from axtune.tokenizer import AxTokenizer
 
@@ -119,10 +121,11 @@ def export(
     ],
     out: Out,
     to: Annotated[
-        Literal["hf", "vllm", "adapter"],
+        Literal["hf", "vllm", "gguf", "adapter"],
         typer.Option(
             help="hf: for transformers, in its own layout. vllm: a folder that a plain `vllm "
-            "serve` serves with the right tokens. adapter: for vLLM's --enable-lora"
+            "serve` serves with the right tokens. gguf: one file for llama.cpp, with a Modelfile "
+            "for Ollama. adapter: for vLLM's --enable-lora"
         ),
     ] = "hf",
     base: Base = None,
@@ -131,15 +134,15 @@ def export(
         typer.Option(help="architecture; default: own for hf, llama for vllm"),
     ] = None,
     dtype: Annotated[
-        Optional[Literal["bfloat16", "float16", "float32"]],
-        typer.Option(help="of the weights; default: the checkpoint's"),
+        Optional[Literal["bfloat16", "float16", "float32", "q8_0"]],
+        typer.Option(help="of the weights; q8_0 for gguf only; default: the checkpoint's"),
     ] = None,
     max_shard_size: Annotated[
         Optional[str], typer.Option(help="such as 5GB; default: files as the checkpoint has them")
     ] = None,
     into: Into = "16bit",
 ) -> None:
-    """Write a checkpoint, or a run merged on the way, for transformers or vLLM."""
+    """Write a checkpoint, or a run merged on the way, for transformers, vLLM or llama.cpp."""
     from axtune.export import export as run_export
 
     exported = run_export(
@@ -159,6 +162,94 @@ def export(
         print(exported.command)
 
 
+class _OptionalUrl(typer.core.TyperCommand):
+    """``--vllm`` stands alone or before a URL, which typer's options do not know."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = list(args)
+        for place, word in enumerate(args):
+            following = args[place + 1] if place + 1 < len(args) else ""
+            if word == "--vllm" and not following.startswith(("http://", "https://")):
+                words[place] = "--vllm=start"
+        return super().parse_args(ctx, words)
+
+
+@app.command(cls=_OptionalUrl)
+def verify(
+    folder: Annotated[str, typer.Argument(help="a checkpoint's folder, merged or exported")],
+    against: Annotated[
+        Optional[str], typer.Option(help="its base: Hub id, folder or name; default: the adapter's")
+    ] = None,
+    adapter: Annotated[
+        Optional[str], typer.Option(help="run folder or adapter that was merged into it")
+    ] = None,
+    data: Annotated[
+        Optional[list[str]], typer.Option(help="rows to ask for; default: those of the run")
+    ] = None,
+    vllm: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="[URL]", help="ask the real vLLM too: at a URL, or started for it (no value)"
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="the certificate instead of a table")
+    ] = False,
+) -> None:
+    """Prove that a checkpoint computes and serves what was trained; exit 1 on a failure."""
+    from axtune.verify import verify as run_verify
+
+    certificate = run_verify(folder, against=against, adapter=adapter, data=data or (), vllm=vllm)
+    _show(certificate.checks, certificate.to_json() if as_json else None)
+    if not certificate.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    checkpoint: Annotated[str, typer.Argument(help="checkpoint: Hub id, folder or name")],
+    base: Annotated[
+        Optional[str], typer.Option(help="what it comes from: Hub id, folder or name")
+    ] = None,
+    repair: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="OUT", help="write it here with the base's tokenizer files, and prove it sound"
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="checks as JSON")] = False,
+) -> None:
+    """Examine any A.X checkpoint, and repair a damaged tokenizer; exit 1 on a failure."""
+    from dataclasses import asdict
+
+    from axtune.catalog import find
+    from axtune.doctor import examine
+    from axtune.doctor import repair as run_repair
+
+    found = find(checkpoint)
+    if repair is not None:
+        checks = run_repair(found, repair, base)
+    else:
+        checks = examine(found, find(base, weights=False) if base else None)
+    _show(checks, [asdict(check) for check in checks] if as_json else None)
+    if repair is not None and not as_json:
+        print(f"{repair}: the same weights, with the base's own tokenizer")
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
+def _show(checks: Sequence[Check], machine_readable: Any) -> None:
+    """A table, or JSON."""
+    from rich.console import Console
+
+    from axtune.certificate import show
+
+    if machine_readable is not None:
+        print(json.dumps(machine_readable, ensure_ascii=False, indent=2))
+    else:
+        show(Console(highlight=False), checks)
+
+
 @data_app.command()
 def check(
     files: Files,
@@ -171,7 +262,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """Check every row; print file:line: code: message for each fault; exit 1 on errors."""
-    from axtune.audit import Ledger, check_rows
+    from axtune.account import Ledger
+    from axtune.audit import check_rows
 
     tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
     ledger = Ledger()
@@ -208,7 +300,7 @@ def preview(
     nfc: Nfc = False,
     format: Format = "auto",
 ) -> None:
-    """Show rows as the model sees them; learned text is green and stands in ⟦…⟧."""
+    """Show rows as the model sees them; learned text stands in ⟦…⟧, a rejected answer behind -."""
     from itertools import islice
 
     from rich.console import Console
@@ -233,7 +325,7 @@ def render(
     nfc: Nfc = False,
     format: Format = "auto",
 ) -> None:
-    """Write the token ids and labels of every row, or why it is refused."""
+    """Write the token ids and labels of every row, of each of its answers, or why it is refused."""
     from axtune.audit import check_rows, write_rendered
 
     tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)

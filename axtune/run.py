@@ -24,6 +24,7 @@ from axtune import catalog
 from axtune.adapter import Adapter
 from axtune.dataset import Prepared, prepare
 from axtune.errors import AxtuneError, Fault, MissingPackageError
+from axtune.finish import finish
 from axtune.model import (
     Precision,
     Size,
@@ -86,7 +87,10 @@ def train(recipe: Recipe) -> Run:
             )
         scratch = _scratch_folder(state)
         try:
-            return _train(recipe, precision, args, state, report, scratch)
+            run = _train(recipe, precision, args, state, report, scratch)
+            if state.is_main_process:
+                finish(run, report)
+            return run
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise

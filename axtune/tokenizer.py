@@ -28,7 +28,7 @@ from axtune.catalog import TOKENIZER_FILES, Checkpoint, find, read_json
 from axtune.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 # Where tokenizers are known to part: digit runs, Hangul, decomposed Hangul (NFD), code, spaces.
 PROBES = (
@@ -219,12 +219,8 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
     backend.no_truncation()
     config_file = folder / "tokenizer_config.json"
     config = read_json(config_file) if config_file.is_file() else {}
-    template_file = folder / "chat_template.jinja"
-    if template_file.is_file():
-        template: Any = template_file.read_text(encoding="utf-8")
-    else:
-        template = config.get("chat_template")
-    if not isinstance(template, str):
+    template = template_of(found)
+    if template is None:
         raise CheckpointError(
             f"{found.name} has no chat template.",
             "A.X checkpoints carry one; use an unedited copy.",
@@ -254,6 +250,26 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
     return AxTokenizer(found.name, folder, backend, template, config, end, pad, context)
 
 
+def template_of(checkpoint: Checkpoint) -> str | None:
+    """A checkpoint's chat template, Jinja source; its own file goes before its config's key."""
+    file = checkpoint.folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    config = checkpoint.folder / "tokenizer_config.json"
+    template = read_json(config).get("chat_template") if config.is_file() else None
+    return template if isinstance(template, str) else None
+
+
+def auto_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """What ``AutoTokenizer`` of the installed transformers loads; raises whatever that raises."""
+    from transformers import AutoTokenizer
+
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        str(folder), local_files_only=True
+    )
+    return loaded
+
+
 def disagreement_with_auto(tokenizer: AxTokenizer) -> str | None:
     """Compare with what ``AutoTokenizer`` of the installed transformers loads.
 
@@ -261,11 +277,10 @@ def disagreement_with_auto(tokenizer: AxTokenizer) -> str | None:
         One line that says where the two part, or None when they agree on every probe.
     """
     import transformers
-    from transformers import AutoTokenizer
 
     auto_name = f"AutoTokenizer of transformers {transformers.__version__}"
     try:
-        auto = AutoTokenizer.from_pretrained(str(tokenizer.folder), local_files_only=True)
+        auto = auto_tokenizer(tokenizer.folder)
     except Exception as error:  # whatever it raises, AutoTokenizer cannot be used with this folder
         return (
             f"{auto_name} cannot load {tokenizer.name} ({type(error).__name__}); axtune reads "

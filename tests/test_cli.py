@@ -41,6 +41,7 @@ def check(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ["data", "check", str(TEMPLATES / "chat.jsonl"), "--model", "tiny-ax-4.0"],
         ["data", "check", str(TEMPLATES / "alpaca.csv"), "--model", "tiny-ax-3.1", "--json"],
         ["data", "preview", str(TEMPLATES / "hermes.jsonl"), "--model", "tiny-ax-4.0"],
+        ["data", "preview", str(TEMPLATES / "preference.jsonl"), "--model", "tiny-ax-4.0"],
         [
             "data",
             "render",
@@ -134,6 +135,33 @@ def test_faults_exit_1_with_file_line_code_and_no_content(tmp_path: Path) -> Non
     assert account["account"]["rows_read"] == 15
     assert account["account"]["rows_used"] == 1
     assert sum(account["account"]["refused"].values()) == 14
+
+
+def test_faults_of_preferences_exit_1_with_no_content(tmp_path: Path) -> None:
+    asked, said = {"role": "user", "content": SECRET}, {"role": "assistant", "content": SECRET}
+    other = {"role": "user", "content": SECRET + "2"}
+    pair = {"prompt": SECRET, "chosen": SECRET, "rejected": SECRET + "2"}
+    rows = [
+        (pair, None),
+        (pair | {"rejected": SECRET}, "same-answers"),
+        (pair | {"rejected": ""}, "empty-answer"),
+        ({"chosen": [asked, said], "rejected": [other, said]}, "prompt-differs"),
+        (pair | {"prompt": [asked, said]}, "prompt-role"),
+        (pair | {"chosen": [other, said]}, "answer-role"),
+        (pair | {"prompt": ""}, "empty-prompt"),
+        ({"prompt": SECRET, "completion": SECRET, "label": SECRET}, "bad-label"),
+        (pair | {"rejected": [said, {SECRET: SECRET}]}, "bad-role"),
+        (pair | {"rejected": [calls((SECRET, {}))], "tools": [tool("f")]}, "warning: unknown-tool"),
+        (pair | {"chosen": SECRET + "2", "rejected": SECRET}, "warning: contradiction"),
+        ({"prompt": SECRET, "completion": SECRET, "label": True}, None),
+    ]
+    file = write_jsonl(tmp_path / "a.jsonl", [row for row, _ in rows])
+    done = check(str(file))
+    assert done.returncode == 1
+    assert "XYZZY" not in done.stdout + done.stderr
+    told = [line.removeprefix(f"{file}:") for line in done.stdout.splitlines() if str(file) in line]
+    wanted = [f"{line}: {code}: " for line, (_, code) in enumerate(rows, 1) if code]
+    assert [line[: len(begin)] for line, begin in zip(told, wanted, strict=True)] == wanted
 
 
 def test_warnings_exit_0(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def named(file: Path) -> str:
 
 def test_there_are_recipes_and_templates() -> None:
     assert {"sft_lora.yaml", "sft_qlora.yaml"} <= {file.name for file in RECIPES}
-    assert {"chat.jsonl", "chat_eval.jsonl"} <= {file.name for file in DATA}
+    assert {"chat.jsonl", "chat_eval.jsonl", "preference.jsonl"} <= {file.name for file in DATA}
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=named)
@@ -68,7 +68,7 @@ def test_a_recipe_spells_out_the_defaults_of_the_schema(file: Path) -> None:
     """A key that a reader finds in the recipe is a key of the schema, and none is forgotten."""
     recipe = load(file)
     unset = set(type(recipe).model_fields) - recipe.model_fields_set
-    assert unset <= {"quantization"}
+    assert unset <= {"quantization"} | ({"preference"} if recipe.task == "sft" else set())
     assert set(type(recipe.data).model_fields) == recipe.data.model_fields_set
 
 
@@ -88,7 +88,9 @@ def rows_of(file: Path) -> list[Any]:
 
 
 def schema_of(file: Path) -> Any:
-    kind = {"chat_eval": "chat", "hermes": "chat"}.get(file.stem, file.stem)
+    kinds = {"chat_eval": "chat", "hermes": "chat"}
+    kinds |= dict.fromkeys(("preference_text", "preference_conversations"), "preference")
+    kind = kinds.get(file.stem, file.stem)
     return json.loads((TEMPLATES / "schema" / f"{kind}.schema.json").read_text(encoding="utf-8"))
 
 
@@ -155,7 +157,7 @@ def test_tools_file_holds_the_tools_of_the_rows() -> None:
 def test_readme_names_every_code_of_a_row() -> None:
     """Every code that a data room can report stands in README.md's table."""
     codes: set[str] = set()
-    for room in ("readers", "shapes", "hermes", "conversation", "checks", "audit"):
+    for room in ("readers", "shapes", "hermes", "conversation", "rows", "checks", "audit"):
         tree = ast.parse((ROOT / "axtune" / f"{room}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "Fault"):

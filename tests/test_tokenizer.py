@@ -16,8 +16,9 @@ from strategies import json_values
 from tokenizers import Tokenizer
 
 from axtune.catalog import TOKENIZER_FILES, find
-from axtune.conversation import Conversation, read_row
+from axtune.conversation import Conversation
 from axtune.errors import CheckpointError
+from axtune.rows import read_row
 from axtune.tokenizer import (
     PERSONAL_DATA_TOKENS,
     PROBES,
