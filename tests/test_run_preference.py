@@ -20,7 +20,7 @@ from axtune.audit import render_row
 from axtune.errors import AxtuneError
 from axtune.model import load_model
 from axtune.run import train
-from axtune.rundir import open_run, read_metrics
+from axtune.rundir import Run, open_run, read_metrics
 from axtune.tokenizer import load_tokenizer
 
 pytestmark = [pytest.mark.slow, LIBRARY_WARNINGS]
@@ -113,18 +113,33 @@ def prefers(model, tokenizer, pairs: list[dict]) -> float:
     return right / len(pairs)
 
 
-@pytest.mark.parametrize("mode", ["further", "merged"])
-def test_dpo_from_an_sft_adapter_raises_held_out_accuracy(tmp_path, mode):
-    """The SFT run has learned to call, and not yet which tool; DPO teaches it that."""
-    train_rows, held_out = rows(CITIES[:9]), rows(CITIES[9:])
+def train_sft(folder: Path, train_rows: list[dict]) -> Run:
+    """An SFT run that has learned to call, and not yet which tool."""
     chats = [
         {"messages": [*row["prompt"], row[side][0]], "tools": row["tools"]}
         for row in train_rows
         for side in ("chosen", "rejected")
     ]
-    write_jsonl(tmp_path / "rows.jsonl", chats)
-    sft = train(job(tmp_path, "sft_lora", "data.eval=null", f"output_dir={tmp_path / 'sft'}",
-                    "training.num_train_epochs=4", "training.learning_rate=2e-3"))  # fmt: skip
+    write_jsonl(folder / "rows.jsonl", chats)
+    return train(job(folder, "sft_lora", "data.eval=null", f"output_dir={folder / 'sft'}",
+                     "training.num_train_epochs=4", "training.learning_rate=2e-3"))  # fmt: skip
+
+
+def train_dpo(folder: Path, train_rows: list[dict], held_out: list[dict], *words: str) -> Run:
+    """A DPO run from `train_sft`'s adapter: it teaches which tool."""
+    write_jsonl(folder / "rows.jsonl", train_rows)
+    write_jsonl(folder / "held_out.jsonl", held_out)
+    return train(job(
+        folder, "dpo_lora", f"preference.start_from={folder / 'sft'}",
+        f"data.eval={folder / 'held_out.jsonl'}", "training.num_train_epochs=6",
+        "training.learning_rate=1e-3", *words,
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["further", "merged"])
+def test_dpo_from_an_sft_adapter_raises_held_out_accuracy(tmp_path, mode):
+    train_rows, held_out = rows(CITIES[:9]), rows(CITIES[9:])
+    sft = train_sft(tmp_path, train_rows)
     tokenizer = load_tokenizer("tiny-ax-4.0")
 
     def reloaded(folder: Path):
@@ -132,14 +147,8 @@ def test_dpo_from_an_sft_adapter_raises_held_out_accuracy(tmp_path, mode):
         return PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
 
     before = prefers(reloaded(sft.path), tokenizer, held_out)
-    write_jsonl(tmp_path / "rows.jsonl", train_rows)
-    write_jsonl(tmp_path / "held_out.jsonl", held_out)
-    dpo = train(job(
-        tmp_path, "dpo_lora", f"preference.start_from={sft.path}",
-        f"preference.start_merged={str(mode == 'merged').lower()}",
-        f"data.eval={tmp_path / 'held_out.jsonl'}", "training.num_train_epochs=6",
-        "training.learning_rate=1e-3",
-    ))  # fmt: skip
+    merged = f"preference.start_merged={str(mode == 'merged').lower()}"
+    dpo = train_dpo(tmp_path, train_rows, held_out, merged)
     after = prefers(reloaded(dpo.path), tokenizer, held_out)
     assert before <= 0.7
     assert after >= before + 0.25

@@ -17,16 +17,21 @@ from typing import Any
 
 import memory
 import pytest
+import test_run_preference as preferences
 import tiny
 import torch
 from conftest import ROOT, read_jsonl, write_jsonl
+from openai import OpenAI
+from test_run_preference import CITIES
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from axtune.audit import render_row
 from axtune.errors import AxtuneError
 from axtune.recipe import data_options
+from axtune.render import PairSample
 from axtune.request import Request, read_requests, same_answer
 from axtune.serving import Served, find_vllm, serve
-from axtune.tokenizer import load_tokenizer
+from axtune.tokenizer import AxTokenizer, load_tokenizer
 from axtune.verify import verify
 
 pytestmark = [pytest.mark.slow, tiny.LIBRARY_WARNINGS]
@@ -142,6 +147,43 @@ def test_hot_loaded_adapter(
         assert not same_answer(requests[0].answer, reply.content, reply.calls)  # the bare base
 
 
+def test_what_dpo_taught_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pairs that no run has seen, vLLM finds the right call the more probable one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    train_rows, held_out = preferences.rows(CITIES[:9]), preferences.rows(CITIES[9:])
+    sft = preferences.train_sft(tmp_path, train_rows)
+    dpo = preferences.train_dpo(tmp_path, train_rows, held_out)
+    share = {}
+    for run in (sft, dpo):
+        folder = tmp_path / f"served-{run.path.name}"
+        axtune("export", str(run.path), "--to", "vllm", "--out", str(folder))
+        with serve(folder, CONTEXT) as served:
+            share[run.path.name] = preferred(served, load_tokenizer(str(folder)), held_out)
+    assert share["sft"] <= 0.7
+    assert share["run"] >= 0.9
+
+
+def preferred(served: Served, tokenizer: AxTokenizer, pairs: list[dict[str, Any]]) -> float:
+    """The share of pairs whose chosen answer vLLM gives the higher log-probability."""
+    right = 0
+    with OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+        for pair in pairs:
+            (sample,) = render_row(pair, tokenizer)
+            assert isinstance(sample, PairSample)
+            assert served.tokenize(pair["prompt"], pair["tools"]) == sample.prompt_ids
+            scores = []
+            for answer in (sample.chosen_ids, sample.rejected_ids):
+                reply: Any = client.completions.create(
+                    model=served.model, prompt=[*sample.prompt_ids, *answer], max_tokens=1,
+                    extra_body={"prompt_logprobs": 0},
+                )  # fmt: skip
+                told = reply.choices[0].prompt_logprobs[len(sample.prompt_ids) :]
+                at = zip(told, answer, strict=True)
+                scores.append(sum(found[str(token)]["logprob"] for found, token in at))
+            right += scores[0] > scores[1]
+    return right / len(pairs)
+
+
 def test_served_ids_of_every_golden_conversation(
     shared: Path, real_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -231,8 +273,6 @@ def card_requests(
     blocks: list[str], served: Served
 ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]] | None, Any]]:
     """Run a card's client code against a server; what it asks and what its client prints."""
-    from openai import OpenAI
-
     for block in blocks:
         # The definition of `call` is the part of 3.1's code that needs its lost indentation.
         body = block[block.index("client = OpenAI(") :]
