@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from axtune.errors import AxtuneError
+from axtune.packing import take_attention
 
 # The name under which transformers' attention interface knows the function below.
 ATTENTION = "axtune_shared_prefix"
@@ -117,15 +117,7 @@ def install(model: PreTrainedModel) -> None:
     Raises:
         AxtuneError: When a layer's attention is not full.
     """
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        raise AxtuneError(
-            f"{model.name_or_path} has layers of {', '.join(sorted(kinds))}, which a shared prefix "
-            "is not computed for.",
-            "Set preference.shared_prefix=false.",
-        )
-    AttentionInterface.register(ATTENTION, _attend)
-    model.set_attn_implementation(ATTENTION)
+    take_attention(model, ATTENTION, _attend, "preference.shared_prefix=false")
     model.base_model.register_forward_hook(_keep_answers, with_kwargs=True)
 
 

@@ -102,6 +102,9 @@ class Data(_Section):
         "stop", description="rows with errors: stop before training, or train without them"
     )
     max_line_mb: float = Field(16.0, gt=0, description="longest line of a file, in MB")
+    packing: bool = Field(
+        True, description="several samples in a sequence, each apart from the others (sft)"
+    )
 
 
 class Preference(_Section):
@@ -357,6 +360,10 @@ def _cross_checks(
     if data.get("truncate") is True and values.get("task") in ("dpo", "kto", "orpo"):
         message = "answers are judged as a whole and never cut; set it to false."
         yield ("data", "truncate"), "conflict", message
+    packed = values.get("task") == "sft" and data.get("packing", True) is True
+    if packed and training.get("neftune_noise_alpha"):
+        message = "scales its noise by a sequence's length; set data.packing=false with it."
+        yield ("training", "neftune_noise_alpha"), "conflict", message
     after = values.get("after")
     if after == ["verify"]:
         yield ("after",), "conflict", "verify needs merge or export before it."

@@ -34,6 +34,7 @@ from axtune.model import (
     measure,
     quiet_libraries,
 )
+from axtune.packing import Packing
 from axtune.preference import TRAINERS
 from axtune.recipe import Recipe
 from axtune.report import Report, duration, plot, summary
@@ -142,12 +143,14 @@ def _train(
     )
     adapter = start_adapter(model, recipe, checkpoint, report)
     size = measure(adapter.model)
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     kind = Trainer if recipe.task == "sft" else TRAINERS[recipe.task]
     trainer = kind(adapter, args, tokenizer, data, run_dir, report, recipe)
 
-    counts = _counts(args, data, size)
+    counts = _counts(args, data, size, batch)
     _check_resume(run_dir, counts, data)
-    report.table(_derived(recipe, precision, args, data, size))
+    packing = trainer.packing if isinstance(trainer, Trainer) else None
+    report.table(_derived(recipe, precision, args, data, size, batch, packing))
     facts = {"precision": precision, "counts": counts, "data": _accounts(data)}
     manifest = describe(recipe, checkpoint, facts) if state.is_main_process else {}
     if state.is_main_process:
@@ -280,7 +283,7 @@ class _Faults:
             self._report.say(f"… and {more:,} more; all of them: axtune data check", "yellow")
 
 
-def _counts(args: TrainingArguments, data: Prepared, size: Size) -> dict[str, int]:
+def _counts(args: TrainingArguments, data: Prepared, size: Size, batch: int) -> dict[str, int]:
     account = data.account
     return {
         "rows": account.rows_used,
@@ -291,9 +294,7 @@ def _counts(args: TrainingArguments, data: Prepared, size: Size) -> dict[str, in
         "parameters": size.total,
         "trainable_parameters": size.trainable,
         "processes": args.world_size,
-        "effective_batch": args.world_size
-        * args.per_device_train_batch_size
-        * args.gradient_accumulation_steps,
+        "effective_batch": batch,
     }
 
 
@@ -321,16 +322,19 @@ def _check_resume(run_dir: RunDir, counts: dict[str, int], data: Prepared) -> No
 
 
 def _derived(
-    recipe: Recipe, precision: Precision, args: TrainingArguments, data: Prepared, size: Size
+    recipe: Recipe,
+    precision: Precision,
+    args: TrainingArguments,
+    data: Prepared,
+    size: Size,
+    batch: int,
+    packing: Packing | None,
 ) -> list[tuple[str, str]]:
     share = 100 * size.trainable / size.total
     account = data.account
     labelled = 100 * account.labelled_tokens / max(account.tokens, 1)
     bits = f", {size.quantized_layers} linear layers in 4 bit" if size.quantized_layers else ""
     kernels = "sdpa" if recipe.attention == "auto" else recipe.attention
-    batch = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    processes = f"{args.world_size} process" + ("es" if args.world_size > 1 else "")
-    effective = args.world_size * batch[0] * batch[1]
     held_out = f"; {len(data.eval):,} held out" if data.eval is not None else ""
     return [
         ("model", f"{recipe.model}, {size.total:,} parameters"),
@@ -338,8 +342,28 @@ def _derived(
         ("precision", f"{precision}{bits}; {kernels} attention; on {args.device.type}"),
         ("data", f"{len(data.train):,} samples, {account.tokens:,} tokens, {labelled:.1f}% learned"
                  f"{held_out}"),
-        ("batch", f"{processes} × {batch[0]} × {batch[1]} accumulated = {effective} samples"),
+        ("batch", _batch(args, batch, packing)),
+        *([("packing", _packs(packing))] if packing else []),
     ]  # fmt: skip
+
+
+def _batch(args: TrainingArguments, batch: int, packing: Packing | None) -> str:
+    processes = f"{args.world_size} process" + ("es" if args.world_size > 1 else "")
+    accumulated = args.gradient_accumulation_steps
+    if packing:
+        packs = "pack" if accumulated == 1 else "packs"
+        size = f"{packing.longest:,} tokens"
+        return f"{processes} × {accumulated} {packs} of up to {size}, about {batch} samples"
+    rows = args.per_device_train_batch_size
+    return f"{processes} × {rows} × {accumulated} accumulated = {batch} samples"
+
+
+def _packs(packing: Packing) -> str:
+    """The account of waste: passes and empty slots, without packing and with it."""
+    return (
+        f"{len(packing.packs):,} passes an epoch instead of {packing.unpacked:,}, "
+        f"{packing.filled:.1%} of their slots filled; no padding instead of {packing.padding:.1%}"
+    )
 
 
 def _outcome(recipe: Recipe, manifest: dict[str, Any]) -> list[tuple[str, str]]:

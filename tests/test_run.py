@@ -224,8 +224,10 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_curve(tmp_path
         train(broken)
 
 
-def test_two_processes_give_the_curve_of_one_with_the_same_effective_batch(tmp_path):
-    data = {"train": str(write_rows(tmp_path / "rows.jsonl", 32)), "eval": 0.25}
+@pytest.mark.parametrize("packing", [False, True])
+def test_two_processes_give_the_curve_of_one_with_the_same_effective_batch(tmp_path, packing):
+    data = {"train": str(write_rows(tmp_path / "rows.jsonl", 32)), "eval": 0.25,
+            "packing": packing, "max_length": 40}  # fmt: skip
     curves = []
     for processes, accumulation in ((1, 4), (2, 2)):
         folder = tmp_path / f"on_{processes}"

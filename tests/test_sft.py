@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 
 import pytest
@@ -15,6 +16,7 @@ from axtune.catalog import TOKENIZER_FILES
 from axtune.dataset import prepare
 from axtune.errors import RecipeError
 from axtune.model import load_model
+from axtune.packing import Packs
 from axtune.report import Report
 from axtune.rundir import claim
 from axtune.sft import Trainer
@@ -262,3 +264,80 @@ def test_a_second_signal_stops_at_once(make, monkeypatch):
         monkeypatch.setattr("axtune.trainer.time.monotonic", lambda: later)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def gradients(trainer, batches, count):
+    """Loss and gradients of some batches, accumulated, over a given number of labelled tokens."""
+    trainer.model.train()
+    trainer.model.zero_grad()
+    total = 0.0
+    for batch in batches:
+        loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(count))
+        loss.backward()
+        total += loss.item()
+    grads = [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
+    return total, torch.cat(grads)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("bits", [16, 4])
+def test_packed_and_unpacked_gradients_are_equal(make, tmp_path, bits, checkpointing):
+    quantization = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if bits == 4 else None
+    training = {"gradient_checkpointing": checkpointing}
+    # B is zero at the start, and no gradient reaches A: a Gaussian start has one for both.
+    further = {"quantization": quantization, "training": training,
+               "lora": {"r": 4, "init_lora_weights": False}}  # fmt: skip
+    write_rows(tmp_path / "rows.jsonl", 6, start=98)  # lengths differ
+    packed = make(data={"packing": True}, **further)
+    assert isinstance(packed.train_dataset, Packs)
+    rows = list(packed.train_dataset.rows)
+    assert len({len(row["input_ids"]) for row in rows}) > 1
+    count = sum(label != -100 for row in rows for label in row["labels"])
+    batches = [
+        packed.data_collator([packed.train_dataset[i]]) for i in range(len(packed.train_dataset))
+    ]
+    assert len(batches) < len(rows)
+    together = gradients(packed, batches, count)
+    shutil.rmtree(packed.run_dir.path)
+    unpacked = make(data={"packing": False}, **further)
+    alone = gradients(unpacked, [unpacked.data_collator([row]) for row in rows], count)
+    assert together[1].abs().max() > 1e-3
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-4)
+
+
+def test_a_packed_run_takes_as_many_samples_a_step_and_counts_its_tokens(make, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 24)
+    training = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    training |= {"max_steps": 12}
+    trainer = make(data={"packing": True, "max_length": 40}, training=training)
+    assert trainer.packing.per_step > 1
+    assert trainer.args.gradient_accumulation_steps == trainer.packing.per_step
+    trainer.train()
+    epochs = trainer.state.epoch
+    assert epochs * 24 / 12 == pytest.approx(4, rel=0.1)
+    metrics = trainer.run_dir.metrics()
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert trainer._total_train_tokens == pytest.approx(epochs * trainer.packing.tokens, rel=0.1)
+
+
+def test_packing_leaves_the_eval_loss_as_it_is(make, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 24, start=95)
+    data = {"train": str(tmp_path / "rows.jsonl"), "eval": 0.3}
+    losses = []
+    for packing in (True, False):
+        trainer = make(data={**data, "packing": packing})
+        losses.append(trainer.evaluate()["eval_loss"])
+        shutil.rmtree(trainer.run_dir.path)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`label_smoothing_factor` is deprecated:FutureWarning")
+def test_label_smoothing_reads_whole_logits_of_packs_too(make):
+    training = {"label_smoothing_factor": 0.1}
+    packed = make(data={"packing": True}, training=training)
+    rows = list(packed.train_dataset.rows)
+    one = packed.compute_loss(packed.model, packed.data_collator(rows))
+    shutil.rmtree(packed.run_dir.path)
+    unpacked = make(data={"packing": False}, training=training)
+    two = unpacked.compute_loss(unpacked.model, unpacked.data_collator(rows))
+    torch.testing.assert_close(one, two)

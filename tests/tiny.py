@@ -96,8 +96,10 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
         "model": "tiny-ax-4.0",
         "output_dir": str(folder / "run"),
         "precision": "fp32",
-        "data": {"train": str(folder / "rows.jsonl"), "max_length": 256},
         "training": training,
         **changes,
+        # Unpacked unless a test says so: most count samples and micro-batches.
+        "data": {"packing": False, "train": str(folder / "rows.jsonl"), "max_length": 256}
+        | changes.get("data", {}),
     }
     return Recipe.model_validate(values)
