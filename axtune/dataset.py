@@ -128,6 +128,19 @@ def prepare(
     return Prepared.load(folder)
 
 
+def tokens_of(rows: datasets.Dataset) -> NDArray[np.int64]:
+    """Tokens of each row of `Prepared`: of a sample, or of a prompt and its answers together."""
+    import pyarrow.compute as pc
+
+    names = [name for name in rows.column_names if name.endswith("_ids")]
+    batches = rows.select_columns(names).with_format("arrow").iter(batch_size=4096)
+    counts = [
+        sum(pc.list_value_length(table[name]).to_numpy().astype(np.int64) for name in names)
+        for table in batches
+    ]
+    return np.concatenate(counts)
+
+
 def _write(
     sources: Sequence[Source],
     checker: RowChecker,

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from axtune.catalog import Checkpoint
 from axtune.errors import AxtuneError, CheckpointError, Fault, MissingPackageError, RecipeError
+from axtune.offload import HOSTED
 from axtune.tokenizer import AxTokenizer
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
@@ -145,6 +146,8 @@ def measure(model: torch.nn.Module) -> Size:
         count = parameter.numel() * (2 * parameter.element_size() if packed else 1)
         total += count
         trainable += count if parameter.requires_grad else 0
+    tables = (module.table for module in model.modules() if isinstance(module, HOSTED))
+    total += sum(table.numel() for table in tables)
     quantized = sum(type(module).__name__ == "Linear4bit" for module in model.modules())
     return Size(total, trainable, quantized)
 

@@ -106,15 +106,6 @@ def arrange(
     return Packing(packs, per_step, int(sizes.max()), total, slots, passes, padding)
 
 
-def lengths_of(rows: Any) -> NDArray[np.int64]:
-    """Tokens of each sample of a `datasets.Dataset` with the column ``input_ids``."""
-    import pyarrow.compute as pc
-
-    batches = rows.select_columns("input_ids").with_format("arrow").iter(batch_size=4096)
-    counts = [pc.list_value_length(table["input_ids"]).to_numpy() for table in batches]
-    return np.concatenate(counts).astype(np.int64)
-
-
 class Packs(torch.utils.data.Dataset[dict[str, Any]]):
     """Packs as rows: ``input_ids`` and ``labels`` of the samples one after the other, ``lengths``.
 

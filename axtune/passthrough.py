@@ -55,6 +55,7 @@ _OWNED: dict[str, dict[str, str]] = {
         "packing_strategy": "set data.packing; packs are made over the whole data set",
         "eval_packing": "set data.packing",
         "padding_free": "set data.packing",
+        "activation_offloading": "set offload: [activations]",
         "remove_unused_columns": "rows are prepared by axtune",
         "disable_tqdm": "axtune shows its own progress",
         "prediction_loss_only": "an evaluation computes the loss",

@@ -34,7 +34,7 @@ from axtune.reference import Numbers, WithReference, digest_tensors, obtain
 from axtune.report import Report
 from axtune.rundir import RunDir, base_digests
 from axtune.tokenizer import AxTokenizer
-from axtune.trainer import RunTrainer
+from axtune.trainer import Rehearsal, RunTrainer
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*trl.experimental.*")
@@ -259,6 +259,14 @@ class KtoTrainer(_ReferenceTrainer, KTOTrainer):  # type: ignore[misc]
         rows = dataset.shuffle(seed=self.recipe.seed)
         size = args.per_device_train_batch_size if self.calculate_KL else 1
         return WithPartners(rows, size) if self.calculate_KL else rows
+
+    def rehearse(self) -> Rehearsal:
+        """As for other trainers, with a reference computed on the spot: none is cached yet."""
+        cached, self.precompute_ref_logps = self.precompute_ref_logps, False
+        try:
+            return super().rehearse()
+        finally:
+            self.precompute_ref_logps = cached
 
     def _reference_of(self, rows: list[dict[str, Any]]) -> Numbers:
         batch = self._prepare_inputs(self.data_collator(rows))

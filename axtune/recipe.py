@@ -152,6 +152,10 @@ class Recipe(_Section):
     preference: Preference | None = Field(
         None, description="for dpo, kto and orpo; absent: its defaults"
     )
+    offload: list[Literal["activations", "embeddings"]] = Field(
+        default_factory=list,
+        description="kept in host memory instead of the card's: activations, embeddings",
+    )
     after: list[Literal["merge", "export", "verify"]] = Field(
         default_factory=list,
         description="what follows training: merge (RUN/merged), export for vLLM (RUN/vllm), verify",
@@ -364,6 +368,7 @@ def _cross_checks(
     if packed and training.get("neftune_noise_alpha"):
         message = "scales its noise by a sequence's length; set data.packing=false with it."
         yield ("training", "neftune_noise_alpha"), "conflict", message
+    yield from _offload_checks(values)
     after = values.get("after")
     if after == ["verify"]:
         yield ("after",), "conflict", "verify needs merge or export before it."
@@ -381,6 +386,18 @@ def _cross_checks(
     quantization = values.get("quantization")
     if isinstance(quantization, dict) and quantization.get("load_in_4bit") is not True:
         yield ("quantization",), "bad-value", "needs load_in_4bit: true (or no quantization)."
+
+
+def _offload_checks(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """What can be kept in host memory depends on the rest of the recipe."""
+    offload, lora = values.get("offload"), values.get("lora")
+    kept = offload if isinstance(offload, list) else []
+    if "activations" in kept and values.get("task") == "orpo":
+        yield ("offload",), "conflict", "TRL's ORPO does not offload activations; leave it out."
+    trained = lora.get("modules_to_save") if isinstance(lora, dict) else None
+    if "embeddings" in kept and {"embed_tokens", "lm_head"} & set(trained or ()):
+        message = "embeddings that are trained (lora.modules_to_save) stay on the card."
+        yield ("offload",), "conflict", message
 
 
 def _key_path(loc: KeyPath, values: Any) -> KeyPath:

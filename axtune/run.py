@@ -34,6 +34,7 @@ from axtune.model import (
     measure,
     quiet_libraries,
 )
+from axtune.offload import embeddings_to_host
 from axtune.packing import Packing
 from axtune.preference import TRAINERS
 from axtune.recipe import Recipe
@@ -52,7 +53,7 @@ from axtune.rundir import (
 from axtune.sft import Trainer
 from axtune.start import start_adapter
 from axtune.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
-from axtune.trainer import training_arguments
+from axtune.trainer import Rehearsal, training_arguments
 
 T = TypeVar("T")
 
@@ -141,6 +142,10 @@ def _train(
         attention=recipe.attention,
         quantization=recipe.quantization,
     )
+    if "embeddings" in recipe.offload and args.device.type == "cuda":
+        embeddings_to_host(model, args.device)
+    elif recipe.offload and args.device.type == "cpu":
+        report.say("offload is for GPUs: on a CPU everything is in host memory as it is.", "yellow")
     adapter = start_adapter(model, recipe, checkpoint, report)
     size = measure(adapter.model)
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -159,6 +164,7 @@ def _train(
 
     status = "failed"
     try:
+        report.say(_rehearsed(trainer.rehearse()))
         trainer.make_ready(checkpoint, precision)
         with trainer.stopper.watching():
             resumed = run_dir.resumes_from
@@ -363,6 +369,14 @@ def _packs(packing: Packing) -> str:
     return (
         f"{len(packing.packs):,} passes an epoch instead of {packing.unpacked:,}, "
         f"{packing.filled:.1%} of their slots filled; no padding instead of {packing.padding:.1%}"
+    )
+
+
+def _rehearsed(rehearsal: Rehearsal) -> str:
+    peak = f", {rehearsal.peak / 1e9:.1f} GB" if rehearsal.peak else ""
+    return (
+        f"The largest step fits: {rehearsal.tokens:,} tokens at once, "
+        f"{rehearsal.seconds:.1f} s{peak}."
     )
 
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import TrainingArguments
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from trl import SFTTrainer
 
 from axtune import packing
 from axtune.adapter import Adapter
-from axtune.dataset import Prepared
+from axtune.dataset import Prepared, tokens_of
 from axtune.head import next_token_loss
 from axtune.packing import Packing, Packs
 from axtune.recipe import Recipe
@@ -53,7 +55,7 @@ class Trainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
         further = {}
         if recipe.data.packing:
             self.packing = packing.arrange(
-                packing.lengths_of(data.train),
+                tokens_of(data.train),
                 batch_size=args.per_device_train_batch_size,
                 accumulation=args.gradient_accumulation_steps,
                 max_length=recipe.data.max_length,
@@ -73,6 +75,13 @@ class Trainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
         self._last_hidden: torch.Tensor | None = None
         if self._own_head:
             base.base_model.register_forward_hook(self._keep_hidden)
+
+    def _micro_batch_sizes(self) -> NDArray[np.int64]:
+        if self.packing is None:
+            return super()._micro_batch_sizes()
+        rows: Any = self.train_dataset
+        lengths = tokens_of(rows.rows)
+        return np.array([lengths[pack].sum() for pack in self.packing.packs])
 
     def compute_loss(
         self,

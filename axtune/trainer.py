@@ -5,6 +5,7 @@ TRL's trainers differ by objective; what a run leaves on the disk and shows on t
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import signal
@@ -12,12 +13,16 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import send_to_device
+from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import (
     EarlyStoppingCallback,
@@ -33,7 +38,7 @@ from transformers.trainer_pt_utils import nested_gather
 
 from axtune.adapter import Adapter, save_raw, type_faults
 from axtune.catalog import Checkpoint
-from axtune.dataset import Prepared
+from axtune.dataset import Prepared, tokens_of
 from axtune.model import Precision, bad_value, first_line, key_named, refused
 from axtune.passthrough import TRAINING_CONFIGS
 from axtune.recipe import Recipe
@@ -135,6 +140,8 @@ def training_arguments(recipe: Recipe, precision: Precision) -> TrainingArgument
         **_DECIDED[recipe.task],
         **follow,
     }
+    if "activations" in recipe.offload and on_gpu:
+        ours["activation_offloading"] = True
     given.setdefault("dataloader_pin_memory", on_gpu)
     try:
         args: TrainingArguments = config(**{**given, **ours})
@@ -162,6 +169,25 @@ def _culprit(config: Any, given: dict[str, Any], error: Exception, ours: dict[st
     return "training"
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the largest micro-batch took.
+
+    Attributes:
+        tokens: Of its rows, without padding.
+        seconds: Of forward and backward.
+        peak: Most memory that torch had allocated on the card, in bytes; None without one.
+    """
+
+    tokens: int
+    seconds: float
+    peak: int | None
+
+
+# What TRL's trainers count as they compute losses.
+_COUNTERS = ("_metrics", "_total_train_tokens", "_stored_metrics")
+
+
 class RunTrainer(Trainer):
     """The part of a trainer that serves the run; a TRL trainer stands behind it.
 
@@ -181,6 +207,7 @@ class RunTrainer(Trainer):
 
     args: Any  # the task's own class of TrainingArguments
     model: Any
+    maybe_activation_offload_context: Any = nullcontext()  # TRL's, where it has one
 
     def __init__(
         self,
@@ -229,6 +256,47 @@ class RunTrainer(Trainer):
         for name, parameter in adapter.model.named_parameters():
             if name in trainable:
                 parameter.data = trainable[name].to(parameter.device)
+
+    def rehearse(self) -> Rehearsal:
+        """Run forward and backward on the largest micro-batch, which memory has to be enough for.
+
+        Weights, optimiser, metrics and random numbers are afterwards what they were.
+
+        Returns:
+            How many tokens it had and how long it took.
+
+        Raises:
+            RuntimeError: When the memory is not enough.
+        """
+        sizes, count = self._micro_batch_sizes(), self.args.per_device_train_batch_size
+        largest = np.argsort(-sizes, kind="stable")[:count]
+        rows: Any = self.train_dataset
+        kept = {name: copy.deepcopy(vars(self).get(name)) for name in _COUNTERS}
+        if self.args.gradient_checkpointing:  # the trainer itself does so when it begins
+            options = self.args.gradient_checkpointing_kwargs
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        on_gpu = self.args.device.type == "cuda"
+        began = time.monotonic()
+        with torch.random.fork_rng([self.args.device] if on_gpu else []):
+            # From the second step on there are AdamW's two moments beside it.
+            trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            moments = torch.empty(2 * trained if on_gpu else 0, device=self.args.device)
+            batch = self.data_collator([rows[int(index)] for index in largest])
+            batch = send_to_device(batch, self.args.device)
+            self.model.train()
+            with self.maybe_activation_offload_context, self.accelerator.autocast():
+                loss: Any = self.compute_loss(self.model, batch)
+                loss.backward()
+            del moments, batch
+        self.model.zero_grad(set_to_none=True)
+        vars(self).update({name: value for name, value in kept.items() if value is not None})
+        peak = torch.cuda.max_memory_allocated() if on_gpu else None
+        return Rehearsal(int(sizes[largest].sum()), time.monotonic() - began, peak)
+
+    def _micro_batch_sizes(self) -> NDArray[np.int64]:
+        """Tokens of each row of ``train_dataset``."""
+        rows: Any = self.train_dataset
+        return tokens_of(getattr(rows, "rows", rows))
 
     def make_ready(self, checkpoint: Checkpoint, precision: Precision) -> None:
         """What an objective computes once, before the first step; nothing, for most.

@@ -29,6 +29,7 @@ ROOMS = (
     "request",
     "serving",
     "dataset",
+    "offload",
     "model",
     "adapter",
     "rundir",
@@ -66,6 +67,7 @@ ROOMS = (
 )
 # Rooms of training and merging, which may import torch; all others work without it.
 MAY_IMPORT_TORCH = {
+    "offload",
     "model",
     "adapter",
     "rundir",

@@ -341,3 +341,36 @@ def test_label_smoothing_reads_whole_logits_of_packs_too(make):
     unpacked = make(data={"packing": False}, training=training)
     two = unpacked.compute_loss(unpacked.model, unpacked.data_collator(rows))
     torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_rehearsal_takes_the_largest_micro_batch_and_leaves_no_trace(make, tmp_path, packing):
+    write_rows(tmp_path / "rows.jsonl", 9, start=95)
+    trainer = make(data={"packing": packing}, lora={"r": 4, "lora_dropout": 0.5})
+    seen = []
+    compute = trainer.compute_loss
+
+    def watched(model, batch, *args, **keys):
+        assert model.training
+        seen.append(
+            int(batch["position_ids"].numel() if packing else batch["attention_mask"].sum())
+        )
+        return compute(model, batch, *args, **keys)
+
+    trainer.compute_loss = watched
+    weights = [p.detach().clone() for p in trainer.model.parameters() if p.requires_grad]
+    random = torch.get_rng_state()
+    rehearsal = trainer.rehearse()
+    lengths = sorted(
+        len(row["input_ids"])
+        for row in getattr(trainer.train_dataset, "rows", trainer.train_dataset)
+    )
+    assert seen == [rehearsal.tokens]
+    assert rehearsal.tokens == (trainer.packing.longest if packing else sum(lengths[-2:]))
+    assert torch.equal(torch.get_rng_state(), random)
+    after = [p for p in trainer.model.parameters() if p.requires_grad]
+    assert all(torch.equal(a, b) for a, b in zip(weights, after, strict=True))
+    assert all(p.grad is None for p in after)
+    assert trainer._total_train_tokens == 0
+    assert not trainer._metrics["train"]
+    assert trainer.optimizer is None
