@@ -22,6 +22,7 @@ from transformers import TrainingArguments
 
 from axtune import catalog
 from axtune.adapter import Adapter
+from axtune.bins import Packing
 from axtune.dataset import Prepared, prepare
 from axtune.errors import AxtuneError, Fault, MissingPackageError
 from axtune.finish import finish
@@ -35,7 +36,6 @@ from axtune.model import (
     quiet_libraries,
 )
 from axtune.offload import embeddings_to_host
-from axtune.packing import Packing
 from axtune.preference import TRAINERS
 from axtune.recipe import Recipe
 from axtune.report import Report, duration, plot, summary

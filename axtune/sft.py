@@ -19,9 +19,10 @@ from trl import SFTTrainer
 
 from axtune import packing
 from axtune.adapter import Adapter
+from axtune.bins import Packing, arrange
 from axtune.dataset import Prepared, tokens_of
 from axtune.head import next_token_loss
-from axtune.packing import Packing, Packs
+from axtune.packing import Packs
 from axtune.recipe import Recipe
 from axtune.report import Report
 from axtune.rundir import RunDir
@@ -54,7 +55,7 @@ class Trainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
         self._kernel = recipe.attention
         further = {}
         if recipe.data.packing:
-            self.packing = packing.arrange(
+            self.packing = arrange(
                 tokens_of(data.train),
                 batch_size=args.per_device_train_batch_size,
                 accumulation=args.gradient_accumulation_steps,

@@ -23,6 +23,7 @@ ROOMS = (
     "checks",
     "render",
     "account",
+    "bins",
     "readers",
     "sources",
     "audit",
