@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 from axtune.catalog import Checkpoint
 from axtune.errors import AxtuneError, CheckpointError, Fault, MissingPackageError, RecipeError
 from axtune.offload import HOSTED
+from axtune.recipe import Attention
 from axtune.tokenizer import AxTokenizer
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
@@ -67,7 +68,7 @@ def load_model(
     tokenizer: AxTokenizer,
     *,
     precision: Precision,
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
+    attention: Attention = "auto",
     quantization: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
     """Load a checkpoint's weights onto this process's device.
@@ -193,6 +194,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _attention(wanted: str, precision: Precision) -> str:
+    if wanted == "flex_attention" and not torch.cuda.is_available():
+        raise AxtuneError("attention: flex_attention trains on a GPU only.", "Set attention=sdpa.")
     if wanted != "flash_attention_2":
         return "sdpa" if wanted == "auto" else wanted
     # transformers would look for a replacement on the Hub; axtune runs no code from there.

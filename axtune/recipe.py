@@ -44,6 +44,7 @@ RowFormat = Literal[
     "unpaired_preference",
 ]
 Task = Literal["sft", "dpo", "kto", "orpo"]
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"]
 
 
 class _Section(BaseModel):
@@ -136,9 +137,7 @@ class Recipe(_Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the card has it, else fp16; fp32 on a CPU"
     )
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
-        "auto", description="attention kernels; auto is sdpa"
-    )
+    attention: Attention = Field("auto", description="attention kernels; auto is sdpa")
     data: Data
     lora: dict[str, Any] = Field(
         default_factory=dict, description="PEFT LoraConfig, by its own names"
