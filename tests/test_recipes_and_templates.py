@@ -167,3 +167,24 @@ def test_readme_names_every_code_of_a_row() -> None:
     assert len(codes) > 30
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [code for code in sorted(codes) if f"`{code}`" not in readme] == []
+
+
+def test_korean_readme_shows_the_same() -> None:
+    """README.ko.md has README.md's sections, commands, and tables of the same keys and figures."""
+    english, korean = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")
+    )
+    for kind in (r"(?m)^## ", r"(?m)^    .+$", r"(?s)```python.*?```", r"(?m)^\|.*\|$"):
+        ours, theirs = (
+            [_without_words(shown) for shown in re.findall(kind, text)]
+            for text in (english, korean)
+        )
+        assert ours
+        assert ours == theirs
+
+
+def _without_words(shown: str) -> list[str]:
+    """Of a table's row what is no language's: code and figures; anything else as it stands."""
+    if not shown.startswith("|"):
+        return [shown]
+    return sorted(re.findall(r"`[^`]+`|(?<=\| )\d[\d.,]*(?: MB)?(?= \|)", shown))
