@@ -71,7 +71,13 @@ class RunDir:
             recipe: As resolved.
             manifest: As `describe` made it.
         """
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AxtuneError(
+                f"output_dir {self.path} cannot be created: {error.strerror}.",
+                "Set another output_dir.",
+            ) from None
         write_text(self.path / "recipe.yaml", recipes.dump(recipe))
         self.write_manifest(manifest)
         # What came after the checkpoint is trained again, and would stand in the file twice.
@@ -186,8 +192,11 @@ def claim(recipe: Recipe) -> RunDir:
             resume has no checkpoint or was another one.
     """
     folder = Path(recipe.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise AxtuneError(f"output_dir {folder} is a file.", "Set another output_dir.")
+    if files := [place for place in (folder, *folder.parents) if place.is_file()]:
+        which = "it" if files[0] == folder else files[0]
+        raise AxtuneError(
+            f"output_dir {folder} cannot be a folder: {which} is a file.", "Set another output_dir."
+        )
     checkpoint = last_checkpoint(folder / "checkpoints")
     if recipe.resume:
         if checkpoint is None:

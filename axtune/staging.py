@@ -28,7 +28,7 @@ def refuse_existing(target: Path) -> None:
         AxtuneError: When something of that name exists.
     """
     if target.exists() or target.is_symlink():
-        raise AxtuneError(f"{target} exists already.", "Give --out a new name, or remove it first.")
+        raise AxtuneError(f"{target} exists already.", "Give another name, or remove it first.")
 
 
 @contextmanager
@@ -43,13 +43,18 @@ def staged(target: Path, needed: int) -> Iterator[Path]:
         The empty folder, on the file system of `target`.
 
     Raises:
-        AxtuneError: When `target` exists, another process is producing it, the disk has too little
-            room, or fills up on the way.
+        AxtuneError: When `target` exists or cannot be created, another process is producing it, the
+            disk has too little room, or fills up on the way.
     """
     refuse_existing(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     folder = target.with_name(f".{target.name}.partial")
-    folder.mkdir(exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise AxtuneError(
+            f"{target} cannot be created: {error.strerror}.", "Give a folder that you may write to."
+        ) from None
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _claim(folder, lock, target)
@@ -66,7 +71,7 @@ def staged(target: Path, needed: int) -> Iterator[Path]:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise AxtuneError(
                     f"The disk of {target} filled up; nothing was left behind.",
-                    "Free some space, or give --out a folder on another disk.",
+                    "Free some space, or give a folder on another disk.",
                 ) from error
             raise
     finally:
@@ -98,7 +103,7 @@ def _require_space(folder: Path, needed: int, target: Path) -> None:
     if free < needed + _MARGIN_BYTES:
         raise AxtuneError(
             f"{target} needs {needed + _MARGIN_BYTES:,} bytes and its disk has {free:,} free.",
-            "Free some space, or give --out a folder on another disk.",
+            "Free some space, or give a folder on another disk.",
         )
 
 

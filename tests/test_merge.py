@@ -359,6 +359,8 @@ def test_an_existing_folder_and_a_small_disk_are_refused(
     (tmp_path / "taken").mkdir()
     with pytest.raises(AxtuneError, match="exists already"):
         merge([adapter], str(base.folder), tmp_path / "taken")
+    with pytest.raises(AxtuneError, match="cannot be created"):
+        merge([adapter], str(base.folder), adapter / "adapter_config.json" / "out")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     with pytest.raises(AxtuneError, match=r"needs [\d,]+ bytes and its disk has 1,000,000 free"):

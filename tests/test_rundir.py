@@ -79,6 +79,8 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     job = recipe(tmp_path, output_dir=str(tmp_path / "rows.jsonl"))
     with pytest.raises(AxtuneError, match="is a file"):
         claim(job)
+    with pytest.raises(AxtuneError, match=r"rows\.jsonl is a file"):
+        claim(recipe(tmp_path, output_dir=str(tmp_path / "rows.jsonl" / "run")))
 
 
 def test_resume_without_a_checkpoint_says_so(tmp_path):
