@@ -120,6 +120,11 @@ def export(
     planned = plan(sources, base if adapted else str(source), into=into)
     if to == "gguf":
         return _export_gguf(planned, target, dtype)
+    if to == "vllm" and layout == "own" and planned.config.get("model_type") == "qwen2":
+        raise AxtuneError(
+            "In the Qwen2 layout, vLLM's transformers loads a tokenizer that splits every digit.",
+            "Leave --layout out, or export it for transformers: --to hf.",
+        )
     limit = _bytes(max_shard_size) if max_shard_size else None
     if (layout or ("llama" if to == "vllm" else "own")) == "llama":
         planned = _in_llama_layout(planned)

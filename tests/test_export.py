@@ -185,6 +185,8 @@ def test_what_llama_cannot_hold_is_refused(base: Checkpoint, tmp_path: Path) -> 
         (other / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(CheckpointError, match=message):
             export(str(other), tmp_path / "out", to="vllm")
+    with pytest.raises(AxtuneError, match="splits every digit"):
+        export(str(base.folder), tmp_path / "out", to="vllm", layout="own")
     with pytest.raises(AxtuneError, match="is no run"):
         export(str(base.folder), tmp_path / "out", into="nf4")
 
