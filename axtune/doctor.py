@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer
 
 from axtune import catalog
-from axtune.catalog import Checkpoint, read_json
+from axtune.catalog import TOKENIZER_FILES, Checkpoint, read_json
 from axtune.certificate import Check
 from axtune.conversation import normalise_request
 from axtune.errors import AxtuneError, CheckpointError
@@ -175,6 +175,8 @@ def _tokenizer_file(checkpoint: Checkpoint, base: Checkpoint | None) -> Iterator
             "tokenizer_config.json was re-saved by transformers 5; transformers 4 cannot read it"
         )
         yield Check(part, "config", "warn", found, _REPAIR)
+    elif base is not None:
+        yield _other_files(checkpoint.folder, base)
 
 
 def _how_it_cuts(raw: dict[str, Any]) -> str:
@@ -198,16 +200,47 @@ def _identity(file: Path, base: Checkpoint | None) -> Check:
         return _compared(file, other, base.name)
     if own == _FAMILY_TOKENIZER:
         return Check(part, name, "pass", "byte for byte that of A.X 3.1 Light and 4.0 Light")
-    for known in catalog.embedded():
-        if file.read_bytes() == (known / "tokenizer.json").read_bytes():
-            return Check(part, name, "pass", f"byte for byte that of {known.name}")
+    text = file.read_bytes()
+    if any(text == (known / "tokenizer.json").read_bytes() for known in catalog.embedded()):
+        return Check(part, name, "pass", "byte for byte that of the embedded models")
     found = f"not the one of a model known by name (sha256 {own[:12]}…)"
     return Check(part, name, "warn", found, "Compare it with the base's: --base BASE.")
 
 
+def _other_files(folder: Path, base: Checkpoint) -> Check:
+    """The rest of the tokenizer's files; a class that names no layout is an export's own."""
+    part, name = "tokenizer", "other files"
+    files = [file for file in TOKENIZER_FILES if file != "tokenizer.json"]
+    files = [file for file in files if (folder / file).is_file() or (base.folder / file).is_file()]
+    differing = [file for file in files if _content(folder / file) != _content(base.folder / file)]
+    if not differing:
+        found = f"{', '.join(files) or 'none'}: byte for byte those of {base.name}"
+        return Check(part, name, "pass", found)
+    if differing == ["tokenizer_config.json"]:
+        ours, theirs = (_but_for_class(each / differing[0]) for each in (folder, base.folder))
+        if ours == theirs:
+            found = f"those of {base.name}, but for the tokenizer_class that is the layout's"
+            return Check(part, name, "pass", found)
+    found = f"{', '.join(differing)}: not as those of {base.name}"
+    return Check(part, name, "warn", found, _REPAIR)
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
+
+
+def _but_for_class(file: Path) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    return {**read_json(file), "tokenizer_class": None}
+
+
 def _compared(file: Path, other: Path, name: str) -> Check:
     """Two tokenizers that are not the same bytes, by what they do."""
-    ours, theirs = _open(file), _open(other)
+    try:
+        ours, theirs = _open(file), _open(other)
+    except CheckpointError as error:
+        return _fail("tokenizer", "tokenizer.json", error.found, "Use the base's own file.")
     mine, base = (each.get_vocab(with_added_tokens=True) for each in (ours, theirs))
     if moved := [token for token, number in base.items() if mine.get(token) != number]:
         found = f"{len(moved)} tokens of {name} are absent or have other ids"
@@ -243,7 +276,7 @@ def _auto(tokenizer: AxTokenizer, for_vllm: bool, texts: Sequence[str]) -> Check
                 problem = f"{version} gives {len(got)} tokens instead of {len(ids)}{shown}"
                 break
     if problem is None:
-        count = f"{len(PROBES)} probes" + (f" and {len(texts)} texts of the data" if texts else "")
+        count = f"{len(PROBES)} probes" + (f" and {len(texts)} prompts" if texts else "")
         return Check(part, name, "pass", f"{version} gives the declared ids on {count}")
     if for_vllm:
         remedy = "Serve the folder that axtune export CKPT --to vllm makes."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -93,13 +94,9 @@ class Served:
             AxtuneError: When the server refuses the request or does not answer.
             MissingPackageError: When the package openai is not installed.
         """
-        try:
-            import openai
-        except ImportError:
-            raise MissingPackageError(
-                "Asking vLLM as a client does needs the package openai, which is not installed.",
-                "pip install openai",
-            ) from None
+        require_client()
+        import openai
+
         client = openai.OpenAI(
             base_url=f"{self.url}/v1", api_key="none", timeout=_ANSWER_SECONDS, max_retries=0
         )
@@ -124,6 +121,19 @@ class Served:
             ],
             finish_reason=choice.finish_reason,
             ids=list(choice.token_ids or ()),
+        )
+
+
+def require_client() -> None:
+    """Check that the OpenAI client is there.
+
+    Raises:
+        MissingPackageError: When it is not.
+    """
+    if importlib.util.find_spec("openai") is None:
+        raise MissingPackageError(
+            "Asking vLLM as a client does needs the package openai, which is not installed.",
+            "pip install openai",
         )
 
 

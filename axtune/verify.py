@@ -28,7 +28,7 @@ from axtune.recipe import Data, data_options
 from axtune.render import parse_answer
 from axtune.request import Request, read_requests, requests_of, same_answer
 from axtune.rundir import Run
-from axtune.serving import Served, connect, serve
+from axtune.serving import Served, connect, find_vllm, require_client, serve
 from axtune.sources import files_of
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 
@@ -81,6 +81,9 @@ def verify(
     asked = data_options(data) if data else run.recipe.data if run else None
     for source in asked.train if data and asked else ():
         files_of(source)  # a wrong path fails at once
+    if vllm is not None:
+        require_client()  # and so does what vLLM needs, before the weights are read
+        connect(vllm) if vllm != START else find_vllm()
     for_vllm = vllm is not None or (checkpoint.folder / "SERVING.md").is_file()
     with quiet_libraries():
         texts = _texts(asked, base or checkpoint)
@@ -114,6 +117,10 @@ def _base(against: str | None, run: Run | None, adapter: str | Path | None) -> C
         return catalog.find(run.recipe.model, revision=run.recipe.revision)
     if adapter:
         name = catalog.read_json(Path(adapter) / CONFIG).get("base_model_name_or_path")
+        if not name:
+            raise AxtuneError(
+                f"{adapter} does not say which base it is for.", "Give it with --against."
+            )
         return catalog.find(str(name))
     return None
 
@@ -248,8 +255,8 @@ def _logit_check(
     name: str, distance: _Distance, prompts: int, bound: float, *, judged: bool
 ) -> Check:
     greedy = f"greedy text equal in {distance.same} of {prompts}"
-    if distance.ties:
-        greedy += f", {distance.ties} part at a tie within rounding"
+    if distance.ties and distance.spread <= bound:
+        greedy += f", parting at a tie within rounding in {distance.ties}"
     found = (
         f"differ by {distance.spread:.2%} of their spread (bound {bound:.2%}), "
         f"KL {distance.kl:.1e} nats; {greedy}"

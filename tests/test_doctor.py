@@ -66,7 +66,9 @@ def edit(file: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("name", ["tiny-ax-4.0", "tiny-ax-3.1"])
 def test_the_embedded_models_are_sound(name: str) -> None:
-    found = statuses(examine(catalog.find(name)))
+    checks = examine(catalog.find(name))
+    assert "that of the embedded models" in next(c.found for c in checks if "byte" in c.found)
+    found = statuses(checks)
     # AutoTokenizer of transformers 5 is wrong for the Qwen2 layout alone.
     assert found.pop("tokenizer: AutoTokenizer") == ("warn" if name == "tiny-ax-4.0" else "pass")
     assert set(found.values()) == {"pass"}
@@ -132,6 +134,21 @@ def test_a_repair_of_what_is_broken_elsewhere_leaves_nothing(
 def test_exports_are_sound(base: Checkpoint, to: Any, tmp_path: Path) -> None:
     export(str(base.folder), tmp_path / "out", to=to)
     assert failures(tmp_path / "out", base, for_vllm=to == "vllm") == {}
+    checks = examine(catalog.find(str(tmp_path / "out")), base)
+    (others,) = (check for check in checks if check.name == "other files")
+    assert others.status == "pass"
+    assert ("byte for byte" if to == "hf" else "but for the tokenizer_class") in others.found
+
+
+def test_the_other_files_of_a_tokenizer_are_held_against_the_base(
+    copy: Path, base: Checkpoint
+) -> None:
+    edit(copy / "tokenizer_config.json", model_max_length=7)
+    (copy / "special_tokens_map.json").unlink()
+    checks = examine(catalog.find(str(copy)), base)
+    (others,) = (check for check in checks if check.name == "other files")
+    assert others.status == "warn"
+    assert others.found.startswith("tokenizer_config.json, special_tokens_map.json: not as")
 
 
 def test_the_qwen2_layout_is_unfit_for_vllm(base: Checkpoint) -> None:
@@ -162,6 +179,10 @@ def test_an_edited_template(copy: Path, base: Checkpoint) -> None:
 def test_a_tokenizer_that_does_not_load(copy: Path, base: Checkpoint) -> None:
     edit(copy / "tokenizer_config.json", pad_token="<|im_end|>")
     assert "pads with its end of turn" in failures(copy, base)["tokenizer: loads"]
+    (copy / "tokenizer.json").write_text("{}")
+    found = failures(copy, base)
+    assert "cannot be read" in found["tokenizer: tokenizer.json"]
+    assert "tokenizer: loads" in found
 
 
 def test_other_tokens(copy: Path, base: Checkpoint) -> None:

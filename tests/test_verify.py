@@ -78,8 +78,9 @@ def test_the_bare_base_and_another_adapter_fail(
     other = adapter_for(base, tmp_path / "other", seed=2)
     merge([other], str(base.folder), tmp_path / "merged")
     assert verify(tmp_path / "merged", against=str(base.folder), adapter=other).passed
-    certificate = verify(tmp_path / "merged", adapter=run)
-    assert find(certificate, "logits")["base + adapter"].status == "fail"
+    far = find(verify(tmp_path / "merged", adapter=run), "logits")["base + adapter"]
+    assert far.status == "fail"
+    assert "tie" not in far.found  # so far away, nothing is a matter of rounding
 
 
 def test_one_changed_tensor_fails(run: Path, tmp_path: Path) -> None:
@@ -134,9 +135,19 @@ def test_broken_files_are_reported_and_not_run(run: Path, tmp_path: Path) -> Non
         ({"against": "absent"}, "There is no model absent"),
         ({"data": ["absent.jsonl"]}, "absent.jsonl"),
         ({"vllm": "http://127.0.0.1:9"}, "No vLLM answers"),
+        ({"vllm": "start"}, "There is no vLLM on this machine"),
     ],
 )
-def test_mistakes(base: Checkpoint, run: Path, words: dict[str, Any], message: str) -> None:
+def test_mistakes(
+    base: Checkpoint,
+    run: Path,
+    words: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("axtune.verify.examine", None)  # all before the weights are read
+    monkeypatch.setattr("axtune.serving._ENVIRONMENT", Path("nowhere"))
+    monkeypatch.setenv("PATH", "")
     given: dict[str, Any] = {"folder": str(base.folder)} | words
     given = {
         key: value.format(run=run, base=base.folder) if isinstance(value, str) else value
@@ -145,6 +156,15 @@ def test_mistakes(base: Checkpoint, run: Path, words: dict[str, Any], message: s
     with pytest.raises(AxtuneError, match=message):
         verify(**given)
     assert not (base.folder / "certificate.json").exists()
+
+
+def test_an_adapter_that_names_no_base(base: Checkpoint, tmp_path: Path) -> None:
+    adapter = adapter_for(base, tmp_path / "adapter")
+    file = adapter / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "base_model_name_or_path": None}))
+    with pytest.raises(AxtuneError, match=r"(?s)does not say which base.*--against"):
+        verify(base.folder, adapter=adapter)
 
 
 # --- a server that is wrong -------------------------------------------------------------------
