@@ -148,8 +148,10 @@ def _open(name: str, folder: Path, weights: bool) -> Checkpoint:
         shards = set(read_json(index).get("weight_map", {}).values())
         missing += sorted(shard for shard in shards if not (folder / shard).is_file())
     if missing:
-        hint = ""
-        if "tokenizer.json" in missing and (folder / "adapter").is_dir():
+        hint = "Give the folder that holds them, or copy the checkpoint again."
+        if "config.json" in missing and (folder / "adapter_config.json").is_file():
+            hint = "This is an adapter; axtune merge makes a checkpoint of it and its base."
+        elif "tokenizer.json" in missing and (folder / "adapter").is_dir():
             hint = "This is a run folder; the model is what it was trained from."
         elif "*.safetensors" in missing and any(folder.glob("*.bin")):
             hint = "Weights in pickle files (*.bin) are not read; convert them to safetensors."
@@ -174,7 +176,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}.") from None
+        raise CheckpointError(
+            f"{path} cannot be read as JSON: {error}.", "The file is damaged; copy it again."
+        ) from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object.")
     return value

@@ -387,12 +387,13 @@ def card(planned: Plan) -> str:
     if count:
         title += f" with {count} merged adapter" + ("s" if count > 1 else "")
         origin = f"Deltas were added in float32 and rounded once; {planned.changed} tensors changed"
+    tokens = "the adapter's" if planned.tokenizer_folder in planned.adapters else "the base's"
     return f"""---
 library_name: transformers
 {header}tags: [axtune, {planned.config.get("model_type")}]
 ---
 # {title}
 
-Written by axtune. {origin}. `tokenizer.json` and the chat template are the base's, byte for byte.
+Written by axtune. {origin}. `tokenizer.json` and the chat template are {tokens}, byte for byte.
 
 {loading_notes(planned.config)}"""

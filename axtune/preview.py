@@ -32,7 +32,7 @@ def show_row(console: Console, tokenizer: AxTokenizer, checked: Checked) -> None
     place = f"{checked.file}:{checked.line}"
     for fault in checked.faults:
         style = "yellow" if fault.severity == "warning" else "red"
-        console.print(Text(str(fault), style=style))
+        console.print(Text(str(fault), style=style), soft_wrap=True)
     for number, sample in enumerate(checked.samples, 1):
         which = f" sample {number} of {len(checked.samples)}" if len(checked.samples) > 1 else ""
         title = f"{place}{which} · {_figures(sample)}"

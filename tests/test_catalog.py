@@ -50,11 +50,15 @@ def test_a_hub_model_out_of_reach_names_the_offline_one(
 
 def test_what_a_folder_lacks_is_named(tmp_path: Path) -> None:
     source = catalog.find("tiny-ax-4.0").folder
-    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json, config\.json"):
+    with pytest.raises(CheckpointError, match=r"(?s)lacks tokenizer\.json, config\.json.*Give the"):
         catalog.find(str(tmp_path), weights=False)
     for name in ("tokenizer.json", "config.json"):
         shutil.copyfile(source / name, tmp_path / name)
     assert catalog.find(str(tmp_path), weights=False).generation_config == {}
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").touch()
+    with pytest.raises(CheckpointError, match="This is an adapter; axtune merge"):
+        catalog.find(str(tmp_path / "adapter"))
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(CheckpointError, match="pickle"):
         catalog.find(str(tmp_path))

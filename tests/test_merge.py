@@ -157,6 +157,8 @@ def test_new_tokens_bring_their_embeddings_and_tokenizer(base: Checkpoint, tmp_p
     merge([adapter], str(base.folder), tmp_path / "named")
     copied = (tmp_path / "named" / "tokenizer.json").read_bytes()
     assert copied == (adapter / "tokenizer.json").read_bytes()
+    for name, whose in (("padded", "the base's"), ("named", "the adapter's")):
+        assert f"are {whose}, byte for byte" in (tmp_path / name / "README.md").read_text()
 
     tokenizer["normalizer"] = {"type": "NFC"}
     (adapter / "tokenizer.json").write_text(json.dumps(tokenizer))

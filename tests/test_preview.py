@@ -39,7 +39,8 @@ def test_rows_and_refusals(tiny: AxTokenizer) -> None:
     assert "rows.jsonl:1 sample 1 of 2" in shown
     assert "rows.jsonl:1 sample 2 of 2" in shown
     assert "⟦<think>x</think>y<|im_end|>⟧" in shown
-    assert "rows.jsonl:2: unknown-shape: " in shown
+    (refusal,) = (line for line in shown.splitlines() if "rows.jsonl:2: unknown-shape: " in line)
+    assert refusal.endswith("data_templates/README.md.")  # a line for each, as from data check
 
 
 def test_data_cannot_steer_the_terminal_or_the_markup(tiny: AxTokenizer) -> None:
