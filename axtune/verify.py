@@ -87,7 +87,7 @@ def verify(
     for_vllm = vllm is not None or (checkpoint.folder / "SERVING.md").is_file()
     with quiet_libraries():
         texts = _texts(asked, base or checkpoint)
-        checks = examine(checkpoint, base, for_vllm=for_vllm, texts=texts)
+        checks = [*_absent(asked), *examine(checkpoint, base, for_vllm=for_vllm, texts=texts)]
         sound = all(check.status != "fail" or check.part == "tokenizer" for check in checks)
         if sound:
             tokenizer = load_tokenizer(base or checkpoint)
@@ -134,6 +134,17 @@ def _requests(asked: Data | None, tokenizer: AxTokenizer) -> Iterator[Request]:
         yield from read_requests(asked, tokenizer)
     raw = [(f"messages[{n}]", message) for n, message in enumerate(CONVERSATION)]
     yield from requests_of(normalise_request(raw, TOOLS, []), tokenizer)
+
+
+def _absent(asked: Data | None) -> Iterator[Check]:
+    """Data that was moved since, or is looked for from another folder."""
+    for source in asked.train if asked else ():
+        try:
+            files_of(source)
+        except AxtuneError:
+            name = Path(source.path).name  # a path of this machine is nobody else's business
+            found = f"{name} is not found from here, so its prompts are not asked: --data FILE"
+            yield Check("data", "rows", "skip", found)
 
 
 def _texts(asked: Data | None, checkpoint: Checkpoint) -> list[str]:

@@ -63,6 +63,17 @@ def test_a_right_checkpoint_passes(base: Checkpoint, run: Path, to: Any, tmp_pat
     assert json.loads((out / "certificate.json").read_text())["passed"] is True
 
 
+def test_data_that_is_not_there_is_said(base: Checkpoint, run: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(run, tmp_path / "moved"))
+    file = moved / "recipe.yaml"
+    file.write_text(file.read_text().replace("rows.jsonl", "gone.jsonl"))
+    export(moved, tmp_path / "out", to="vllm")
+    (said,) = find(verify(tmp_path / "out", adapter=moved), "data").values()
+    assert said.status == "skip"
+    assert said.found.startswith("gone.jsonl is not found from here")
+    assert not find(verify(tmp_path / "out", adapter=run), "data")
+
+
 def test_in_float32_only_noise_is_left(base: Checkpoint, run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "out", to="vllm", dtype="float32")
     figures = find(verify(tmp_path / "out", adapter=run), "logits")["base + adapter"].figures
