@@ -184,8 +184,11 @@ def event_text(event: Event) -> str:
         words = prefix.replace("_", " ")
         if prefix and (loss := event.get("eval_loss")) is not None:
             parts.append(f"eval loss {loss:.4f}")
+        both = [event.get(f"{prefix}rewards/{answer}") for answer in ("chosen", "rejected")]
+        if None not in both:
+            parts.append(f"{words}rewards " + "/".join(f"{reward:z.3f}" for reward in both))
         if (margin := event.get(f"{prefix}rewards/margins")) is not None:
-            parts.append(f"{words}margin {margin:.3f}")
+            parts.append(f"{words}margin {margin:z.3f}")
         if (share := event.get(f"{prefix}rewards/accuracies")) is not None:
             parts.append(f"{words}accuracy {share:.0%}")
     if (chosen := event.get("logps/chosen")) is not None:

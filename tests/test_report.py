@@ -86,6 +86,24 @@ def test_a_loss_that_is_not_a_number_is_shown_as_such():
     assert event_text({"loss": None, "learning_rate": 1e-4}) == "lr 1.00e-04"
 
 
+def test_a_preference_event_shows_rewards_before_log_probabilities():
+    event = {
+        "eval_loss": 0.6929,
+        "eval_rewards/chosen": 0.0131,
+        "eval_rewards/rejected": -0.0001,
+        "eval_rewards/margins": 0.0132,
+        "eval_rewards/accuracies": 0.5,
+    }
+    words = "rewards 0.013/0.000  eval margin 0.013  eval accuracy 50%"
+    assert event_text(event) == f"eval loss 0.6929  eval {words}"
+    trained = {name.removeprefix("eval_"): value for name, value in event.items()}
+    trained |= {"logps/chosen": -302.1, "logps/rejected": -239.9, "kl_k3": 0.0}
+    assert event_text(trained) == (
+        f"loss 0.6929  {words.replace('eval ', '')}  chosen -302.1  rejected -239.9  kl 0.0000"
+    )
+    assert "rewards" not in event_text({"loss": 1.0, "rewards/chosen": 0.1})  # KTO, one side only
+
+
 def test_curves_leave_out_what_is_no_number():
     events = [{"step": 1, "loss": None}, {"step": 2, "loss": math.nan}, {"step": 3, "loss": 1.0}]
     assert curve(events, "loss") == [(3, 1.0)]
