@@ -8,6 +8,8 @@ and no second copy of any weights stays in memory. With ``shared_prefix: false``
 
 from __future__ import annotations
 
+import inspect
+import re
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ from axtune.adapter import Adapter
 from axtune.catalog import Checkpoint
 from axtune.collate import Finished, PairCollator, UnpairedCollator, WithPartners
 from axtune.dataset import Prepared
-from axtune.model import Precision
+from axtune.model import Precision, bad_value, refused
 from axtune.recipe import Preference, Recipe
 from axtune.reference import Numbers, WithReference, digest_tensors, obtain
 from axtune.report import Report
@@ -61,12 +63,24 @@ class _PreferenceTrainer(RunTrainer):
         self.report = report
         self.preference = recipe.preference or Preference.model_validate({})
         self.merged_first = adapter.merged
+        self._require_known_losses(args)
         with _copied_plainly(adapter.model):
             super().__init__(
                 adapter, args, tokenizer, data, run_dir, report, recipe,
                 data_collator=self._collator(tokenizer.pad_id),
             )  # fmt: skip
         self.add_callback(ChosenWatch(report, self.args.beta, absolute=recipe.task == "orpo"))
+
+    def _require_known_losses(self, args: Any) -> None:
+        """TRL names its losses in its code alone, and refuses another one in the first step."""
+        trl = next(kind for kind in type(self).__mro__ if kind.__module__.startswith("trl."))
+        for key in ("loss_type", "f_divergence_type"):
+            known = re.findall(rf'\b{key} == "(\w+)"', inspect.getsource(trl))
+            given = getattr(args, key, None) or []
+            for name in [given] if isinstance(given, str) else given:
+                if known and name not in known:
+                    message = f"there is no {name}; expected {', '.join(dict.fromkeys(known))}."
+                    raise refused([bad_value(f"training.{key}", message)])
 
     def _collator(self, pad_id: int) -> Any:
         return PairCollator(pad_id, shared=self.preference.shared_prefix)
