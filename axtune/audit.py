@@ -319,8 +319,10 @@ class RowChecker:
         whole = [sample for sample in result.samples if isinstance(sample, Sample)]
         if not self.data.truncate or not whole:
             # Answers are judged as a whole: of one that is cut, nobody has said what it is worth.
-            message = f"{longest} tokens, and max_length is {limit}; raise data.max_length, shorten"
-            message += " the row, or set data.truncate: true." if whole else " the row."
+            message = f"{longest} tokens, and max_length is {limit}; raise data.max_length"
+            message += (
+                ", shorten the row, or set data.truncate: true." if whole else " or shorten it."
+            )
             result.faults.append(Fault(*place, "too-long", message))
             result.samples.clear()
             return

@@ -188,9 +188,11 @@ def refused(faults: list[Fault]) -> RecipeError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message, ended like a sentence."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if lines[0].endswith((".", "!", "?")) else f"{lines[0]}."
+    """The first line of a library's message, ended like a sentence; under a heading, the next."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    lines = lines or [type(error).__name__]
+    line = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]
+    return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
 def _attention(wanted: str, precision: Precision) -> str:
