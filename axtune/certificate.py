@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from axtune.errors import AxtuneError
-from axtune.rundir import base_digests, package_version, write_text
+from axtune.original import base_digests
+from axtune.rundir import package_version, write_text
 
 Status = Literal["pass", "warn", "fail", "skip"]
 

@@ -19,8 +19,9 @@ from transformers.generation.streamers import BaseStreamer
 from axtune import catalog
 from axtune.errors import AxtuneError
 from axtune.model import choose_precision, load_model, quiet_libraries
+from axtune.original import base_facts
 from axtune.render import Answer, parse_answer, prompt_ids
-from axtune.rundir import base_digests, is_run, open_run
+from axtune.rundir import is_run, open_run
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 
 _CALL = "<tool_call>"
@@ -75,7 +76,7 @@ def load(run: str, console: Console) -> tuple[PreTrainedModel, AxTokenizer]:
     opened = open_run(run)
     recipe = opened.recipe
     checkpoint = catalog.find(recipe.model, revision=recipe.revision)
-    if base_digests(checkpoint.folder) != opened.manifest["base"]["digests"]:
+    if _digests(base_facts(checkpoint, None)) != _digests(opened.manifest["base"]):
         console.print(
             f"The files of {recipe.model} have changed since this run was trained on them.",
             style="yellow",
@@ -92,6 +93,11 @@ def load(run: str, console: Console) -> tuple[PreTrainedModel, AxTokenizer]:
     )
     model = PeftModel.from_pretrained(base, str(opened.adapter))
     return model.eval(), tokenizer
+
+
+def _digests(base: dict[str, Any]) -> list[dict[str, str]]:
+    """Of the 16-bit base, and of the folder quantised from it that a run was trained on."""
+    return [base["digests"], base.get("quantized", {}).get("digests", {})]
 
 
 def read_tools(file: str | Path) -> list[dict[str, Any]]:

@@ -94,6 +94,36 @@ Into = Annotated[
 
 
 @app.command()
+def quantize(
+    base: Annotated[str, typer.Argument(help="16-bit checkpoint: Hub id, folder or name")],
+    out: Out,
+    quant_type: Annotated[Literal["nf4", "fp4"], typer.Option(help="4-bit numbers")] = "nf4",
+    double_quant: Annotated[
+        bool, typer.Option("--double-quant/--no-double-quant", help="quantise the scales as well")
+    ] = True,
+    precision: Annotated[
+        Literal["bf16", "fp16"],
+        typer.Option(help="of the runs that will load it; fp16 for cards without bf16"),
+    ] = "bf16",
+    max_shard_size: Annotated[str, typer.Option(help="largest file, such as 5GB")] = "5GB",
+) -> None:
+    """Write a base in 4 bit once; QLoRA runs that take the folder as model= start sooner."""
+    from axtune.quantize import quantize as run_quantize
+
+    written = run_quantize(
+        base,
+        out,
+        quant_type=quant_type,
+        double_quant=double_quant,
+        precision=precision,
+        max_shard_size=max_shard_size,
+    )
+    print(f"{written.folder}: {written.layers} linear layers in 4 bit, "
+          f"{written.original_nbytes / 1e9:.2f} → {written.nbytes / 1e9:.2f} GB")  # fmt: skip
+    print(f"Train from it: model={written.folder}; merge and export find {base} by themselves.")
+
+
+@app.command()
 def merge(
     adapters: Annotated[list[str], typer.Argument(help="run folders, or adapters that PEFT saved")],
     out: Out,

@@ -104,7 +104,7 @@ class Sink:
         except OSError:  # a file system without direct output
             self._direct = None
         os.ftruncate(self._cached, size)
-        _write(self._cached, memoryview(header), 0)
+        write_at(self._cached, memoryview(header), 0)
 
     def skip(self, position: int) -> int:
         """Where in a buffer bytes best begin that are to be written at a position."""
@@ -122,9 +122,9 @@ class Sink:
         if self._direct is None or skip != position % ALIGNMENT or first >= last:
             first = last = end
         else:
-            _write(self._direct, memory[skip + first - position : skip + last - position], first)
-        _write(self._cached, memory[skip : skip + first - position], position)
-        _write(self._cached, memory[skip + last - position : skip + end - position], last)
+            write_at(self._direct, memory[skip + first - position : skip + last - position], first)
+        write_at(self._cached, memory[skip : skip + first - position], position)
+        write_at(self._cached, memory[skip + last - position : skip + end - position], last)
 
     def flush(self) -> None:
         """Wait until all of it is on the disk."""
@@ -162,7 +162,8 @@ def _is_cached(file: Path) -> bool:
     return bool(failed) or resident > 0.75 * len(pages)
 
 
-def _write(descriptor: int, view: memoryview, position: int) -> None:
+def write_at(descriptor: int, view: memoryview, position: int) -> None:
+    """Write all of some bytes at a position of an open file."""
     while len(view):
         count = os.pwrite(descriptor, view, position)
         view, position = view[count:], position + count

@@ -27,6 +27,7 @@ from axtune.conversation import normalise_request
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export import with_ends, write_generation_config
 from axtune.merge import card, copy_small_files, plan
+from axtune.model import skeleton
 from axtune.render import pieces
 from axtune.rewrite import total_bytes, write_checkpoint
 from axtune.staging import refuse_existing, staged
@@ -404,20 +405,15 @@ def _weights(checkpoint: Checkpoint) -> Iterator[Check]:
 
 
 def _architecture(checkpoint: Checkpoint, tensors: dict[str, Stored]) -> Check:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     part, name = "weights", "architecture"
     if checkpoint.config.get("quantization_config"):
         return Check(part, name, "skip", "the checkpoint is quantised")
     try:
-        config = AutoConfig.from_pretrained(str(checkpoint.folder), local_files_only=True)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except Exception as error:  # config.json can be wrong in many ways
-        found = f"config.json makes no model ({type(error).__name__})"
-        return _fail(part, name, found, "Use the base's config.json.")
+        model = skeleton(checkpoint)
+    except CheckpointError as error:
+        return _fail(part, name, error.found, error.remedy)
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    if config.tie_word_embeddings:
+    if model.config.tie_word_embeddings:
         wanted.pop("lm_head.weight", None)
     absent = [key for key in wanted if key not in tensors]
     wrong = [key for key in wanted if key in tensors and tensors[key].shape != wanted[key]]

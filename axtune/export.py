@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
@@ -37,7 +36,7 @@ from axtune.merge import (
     write_json,
 )
 from axtune.modelfile import modelfile
-from axtune.rewrite import Piece, resharded, total_bytes, write_checkpoint, write_files
+from axtune.rewrite import Piece, resharded, shard_bytes, total_bytes, write_checkpoint, write_files
 from axtune.staging import refuse_existing, staged
 from axtune.tokenizer import AxTokenizer, load_tokenizer
 from axtune.weights import load
@@ -125,7 +124,7 @@ def export(
             "In the Qwen2 layout, vLLM's transformers loads a tokenizer that splits every digit.",
             "Leave --layout out, or export it for transformers: --to hf.",
         )
-    limit = _bytes(max_shard_size) if max_shard_size else None
+    limit = shard_bytes(max_shard_size) if max_shard_size else None
     if (layout or ("llama" if to == "vllm" else "own")) == "llama":
         planned = _in_llama_layout(planned)
     if dtype:
@@ -165,7 +164,7 @@ def _export_gguf(planned: Plan, target: Path, dtype: Numbers | None) -> Exported
         (folder / "Modelfile").write_text(ollama, encoding="utf-8")
         text = serving_gguf(target.name, tokenizer.context)
         (folder / "SERVING.md").write_text(text, encoding="utf-8")
-        copy_licences(planned, folder)
+        copy_licences(planned.base.folder, folder)
     notes = (
         *planned.notes,
         "Ollama reads tools into types of its own, so its prompts with tools differ from training; "
@@ -229,15 +228,6 @@ def _in_dtype(planned: Plan, dtype: Numbers) -> Plan:
     return dataclasses.replace(planned, shards=shards, config={**planned.config, key: dtype})
 
 
-def _bytes(size: str) -> int:
-    """As transformers reads it: powers of 10 for GB and MB, of 2 for GiB and MiB."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B", size.strip(), re.IGNORECASE)
-    if not match:
-        raise AxtuneError(f"{size} is no size of a file.", "Expected such as 5GB or 500MB.")
-    unit = 1024 if match[3] else 1000
-    return int(float(match[1]) * unit ** (1 + "KMGT".index(match[2].upper())))
-
-
 def with_ends(planned: Plan, tokenizer: AxTokenizer) -> Plan:
     """The same with a config that says what ends a turn and what pads, as the tokenizer has it."""
     ends = {"eos_token_id": tokenizer.end_of_turn_id, "pad_token_id": tokenizer.pad_id}
@@ -261,7 +251,9 @@ def _export_adapter(source: Path, target: Path, base: str | None) -> Exported:
     run = run_of(source)
     adapter = open_adapter(run.adapter if run else source)
     _refuse_what_vllm_lacks(adapter, source)
-    name = base or (run.recipe.model if run else adapter.config.get("base_model_name_or_path"))
+    name = base or (
+        run.manifest["base"]["name"] if run else adapter.config.get("base_model_name_or_path")
+    )
     rank = max(int(adapter.config["r"]), *(tensor.shape[0] for tensor in _halves(adapter, "A")))
     if rank > _VLLM_RANKS[-1]:
         raise AxtuneError(

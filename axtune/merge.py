@@ -20,8 +20,9 @@ from axtune.catalog import CONFIG_FILES, TOKENIZER_FILES, Checkpoint, read_json
 from axtune.delta import CONFIG, EMBEDDING, HEAD, Change, SavedAdapter, changes, open_adapter
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.fourbit import FourBit, four_bit, rounding
+from axtune.original import base_digests, differing_files, original_of, unquantized
 from axtune.rewrite import Piece, Shards, Step, total_bytes, write_checkpoint
-from axtune.rundir import Run, base_digests, is_run, open_run
+from axtune.rundir import Run, find_base, is_run, open_run
 from axtune.staging import refuse_existing, staged
 from axtune.weights import Stored, read_checkpoint
 
@@ -84,8 +85,8 @@ def merge(
 
     Args:
         adapters: Run folders, or folders that PEFT saved.
-        base: The base, as `axtune.catalog.find` takes it; None takes the one that the first adapter
-            was trained on.
+        base: The base, as `axtune.catalog.find` takes it, or a folder quantised from it, which
+            stands for its original; None takes the one that the first adapter was trained on.
         out: The folder to produce; it appears whole or not at all.
         into: ``16bit`` adds the deltas to the base's own weights; ``nf4`` to the weights that a
             QLoRA run trained on, rounded to 4 bit and back as its recipe says.
@@ -128,9 +129,10 @@ def plan(
     opened = [open_adapter(path, factor) for path, factor in zip(folders, factors, strict=True)]
     checkpoint = _base(base, runs[0] if runs else None, opened)
     if checkpoint.config.get("quantization_config"):
+        made_from = original_of(checkpoint)
         raise CheckpointError(
-            f"{checkpoint.name} is quantised; adapters merge into the original 16-bit weights.",
-            "Give the original with --base.",
+            f"{checkpoint.name} is quantised; what is written is made of 16-bit weights.",
+            f"Give the original: {made_from.name}." if made_from else "",
         )
     for run in runs:
         if run:
@@ -179,12 +181,11 @@ def copy_small_files(planned: Plan, folder: Path) -> None:
     for name in TOKENIZER_FILES:
         if (planned.tokenizer_folder / name).is_file():
             shutil.copyfile(planned.tokenizer_folder / name, folder / name)
-    copy_licences(planned, folder)
+    copy_licences(source, folder)
 
 
-def copy_licences(planned: Plan, folder: Path) -> None:
-    """The base's licence and notice files."""
-    source = planned.base.folder
+def copy_licences(source: Path, folder: Path) -> None:
+    """A checkpoint's licence and notice files."""
     for file in (file for pattern in _LICENCES for file in source.glob(pattern)):
         shutil.copyfile(file, folder / file.name)
 
@@ -243,17 +244,20 @@ def run_of(path: Path) -> Run | None:
 
 
 def _base(base: str | None, run: Run | None, adapters: Sequence[SavedAdapter]) -> Checkpoint:
+    """The base of adapters; of a folder quantised from it, the base itself."""
     if base is not None:
-        same = run is not None and base == run.recipe.model
-        return catalog.find(base, revision=run.recipe.revision if run and same else None)
+        trained_on = run.manifest["base"] if run else {}
+        same = base == trained_on.get("name")
+        found = catalog.find(base, revision=trained_on["revision"] if same else None)
+        return unquantized(found) if adapters else found
     if run:
-        return catalog.find(run.recipe.model, revision=run.recipe.revision)
+        return find_base(run)
     config = adapters[0].config if adapters else {}
     name = config.get("base_model_name_or_path")
     if not name:
         raise AxtuneError("The adapter does not say which base it is for.", "Give it with --base.")
     try:
-        return catalog.find(str(name), revision=config.get("revision"))
+        return unquantized(catalog.find(str(name), revision=config.get("revision")))
     except CheckpointError as error:
         raise CheckpointError(
             f"The base that the adapter names cannot be had: {error.found}",
@@ -264,10 +268,7 @@ def _base(base: str | None, run: Run | None, adapters: Sequence[SavedAdapter]) -
 def _check_digests(run: Run, base: Checkpoint) -> None:
     """The base must be, file by file, what the run was trained on."""
     expected: dict[str, str] = run.manifest.get("base", {}).get("digests", {})
-    actual = base_digests(base.folder)
-    decisive = {*TOKENIZER_FILES, *CONFIG_FILES}
-    names = {name for name in {*expected, *actual} if name.endswith(".safetensors")} | decisive
-    if differing := sorted(name for name in names if expected.get(name) != actual.get(name)):
+    if differing := differing_files(expected, base_digests(base.folder)):
         trained_on = run.manifest.get("base", {}).get("name")
         raise AxtuneError(
             f"The run {run.path} is of another base: {', '.join(differing)} of {base.name} "

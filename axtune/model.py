@@ -18,11 +18,12 @@ from typing import Any, Literal
 import datasets
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from axtune.catalog import Checkpoint
 from axtune.errors import AxtuneError, CheckpointError, Fault, MissingPackageError, RecipeError
 from axtune.offload import HOSTED
+from axtune.original import original_of
 from axtune.recipe import Attention
 from axtune.tokenizer import AxTokenizer
 
@@ -78,27 +79,35 @@ def load_model(
         tokenizer: The checkpoint's tokenizer, whose end of turn and padding the model takes over.
         precision: Of the weights (of those that stay unquantised, with `quantization`).
         attention: Attention kernels; ``auto`` is sdpa.
-        quantization: ``BitsAndBytesConfig`` by its own names; None for plain weights.
+        quantization: ``BitsAndBytesConfig`` by its own names; None for plain weights, or for those
+            of a folder that is quantised already.
 
     Returns:
-        The model, in evaluation mode, its ``name_or_path`` the name that the user gave.
+        The model, in evaluation mode, its ``name_or_path`` the name that the user gave; of a
+        quantised folder, the name of its original.
 
     Raises:
         CheckpointError: When weights are missing, of the wrong shape, or unreadable.
         MissingPackageError: When flash_attn or bitsandbytes is asked for and absent.
-        RecipeError: When bitsandbytes refuses a value of `quantization`.
+        RecipeError: When bitsandbytes refuses a value of `quantization`, or the checkpoint was
+            quantised with others, or for another precision.
     """
+    quantization = quantization_of(checkpoint, quantization, precision)
+    made_from = original_of(checkpoint)
+    options: dict[str, Any] = {}
+    if quantization and not made_from:  # a quantised folder's settings are in its config.json
+        options["quantization_config"] = bits_and_bytes(quantization, precision)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(checkpoint.folder),
             dtype=_DTYPES[precision],
             attn_implementation=_attention(attention, precision),
-            quantization_config=_bits_and_bytes(quantization, precision) if quantization else None,
             device_map=_device_map(),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **options,
         )
     except (AxtuneError, torch.OutOfMemoryError):
         raise
@@ -114,13 +123,90 @@ def load_model(
             f"{checkpoint.name} lacks {len(missing)} of its model's tensors, {missing[0]} first.",
             "Weights and config.json are of different checkpoints, or a shard is missing.",
         )
+    if made_from:
+        _give_dtype(model, _DTYPES[precision])
     # 4.0 Light's config.json says eos 0, which never comes; what ends a turn is <|im_end|>.
     for config in (model.config, model.generation_config):
         config.eos_token_id = tokenizer.end_of_turn_id
         config.pad_token_id = tokenizer.pad_id
     # What PEFT writes as base_model_name_or_path: the user's name, not this machine's cache path.
-    model.name_or_path = model.config.name_or_path = checkpoint.name
+    name = made_from.name if made_from else checkpoint.name
+    model.name_or_path = model.config.name_or_path = name
     return model
+
+
+def quantization_of(
+    checkpoint: Checkpoint, wanted: dict[str, Any] | None, precision: Precision
+) -> dict[str, Any] | None:
+    """The quantisation that a checkpoint is loaded with.
+
+    Args:
+        checkpoint: 16-bit, or quantised by ``axtune quantize``.
+        wanted: The recipe's section, or None.
+        precision: Of the run.
+
+    Returns:
+        `wanted`, for 16-bit weights; else what the folder was made with.
+
+    Raises:
+        CheckpointError: When the folder is quantised and does not say from what.
+        RecipeError: When it was made with other settings, or for another precision.
+    """
+    made_from = original_of(checkpoint)
+    if made_from is None:
+        return wanted
+    if precision not in made_from.precisions:
+        message = (
+            f"{precision}, but {checkpoint.name} holds what a run in "
+            f"{' or '.join(made_from.precisions)} loads. Set it to that, or set "
+            f"model={made_from.name}, or make a folder for it (axtune quantize --precision)."
+        )
+        raise refused([bad_value("precision", message)])
+    made = made_from.quantization
+    asked, held = (bits_and_bytes(each, precision).to_dict() for each in (wanted or made, made))
+    faults = [
+        bad_value(
+            f"quantization.{key}",
+            f"{asked[key]}, but {checkpoint.name} was made with {value}. Leave the section out "
+            f"(quantization=null), or set model={made_from.name}.",
+        )
+        for key, value in held.items()
+        if asked[key] != value
+    ]
+    if faults:
+        raise refused(faults)
+    return made
+
+
+def skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
+    """The model that ``config.json`` describes, of the right shapes and without numbers.
+
+    Raises:
+        CheckpointError: When it describes none.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(checkpoint.folder), local_files_only=True)
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # config.json can be wrong in many ways
+        raise CheckpointError(
+            f"config.json of {checkpoint.name} makes no model ({type(error).__name__}).",
+            "Use the base's config.json.",
+        ) from error
+    return model
+
+
+def _give_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Bring a quantised folder's model into the precision of a run.
+
+    transformers leaves a serialised weight in the dtype that it is stored in. The 4-bit ones stay
+    as they are; what they are unpacked to is part of their state.
+    """
+    for parameter in model.parameters():
+        if type(parameter).__name__ == "Params4bit":
+            parameter.quant_state.dtype = dtype  # type: ignore[attr-defined]
+        elif parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 @dataclass(frozen=True)
@@ -214,7 +300,13 @@ def _attention(wanted: str, precision: Precision) -> str:
     return wanted
 
 
-def _bits_and_bytes(values: dict[str, Any], precision: Precision) -> BitsAndBytesConfig:
+def bits_and_bytes(values: dict[str, Any], precision: Precision) -> BitsAndBytesConfig:
+    """transformers' configuration from a recipe's ``quantization`` section.
+
+    Raises:
+        MissingPackageError: When bitsandbytes is not installed.
+        RecipeError: When it has no such option, or refuses a value.
+    """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingPackageError(
             "quantization needs the package bitsandbytes, which is not installed.",

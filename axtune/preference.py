@@ -31,10 +31,11 @@ from axtune.catalog import Checkpoint
 from axtune.collate import Finished, PairCollator, UnpairedCollator, WithPartners
 from axtune.dataset import Prepared
 from axtune.model import Precision, bad_value, refused
+from axtune.original import base_digests
 from axtune.recipe import Preference, Recipe
 from axtune.reference import Numbers, WithReference, digest_tensors, obtain
 from axtune.report import Report
-from axtune.rundir import RunDir, base_digests
+from axtune.rundir import RunDir
 from axtune.tokenizer import AxTokenizer
 from axtune.trainer import Rehearsal, RunTrainer
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import torch
 
 from axtune.directio import Buffer, Sink, Source
 from axtune.errors import AxtuneError
-from axtune.weights import BLOCK_BYTES, DTYPE_NAMES, INDEX, SINGLE, Stored
+from axtune.weights import BLOCK_BYTES, INDEX, SINGLE, Stored, header_bytes
 
 # Float32 numbers worked on at once: with their scratch they stay in a core's cache.
 _CHUNK = 1 << 18
@@ -116,14 +117,35 @@ class File:
     size: int
 
 
-def resharded(pieces: Sequence[Piece], max_bytes: int) -> Shards:
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+_S = TypeVar("_S", bound=_Sized)
+
+
+def shard_bytes(size: str) -> int:
+    """A size such as 5GB in bytes, as transformers reads it: GB and MB are of 10, GiB and MiB of 2.
+
+    Raises:
+        AxtuneError: When it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B", size.strip(), re.IGNORECASE)
+    if not match:
+        raise AxtuneError(f"{size} is no size of a file.", "Expected such as 5GB or 500MB.")
+    unit = 1024 if match[3] else 1000
+    return int(float(match[1]) * unit ** (1 + "KMGT".index(match[2].upper())))
+
+
+def resharded(pieces: Sequence[_S], max_bytes: int) -> dict[str, list[_S]]:
     """Spread tensors over files of a largest size, in order.
 
     Args:
         pieces: All tensors.
         max_bytes: Of a file's tensors; a single larger tensor has a file of its own.
     """
-    groups: list[list[Piece]] = [[]]
+    groups: list[list[_S]] = [[]]
     filled = 0
     for piece in pieces:
         if groups[-1] and filled + piece.nbytes > max_bytes:
@@ -159,11 +181,22 @@ def write_checkpoint(folder: Path, shards: Shards) -> None:
     write_files(_safetensors(folder / name, pieces) for name, pieces in shards.items())
     if list(shards) != [SINGLE]:
         weight_map = {piece.name: shard for shard, pieces in shards.items() for piece in pieces}
-        index = {
-            "metadata": {"total_size": total_bytes(shards)},
-            "weight_map": dict(sorted(weight_map.items())),
-        }
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_index(folder, weight_map, total_bytes(shards))
+
+
+def write_index(folder: Path, weight_map: dict[str, str], nbytes: int) -> None:
+    """Write the index of a checkpoint of several files.
+
+    Args:
+        folder: The checkpoint's.
+        weight_map: Each tensor's file.
+        nbytes: The size of all tensors together.
+    """
+    index = {
+        "metadata": {"total_size": nbytes},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def write_files(files: Iterable[File]) -> None:
@@ -352,20 +385,15 @@ def _finish(futures: Sequence[Future[None]], sink: Sink) -> None:
 
 
 def _safetensors(path: Path, pieces: Sequence[Piece]) -> File:
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     places = []
     for piece in pieces:
         places.append(position)
-        entries[piece.name] = {
-            "dtype": DTYPE_NAMES[piece.dtype],
-            "shape": list(piece.shape),
-            "data_offsets": [position, position + piece.nbytes],
-        }
         position += piece.nbytes
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
-    header = len(text).to_bytes(8, "little") + text
+    header = header_bytes(
+        (piece.name, piece.dtype, piece.shape, place)
+        for place, piece in zip(places, pieces, strict=True)
+    )
     placed = [(len(header) + place, piece) for place, piece in zip(places, pieces, strict=True)]
     return File(path, header, placed, len(header) + position)
 

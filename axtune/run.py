@@ -33,6 +33,7 @@ from axtune.model import (
     first_line,
     load_model,
     measure,
+    quantization_of,
     quiet_libraries,
 )
 from axtune.offload import embeddings_to_host
@@ -89,6 +90,7 @@ def train(recipe: Recipe) -> Run:
             )
         scratch = _scratch_folder(state)
         try:
+            recipe = _resolved(recipe, precision, state)
             run = _train(recipe, precision, args, state, report, scratch)
             if state.is_main_process:
                 finish(run, report)
@@ -110,6 +112,18 @@ def train(recipe: Recipe) -> Run:
             report.end()
             if state.is_local_main_process:
                 shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _resolved(recipe: Recipe, precision: Precision, state: PartialState) -> Recipe:
+    """The recipe with the quantisation of a model that is quantised already.
+
+    What is recorded of the run then says how its weights were made, whether its recipe does or not.
+    """
+    model = _once(
+        state, lambda: catalog.find(recipe.model, revision=recipe.revision, weights=False)
+    )
+    quantization = quantization_of(model, recipe.quantization, precision)
+    return recipe.model_copy(update={"quantization": quantization})
 
 
 def _train(

@@ -14,7 +14,6 @@ folder can be given to a stranger: it holds no rows, and no path but those that 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -26,9 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from axtune import catalog
 from axtune import recipe as recipes
 from axtune.catalog import Checkpoint, read_json
 from axtune.errors import AxtuneError
+from axtune.original import base_facts, find_original
 from axtune.recipe import Recipe
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "tokenizers")
@@ -37,9 +38,6 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes
 _RESUME_KEYS = (
     "task", "model", "revision", "seed", "precision", "data", "lora", "quantization", "preference"
 )  # fmt: skip
-
-_SAMPLES = 16
-_SAMPLE_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -168,6 +166,18 @@ def open_run(path: str | Path) -> Run:
     return Run(folder, adapter, recipe, manifest)
 
 
+def find_base(run: Run) -> Checkpoint:
+    """The 16-bit base that a run's adapter is for, with its weights.
+
+    Raises:
+        CheckpointError: When it is not to be found.
+    """
+    base = run.manifest["base"]
+    if "quantized" in base:
+        return find_original(base["name"], base["revision"], base["quantized"]["name"])
+    return catalog.find(base["name"], revision=base["revision"])
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """A run's ``manifest.json``."""
     return read_json(folder / "manifest.json")
@@ -246,59 +256,19 @@ def describe(recipe: Recipe, checkpoint: Checkpoint, extra: dict[str, Any]) -> d
 
     Args:
         recipe: As resolved.
-        checkpoint: The base.
+        checkpoint: What is loaded: the base, or a folder quantised from it.
         extra: The run's own facts: precision, counts, accounts of the data.
     """
     return {
         "axtune": package_version("axtune"),
         "status": "running",
         "task": recipe.task,
-        "base": {
-            "name": checkpoint.name,
-            "revision": recipe.revision,
-            "commit": checkpoint.commit,
-            "digests": base_digests(checkpoint.folder),
-        },
+        "base": base_facts(checkpoint, recipe.revision),
         "seed": recipe.seed,
         **extra,
         "versions": {"python": platform.python_version()}
         | {name: version for name in _PACKAGES if (version := package_version(name))},
     }
-
-
-def base_digests(folder: Path) -> dict[str, str]:
-    """What identifies a base's files without reading 14.5 GB of them.
-
-    Small files (configs, tokenizer, template) are hashed whole, by SHA-256. A weight file is hashed
-    over its size, its safetensors header (every tensor's name, type, shape and place), and 16
-    samples of 64 KiB evenly spaced over the tensors' bytes, the first and the last 64 KiB among
-    them: any re-trained, merged or re-quantised file differs, a single flipped byte may not.
-
-    Returns:
-        ``sha256:…`` or ``fingerprint:…`` by file name; what axtune wrote about the folder
-        (``certificate.json``) is left out.
-    """
-    digests = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix == ".safetensors":
-            digests[file.name] = f"fingerprint:{_fingerprint(file)}"
-        elif file.suffix in (".json", ".jinja", ".txt") and file.name != "certificate.json":
-            digests[file.name] = f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
-    return digests
-
-
-def _fingerprint(file: Path) -> str:
-    size = file.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with file.open("rb") as stream:
-        # safetensors: 8 bytes of header length, little-endian, then the header in JSON.
-        length = int.from_bytes(stream.read(8), "little")
-        digest.update(stream.read(length))
-        first, last = 8 + length, max(8 + length, size - _SAMPLE_BYTES)
-        for index in range(_SAMPLES):
-            stream.seek(first + (last - first) * index // (_SAMPLES - 1))
-            digest.update(stream.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:

@@ -18,9 +18,10 @@ from axtune.adapter import DEFAULTS, Adapter, Term, add_adapter, terms_of
 from axtune.catalog import Checkpoint
 from axtune.errors import AxtuneError
 from axtune.model import first_line
+from axtune.original import original_digests
 from axtune.recipe import Preference, Recipe
 from axtune.report import Report
-from axtune.rundir import base_digests, is_run, open_run
+from axtune.rundir import is_run, open_run
 
 
 def start_adapter(
@@ -63,7 +64,7 @@ def _find(path: str, checkpoint: Checkpoint) -> Path:
     folder = Path(path)
     if is_run(folder):
         run = open_run(folder)
-        if run.manifest["base"]["digests"] != base_digests(checkpoint.folder):
+        if run.manifest["base"]["digests"] != original_digests(checkpoint):
             raise AxtuneError(
                 f"{path} was trained on {run.manifest['base']['name']}, whose files are not those "
                 f"of {checkpoint.name}.",

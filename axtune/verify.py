@@ -24,10 +24,11 @@ from axtune.fourbit import FourBit, four_bit
 from axtune.layerwise import Layerwise, Reading
 from axtune.merge import run_of
 from axtune.model import quiet_libraries
+from axtune.original import unquantized
 from axtune.recipe import Data, data_options
 from axtune.render import parse_answer
 from axtune.request import Request, read_requests, requests_of, same_answer
-from axtune.rundir import Run
+from axtune.rundir import Run, find_base
 from axtune.serving import Served, connect, find_vllm, require_client, serve
 from axtune.sources import files_of
 from axtune.tokenizer import AxTokenizer, load_tokenizer
@@ -62,7 +63,8 @@ def verify(
 
     Args:
         folder: A checkpoint that `axtune.merge` or `axtune.export` made, or any other.
-        against: Its base, as `axtune.catalog.find` takes it; None takes the adapter's.
+        against: Its base, as `axtune.catalog.find` takes it, or a folder quantised from that; None
+            takes the adapter's.
         adapter: What was merged into it: a run's folder or an adapter's; None for the base itself.
         data: Files whose rows are asked for; none takes those that the run was trained on.
         vllm: `START`, the URL of a running server, or None to leave vLLM out.
@@ -112,16 +114,16 @@ def _local(folder: str | Path) -> Checkpoint:
 
 def _base(against: str | None, run: Run | None, adapter: str | Path | None) -> Checkpoint | None:
     if against:
-        return catalog.find(against)
+        return unquantized(catalog.find(against))
     if run:
-        return catalog.find(run.recipe.model, revision=run.recipe.revision)
+        return find_base(run)
     if adapter:
         name = catalog.read_json(Path(adapter) / CONFIG).get("base_model_name_or_path")
         if not name:
             raise AxtuneError(
                 f"{adapter} does not say which base it is for.", "Give it with --against."
             )
-        return catalog.find(str(name))
+        return unquantized(catalog.find(str(name)))
     return None
 
 

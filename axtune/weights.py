@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,29 @@ def read_header(file: Path) -> list[Stored]:
         if tensor.offset + tensor.nbytes != end:
             raise CheckpointError(f"{file}: shape and size of {tensor.name} disagree.")
     return sorted(tensors, key=lambda tensor: tensor.offset)
+
+
+def header_bytes(
+    tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...], int]], length: int = 0
+) -> bytes:
+    """The first bytes of a safetensors file.
+
+    Args:
+        tensors: Name, dtype, shape, and the place of the first byte behind the header, of each.
+        length: Of the result; what the header is shorter is filled with spaces, which the format
+            allows. At least as long as it must be.
+    """
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for name, dtype, shape, start in tensors:
+        entries[name] = {
+            "dtype": DTYPE_NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [start, start + math.prod(shape) * dtype.itemsize],
+        }
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    text = text.ljust(length - 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def load(tensor: Stored) -> torch.Tensor:

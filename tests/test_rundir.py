@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 
 import pytest
 from tiny import recipe
@@ -11,7 +10,6 @@ from axtune import catalog
 from axtune import recipe as recipes
 from axtune.errors import AxtuneError
 from axtune.rundir import (
-    base_digests,
     claim,
     describe,
     last_checkpoint,
@@ -156,22 +154,6 @@ def test_the_adapter_appears_whole_or_not_at_all(tmp_path):
         run_dir.write_adapter(lambda folder, text=text: (folder / "a").write_text(text) and None)
         assert (run_dir.path / "adapter" / "a").read_text() == text
     assert not list(run_dir.path.glob(".adapter*"))
-
-
-def test_base_digests_tell_a_changed_file_and_hold_no_folder(tmp_path):
-    folder = tmp_path / "base"
-    shutil.copytree(catalog.find("tiny-ax-4.0").folder, folder)
-    before = base_digests(folder)
-    assert before == base_digests(catalog.find("tiny-ax-4.0").folder)
-    weights = folder / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1  # the last byte is within the last sample
-    weights.write_bytes(content)
-    changed = {name for name, digest in base_digests(folder).items() if digest != before[name]}
-    assert changed == {"model.safetensors"}
-    (folder / "tokenizer_config.json").write_text("{}")
-    changed = {name for name, digest in base_digests(folder).items() if digest != before[name]}
-    assert changed == {"model.safetensors", "tokenizer_config.json"}
 
 
 def test_open_run_gives_the_adapter_or_the_newest_checkpoint(tmp_path):
