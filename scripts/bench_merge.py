@@ -100,11 +100,7 @@ def measure(command: list[str], base: Path) -> tuple[float, float, float]:
     Returns:
         Seconds until it ended, seconds until all it wrote was on the disk, peak resident MB.
     """
-    os.sync()
-    for file in base.iterdir():
-        descriptor = os.open(file, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
+    chill(base)
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -113,6 +109,15 @@ def measure(command: list[str], base: Path) -> tuple[float, float, float]:
         raise SystemExit(f"{command[0]} failed with status {status}")
     os.sync()
     return seconds, time.monotonic() - began, usage.ru_maxrss / 1024
+
+
+def chill(folder: Path) -> None:
+    """Drop a folder's files from the page cache."""
+    os.sync()
+    for file in folder.iterdir():
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
 
 
 def build(work: Path, layers: int) -> None:

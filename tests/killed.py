@@ -1,0 +1,71 @@
+"""A command that is killed before each of its writes, and what it leaves of its folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+# Runs the command again and again, each time in a process of its own (a fork) that kills itself, as
+# kill -9 does, before its next call that changes anything on the disk: the first, the second, …
+_KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+every, out, whole = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+words = sys.argv[4:]
+calls = limit = 0
+def counted(real):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    return call
+{imports}
+for module, names in ((os, ("pwrite", "ftruncate", "fsync", "rename")),
+                      (Path, ("write_text", "mkdir", "rename")), (shutil, ("copyfile",))):
+    for name in names:
+        setattr(module, name, counted(getattr(module, name)))
+def contents(folder):
+    return {{file.name: file.read_bytes() for file in folder.iterdir()}}
+status = 9
+while status == 9:
+    limit += every
+    child = os.fork()
+    if child == 0:
+        {call}
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    state = "absent"
+    if out.exists():
+        state = "whole" if contents(out) == contents(whole) else "half"
+        shutil.rmtree(out)
+    print(limit, status, state)
+"""
+
+
+def states_when_killed(
+    imports: str, call: str, out: Path, whole: Path, *words: str, every: int = 1
+) -> list[str]:
+    """What stands at `out` after each kill; the last run is not killed and must end well.
+
+    Args:
+        imports: Statements that come first.
+        call: The command, which writes ``out`` and may read ``words``.
+        out: The folder that it produces; it is removed after each run.
+        whole: What it produces.
+        words: For the command.
+        every: Kill before each so-manieth write only.
+
+    Returns:
+        ``absent``, ``whole`` or ``half`` for each kill.
+    """
+    code = _KILLED.format(imports=imports, call=call)
+    command = [sys.executable, "-W", "ignore", "-c", code, str(every), str(out), str(whole), *words]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    runs = [line.split()[1:] for line in output.splitlines()]
+    assert runs.pop() == ["0", "whole"]  # clears what all the killed ones left
+    assert {status for status, _ in runs} == {"9"}
+    assert not list(out.parent.glob(".*"))
+    return [state for _, state in runs]
