@@ -83,6 +83,40 @@ class Account:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How long samples are, an entry each, in tokens.
+
+    Attributes:
+        lengths: The longest sequence, as `length` says.
+        tokens: All tokens; a pair's prompt counts once.
+        prompts: Those of a preference's prompt; 0 of a conversation.
+        learned: Those that are learned.
+    """
+
+    lengths: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    prompts: NDArray[np.int64]
+    learned: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def select(self, samples: NDArray[Any]) -> Sizes:
+        """Those of some samples: indices, with repetitions, or a mask."""
+        return Sizes(*(column[samples] for column in self.columns()))
+
+    def cut(self, limit: int) -> Sizes:
+        """The same samples, longer ones cut: each of their columns shrinks in proportion."""
+        lengths = np.minimum(self.lengths, limit)
+        rest = (column * lengths // self.lengths for column in self.columns()[1:])
+        return Sizes(lengths, *rest)
+
+    def columns(self) -> tuple[NDArray[np.int64], ...]:
+        """The four columns, in the order of the attributes."""
+        return self.lengths, self.tokens, self.prompts, self.learned
+
+
 class Ledger:
     """Counts rows as they pass; `account` sums up."""
 
@@ -158,6 +192,14 @@ class Ledger:
             prompt_tokens=int(prompts.sum()),
             answers=_answers(prompts, wanted, unwanted),
         )
+
+    def sizes(self) -> Sizes:
+        """How long all samples are, in the order of reading."""
+        wanted, unwanted = (np.asarray(c, np.int64) for c in (self.wanted, self.unwanted))
+        lengths, tokens, prompts = (
+            np.asarray(c, np.int64) for c in (self.lengths, self.tokens, self.prompts)
+        )
+        return Sizes(lengths, tokens, prompts, wanted + unwanted)
 
 
 def length(sample: AnySample) -> int:

@@ -22,10 +22,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from axtune.architecture import LORA_DEFAULTS
 from axtune.errors import Fault
 from axtune.model import bad_value, first_line, key_named, refused
 
-DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+DEFAULTS = LORA_DEFAULTS
 
 # Ways to initialise that change the base's weights, and those that want a pass over data first.
 _MOVES_WEIGHTS = ("pissa", "olora")

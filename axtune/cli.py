@@ -59,6 +59,54 @@ def train(
 
 
 @app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="recipe, such as recipes/sft_qlora.yaml")],
+    overrides: Annotated[
+        Optional[list[str]], typer.Argument(help="key.path=value words, such as lora.r=32")
+    ] = None,
+    gpu: Annotated[
+        Optional[list[str]],
+        typer.Option(help='a card or its memory, such as "RTX 3060" or 12GB; may be repeated'),
+    ] = None,
+    tokens: Annotated[
+        Optional[int],
+        typer.Option(min=16, help="plan for samples of so many tokens each, not for the data"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the plan as JSON")] = False,
+) -> None:
+    """Say whether a recipe fits a card, what makes it fit, and how long it takes.
+
+    Exits with 1 when it fits none of the cards that --gpu names.
+    """
+    from axtune.cards import SIZES, find_card
+    from axtune.catalog import find
+    from axtune.edits import Search
+    from axtune.forecast import judge, show, to_json
+    from axtune.memory import GPU
+    from axtune.plan import from_data, from_length
+    from axtune.recipe import load
+    from axtune.tokenizer import load_tokenizer
+
+    named = [find_card(name) for name in gpu or ()]
+    loaded = load(recipe, overrides or [])
+    checkpoint = find(loaded.model, revision=loaded.revision, weights=False)
+    if tokens is None:
+        known = from_data(loaded, checkpoint, load_tokenizer(checkpoint))
+    else:
+        known = from_length(loaded, checkpoint, tokens)
+    search = Search(loaded, known, GPU)
+    verdicts = judge(search, [*named, *(find_card(f"{size}GB") for size in SIZES)])
+    if as_json:
+        print(json.dumps(to_json(search.plan, verdicts), ensure_ascii=False, indent=2))
+    else:
+        from rich.console import Console
+
+        show(Console(highlight=False), search.plan, verdicts)
+    if named and not any(verdict.fits for verdict in verdicts[: len(named)]):
+        raise typer.Exit(1)
+
+
+@app.command()
 def chat(
     run: Annotated[str, typer.Argument(help="run folder, or a model's name or folder")],
     message: Annotated[Optional[str], typer.Option(help="ask this one thing and exit")] = None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from axtune.account import Account, Checked, Ledger
+from axtune.account import Account, Checked, Ledger, Sizes
 from axtune.audit import RowChecker
 from axtune.errors import CheckpointError, DataError, Fault
 from axtune.recipe import Data, Recipe, Source, Task
@@ -48,12 +48,16 @@ class Prepared:
         eval: The same for the held-out rows, or None.
         account: Where the training rows went.
         eval_account: Where the held-out rows went, or None.
+        sizes: How long the training samples are, or None when nobody measured them.
+        eval_sizes: The same for the held-out samples.
     """
 
     train: datasets.Dataset
     eval: datasets.Dataset | None
     account: Account
     eval_account: Account | None
+    sizes: Sizes | None = None
+    eval_sizes: Sizes | None = None
 
     @staticmethod
     def load(folder: Path) -> Prepared:
@@ -61,17 +65,16 @@ class Prepared:
         from datasets import Dataset
 
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        parts: dict[str, tuple[datasets.Dataset, Account] | None] = {"train": None, "eval": None}
+        parts: dict[str, tuple[datasets.Dataset, Account, Sizes]] = {}
         for name, part in plan.items():
             samples = Dataset.from_file(str(folder / part["file"])).select(
                 np.load(folder / f"{name}.npy")
             )
-            parts[name] = (samples, Account(**part["account"]))
-        train, held_out = parts["train"], parts["eval"]
-        assert train is not None  # prepare writes no plan without it
-        if held_out is None:
-            return Prepared(train[0], None, train[1], None)
-        return Prepared(train[0], held_out[0], train[1], held_out[1])
+            sizes = Sizes(*np.load(folder / f"{name}_sizes.npy"))
+            parts[name] = (samples, Account(**part["account"]), sizes)
+        train, account, sizes = parts["train"]  # prepare writes no plan without it
+        held_out, eval_account, eval_sizes = parts.get("eval", (None, None, None))
+        return Prepared(train, held_out, account, eval_account, sizes, eval_sizes)
 
 
 def prepare(
@@ -108,24 +111,31 @@ def prepare(
     if not len(train):
         raise DataError("There is nothing to train on.", [], "No row of data.train is fit to use.")
     held = int(held_out.sum())
-    np.save(folder / "train.npy", train)
+    sizes = ledger.sizes()
+    _save(folder, "train", train, sizes)
     account = ledger.account(train, ledger.rows_read - held).to_json()
     plan["train"] = {"file": "train.arrow", "account": account}
     if held:
         samples = np.flatnonzero(held_out[row_of])
         account = ledger.account(samples, held + ledger.refused.total()).to_json()
         account |= {"rows_read": held, "rows_refused": 0, "refused": {}, "warnings": {}}
-        np.save(folder / "eval.npy", samples)
+        _save(folder, "eval", samples, sizes)
         plan["eval"] = {"file": "train.arrow", "account": account}
     elif isinstance(data.eval, list):
         # The same checker: a held-out row that stands in the training data is a duplicate.
         ledger, _, _ = _write(data.eval, checker, folder / "eval.arrow", report)
         if not len(ledger.row):
             raise DataError("There is nothing to evaluate on.", [], "No row of data.eval is fit.")
-        np.save(folder / "eval.npy", np.arange(len(ledger.row)))
+        _save(folder, "eval", np.arange(len(ledger.row)), ledger.sizes())
         plan["eval"] = {"file": "eval.arrow", "account": ledger.account().to_json()}
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     return Prepared.load(folder)
+
+
+def _save(folder: Path, name: str, samples: NDArray[np.int64], sizes: Sizes) -> None:
+    """Write which samples of an Arrow file are used, and how long those are."""
+    np.save(folder / f"{name}.npy", samples)
+    np.save(folder / f"{name}_sizes.npy", np.stack(sizes.select(samples).columns()))
 
 
 def tokens_of(rows: datasets.Dataset) -> NDArray[np.int64]:

@@ -162,6 +162,10 @@ class Recipe(_Section):
     early_stopping_patience: int | None = Field(
         None, ge=1, description="stop after so many evaluations without a better eval loss"
     )
+    plan: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description="a run that does not fit into memory: refuse it before it begins, or warn",
+    )
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -221,6 +225,27 @@ def data_options(paths: Sequence[str], **options: Any) -> Data:
             for item in error.errors(include_url=False)
         ]
         raise RecipeError("An option has a value that it does not take.", faults) from None
+
+
+def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """A recipe with further ``key.path=value`` overrides.
+
+    Args:
+        recipe: Stays as it is.
+        overrides: As `load` takes them.
+
+    Raises:
+        RecipeError: With every fault of the overrides.
+    """
+    values = recipe.model_dump(mode="json")
+    faults: list[Fault] = []
+    places: dict[KeyPath, tuple[str, int]] = {}
+    for word in overrides:
+        _override(values, word, places, faults)
+    faults += _validate(values, "recipe", places)
+    if faults:
+        raise RecipeError(f"The recipe has {_count(len(faults))}.", faults)
+    return Recipe.model_validate(values)
 
 
 def dump(recipe: Recipe) -> str:

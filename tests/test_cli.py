@@ -42,6 +42,8 @@ def check(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ["data", "check", str(TEMPLATES / "alpaca.csv"), "--model", "tiny-ax-3.1", "--json"],
         ["data", "preview", str(TEMPLATES / "hermes.jsonl"), "--model", "tiny-ax-4.0"],
         ["data", "preview", str(TEMPLATES / "preference.jsonl"), "--model", "tiny-ax-4.0"],
+        ["plan", "recipes/sft_qlora.yaml", "model=tiny-ax-4.0", "--gpu", "RTX 3060"],
+        ["plan", "recipes/dpo_qlora.yaml", "model=tiny-ax-4.0", "--tokens", "2048", "--json"],
         [
             "data",
             "render",
