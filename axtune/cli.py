@@ -95,7 +95,8 @@ def plan(
     else:
         known = from_length(loaded, checkpoint, tokens)
     search = Search(loaded, known, GPU)
-    verdicts = judge(search, [*named, *(find_card(f"{size}GB") for size in SIZES)])
+    sizes = [card for size in SIZES if (card := find_card(f"{size}GB")) not in named]
+    verdicts = judge(search, [*named, *sizes])
     if as_json:
         print(json.dumps(to_json(search.plan, verdicts), ensure_ascii=False, indent=2))
     else:

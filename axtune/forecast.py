@@ -107,7 +107,7 @@ def to_json(plan: Plan, verdicts: Sequence[Verdict]) -> dict[str, Any]:
                 "peak": round(verdict.edits.plan.peak) if verdict.edits else None,
                 "left_out": verdict.edits.left_out if verdict.edits else None,
                 "tokens_per_second": verdict.speed and round(verdict.speed, 1),
-                "seconds": verdict.seconds and round(verdict.seconds),
+                "seconds": verdict.seconds and round(verdict.seconds, 3),
             }
             for verdict in verdicts
         ],

@@ -204,16 +204,18 @@ def make_plan(recipe: Recipe, known: Known, device: Device) -> Plan:
     )
     if not sizes or (held_out is not None and not held_out):
         raise DataError("There is nothing to plan for.", [], "data.max_length leaves no sample.")
-    share = known.share / known.processes
-    batches = training_batches(batching, sizes, share)
+    batches = training_batches(batching, sizes, known.share / known.processes)
     evaluated, eval_mean, passes = None, None, 0
-    if held_out is None and (recipe.data.eval is not None or _cached(recipe)):
-        held_out = sizes
-    if held_out is not None:
-        longest, eval_mean, passes = evaluation_batches(batching, held_out)
-        if known.eval_sizes is None and recipe.data.eval is not None:
+    # Reference log-probabilities take the training rows through the same forward pass.
+    rows = [sizes] if held_out is None or _cached(recipe) else []
+    if recipe.data.eval is not None or _cached(recipe):
+        for part in (*rows, *([held_out] if held_out else [])):  # the held-out ones last
+            longest, eval_mean, passes = evaluation_batches(batching, part)
+            peak = evaluation(job, longest)
+            if evaluated is None or peak.total > evaluated.total:
+                evaluated = peak
+        if held_out is None:
             passes = round(passes * (1 - known.share))
-        evaluated = evaluation(job, longest)
     return Plan(
         recipe=recipe,
         known=known,
@@ -389,5 +391,5 @@ def in_words(plan: Plan) -> str:
 
 
 def gigabytes(count: float) -> str:
-    """Bytes in units of 10^9, with two digits after the point."""
-    return f"{count / 1e9:.2f} GB"
+    """Bytes as text, in units of 10^9; below one of those, of 10^6."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -22,10 +22,15 @@ from transformers import TrainingArguments
 
 from axtune import catalog
 from axtune.adapter import Adapter
+from axtune.architecture import read_architecture
 from axtune.bins import Packing
+from axtune.cards import usable
+from axtune.catalog import Checkpoint
 from axtune.dataset import Prepared, prepare
-from axtune.errors import AxtuneError, Fault, MissingPackageError
+from axtune.edits import Search, advice, refusal
+from axtune.errors import AxtuneError, CheckpointError, Fault, MissingPackageError
 from axtune.finish import finish
+from axtune.memory import CPU, GPU
 from axtune.model import (
     Precision,
     Size,
@@ -37,6 +42,7 @@ from axtune.model import (
     quiet_libraries,
 )
 from axtune.offload import embeddings_to_host
+from axtune.plan import Known, free_memory, gigabytes
 from axtune.preference import TRAINERS
 from axtune.recipe import Recipe
 from axtune.report import Report, duration, plot, summary
@@ -89,16 +95,17 @@ def train(recipe: Recipe) -> Run:
                 f"accelerate launch --num_processes {cards} -m axtune RECIPE"
             )
         scratch = _scratch_folder(state)
+        planned: list[Search] = []  # what the run was planned as, once it is
         try:
             recipe = _resolved(recipe, precision, state)
-            run = _train(recipe, precision, args, state, report, scratch)
+            run = _train(recipe, precision, args, state, report, scratch, planned)
             if state.is_main_process:
                 finish(run, report)
             return run
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            raise _out_of_memory(recipe) from error
+            raise _out_of_memory(planned) from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
                 raise
@@ -133,6 +140,7 @@ def _train(
     state: PartialState,
     report: Report,
     scratch: Path,
+    planned: list[Search],
 ) -> Run:
     began = time.monotonic()
     run_dir = _once(state, lambda: claim(recipe))
@@ -148,6 +156,10 @@ def _train(
         lambda: Prepared.load(scratch),
     )
     faults.close()
+
+    if (search := _search(recipe, checkpoint, data, state, report)) is not None:
+        planned.append(search)
+        _once(state, lambda: _check_memory(search, state, report), lambda: None)
 
     model = load_model(
         checkpoint,
@@ -303,6 +315,49 @@ class _Faults:
             self._report.say(f"… and {more:,} more; all of them: axtune data check", "yellow")
 
 
+def _search(
+    recipe: Recipe, checkpoint: Checkpoint, data: Prepared, state: PartialState, report: Report
+) -> Search | None:
+    """The plan of a run, and the way to others; None for a model that no plan knows."""
+    assert data.sizes is not None  # prepare measures them
+    try:
+        architecture = read_architecture(checkpoint.config, checkpoint.name)
+    except CheckpointError as error:
+        report.say(f"Not planned: {error.found}", "yellow")
+        return None
+    known = Known(
+        checkpoint.name,
+        architecture,
+        data.sizes,
+        data.eval_sizes,
+        processes=state.num_processes,
+    )
+    return Search(recipe, known, GPU if torch.cuda.is_available() else CPU)
+
+
+def _check_memory(search: Search, state: PartialState, report: Report) -> None:
+    """Refuse, or with ``plan: warn`` bemoan, a run that cannot fit into this machine's memory.
+
+    Raises:
+        AxtuneError: With what it needs, what there is, and the edits that make it fit.
+    """
+    if torch.cuda.is_available():
+        room = usable(torch.cuda.mem_get_info()[1])
+    else:
+        free = free_memory()
+        if free is None:
+            return
+        room = free / state.num_processes
+    needed = f"{gigabytes(search.plan.peak)} at the peak, of {gigabytes(room)}"
+    report.table([("memory", f"{needed}, by the plan")])
+    if search.plan.peak <= room:
+        return
+    error = refusal(search, room)
+    if search.plan.recipe.plan == "refuse":
+        raise error
+    report.say(str(error), "yellow")
+
+
 def _counts(args: TrainingArguments, data: Prepared, size: Size, batch: int) -> dict[str, int]:
     account = data.account
     return {
@@ -426,16 +481,16 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def _out_of_memory(recipe: Recipe) -> AxtuneError:
-    ways = [f"a smaller data.max_length (now {recipe.data.max_length})"]
-    if recipe.training.get("per_device_train_batch_size", 8) > 1:
-        ways.append("training.per_device_train_batch_size=1, with more gradient_accumulation_steps")
-    if recipe.training.get("gradient_checkpointing", True) is False:
-        ways.append("training.gradient_checkpointing=true")
-    if recipe.quantization is None:
-        like = "sft" if recipe.task == "sft" else "dpo"
-        ways.append(f"a 4-bit base (recipes/{like}_qlora.yaml)")
-    return AxtuneError("The memory is not enough.", f"Ways out: {'; '.join(ways)}.")
+def _out_of_memory(planned: list[Search]) -> AxtuneError:
+    if not planned:
+        return AxtuneError("The memory is not enough.", "Shorter samples, or a smaller batch.")
+    search = planned[0]
+    needed = search.plan.peak
+    # The plan was too hopeful by nobody knows how much; edits that save a sixth are worth a try.
+    way = advice(search, needed * 5 / 6)
+    return AxtuneError(
+        f"The memory is not enough, though the plan needs {gigabytes(needed)} only.", way
+    )
 
 
 def _leave(state: PartialState) -> None:

@@ -20,7 +20,9 @@ from axtune import catalog
 from axtune import recipe as recipes
 from axtune.audit import render_row
 from axtune.errors import AxtuneError
+from axtune.memory import CPU
 from axtune.model import load_model
+from axtune.plan import from_data, make_plan
 from axtune.run import train
 from axtune.rundir import read_metrics
 from axtune.tokenizer import load_tokenizer
@@ -289,11 +291,51 @@ def test_a_run_that_breaks_says_so_in_its_manifest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trainer, "training_step", out_of_memory)  # no test fills a card's memory
     job = recipe(tmp_path)
-    with pytest.raises(AxtuneError, match=r"data\.max_length \(now 256\).*sft_qlora"):
+    with pytest.raises(AxtuneError, match=r"not enough, though the plan.*\n.*load_in_4bit=true"):
         train(job)
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "failed"
     monkeypatch.undo()
     assert train(job).manifest["status"] == "finished"  # the folder is free again
+
+
+@pytest.mark.parametrize("plan", ["refuse", "warn"])
+def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(
+    tmp_path, monkeypatch, capsys, plan
+):
+    loaded = []
+
+    def load(*args, **keys):
+        loaded.append(args)
+        raise AxtuneError("far enough")
+
+    monkeypatch.setattr("axtune.run.load_model", load)
+    rows = write_rows(tmp_path / "rows.jsonl", 16)
+    job = recipe(
+        tmp_path, plan=plan, data={"train": str(rows), "max_length": 256},
+        training={"per_device_train_batch_size": 8, "gradient_checkpointing": False},
+    )  # fmt: skip
+    found = catalog.find(job.model)
+    known = from_data(job, found, load_tokenizer(found))
+    room = make_plan(job, known, CPU).peak - 3e6  # a little more than what recomputing saves
+    monkeypatch.setattr("axtune.run.free_memory", lambda: room)
+    with pytest.raises(AxtuneError) as raised:
+        train(job)
+    said = capsys.readouterr().out
+    assert "by the plan" in said
+    if plan == "warn":
+        assert raised.value.found == "far enough"
+        assert loaded
+    else:
+        assert not loaded
+        said = str(raised.value)
+    assert "The run does not fit: it needs" in said
+    words = said.partition("so: ")[2].partition(". plan=warn")[0].split()
+    assert any(word.startswith("training.per_device_train_batch_size=") for word in words)
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    monkeypatch.undo()
+    smaller = recipes.changed(job, [*words, "training.max_steps=1"])
+    monkeypatch.setattr("axtune.run.free_memory", lambda: room)
+    assert train(smaller).manifest["status"] == "finished"
 
 
 @pytest.mark.parametrize("lora", [{}, {"init_lora_weights": "pissa"}], ids=["lora", "pissa"])

@@ -1,0 +1,303 @@
+#!/usr/bin/env python
+"""The plan's memory beside measured memory: twelve settings, each trained in a process of its own.
+
+Builds random checkpoints in the proportions of A.X 4.0 Light and A.X 3.1 Light at a quarter of
+their width and three layers, trains a few steps of each setting on this machine's CPU, and prints
+the peak that `axtune plan` predicts, the measured one, and how far they are apart.
+
+Measured is the peak of resident memory from the start of training (Linux: VmHWM), less what the
+process held before it loaded the model: interpreter, libraries, data.
+
+    python scripts/bench_plan.py                 # all of them, about 5 minutes on 2 cores
+    python scripts/bench_plan.py --only 3 9      # some of them
+    python scripts/bench_plan.py --layers 2      # at another depth
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+VOCABULARY = 25_600  # a quarter of the real one, as the widths
+WIDTHS: dict[str, dict[str, int]] = {
+    "4.0": {
+        "hidden_size": 896,
+        "intermediate_size": 4736,
+        "num_attention_heads": 7,
+        "num_key_value_heads": 1,
+    },
+    "3.1": {
+        "hidden_size": 1024,
+        "intermediate_size": 2752,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    },
+}
+FOUR_BIT = {
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": "bfloat16",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the grid.
+
+    Attributes:
+        model: The layout, 4.0 or 3.1.
+        task: The recipe's.
+        precision: The recipe's.
+        four_bit: What 4-bit layers compute in; None for a base in the precision.
+        checkpointing: The recipe's.
+        batch: Samples of a forward pass.
+        lengths: Of the samples, in tokens, again and again; of preferences, of the prompts.
+        answer: Tokens of each answer.
+        packing: The recipe's, where the schema has it.
+        further: Keys of the recipe's preference section.
+    """
+
+    model: str
+    task: str = "sft"
+    precision: str = "fp32"
+    four_bit: str | None = None
+    checkpointing: bool = True
+    batch: int = 1
+    lengths: Sequence[int] = (1024,)
+    answer: int = 64
+    packing: bool = False
+    shared_prefix: bool = True
+
+    def __str__(self) -> str:
+        base = f"QLoRA ({self.four_bit})" if self.four_bit else "LoRA"
+        again = "recomputed" if self.checkpointing else "all saved"
+        lengths = "/".join(map(str, self.lengths))
+        layout = " plain" if self.task != "sft" and not self.shared_prefix else ""
+        layout += " packed" if self.packing else ""
+        return (
+            f"{self.model} {self.task}{layout} {base} {self.precision}, {again}, "
+            f"{self.batch} x {lengths}+{self.answer}"
+        )
+
+
+GRID = (
+    Setting("3.1"),
+    Setting("3.1", checkpointing=False),
+    Setting("4.0", lengths=(2048,)),
+    Setting("4.0", checkpointing=False, batch=2, lengths=(768, 500)),
+    Setting("4.0", four_bit="bfloat16", lengths=(1536,)),
+    Setting("3.1", four_bit="bfloat16", checkpointing=False),
+    Setting("4.0", four_bit="float32", batch=2, lengths=(768, 300)),
+    Setting("3.1", precision="bf16", batch=2, lengths=(1024, 700)),
+    Setting("4.0", task="dpo", lengths=(1024,), answer=128),
+    Setting("3.1", task="dpo", four_bit="bfloat16", checkpointing=False, batch=2, lengths=(512,)),
+    Setting("4.0", task="dpo", lengths=(512,), answer=128, shared_prefix=False),
+    Setting("3.1", packing=True, batch=4, lengths=(300, 500, 700), answer=96),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of settings, from 1")
+    parser.add_argument("--layers", type=int, default=3, help="depth of the checkpoints")
+    parser.add_argument("--child", type=int, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child is not None:
+        print(json.dumps(run(GRID[options.child - 1], options.folder, options.layers)))
+        return
+    with tempfile.TemporaryDirectory(prefix="axtune-bench-") as name:
+        compare(options, Path(name))
+
+
+def compare(options: argparse.Namespace, folder: Path) -> None:
+    """Take each setting's peak and print the table."""
+    packages = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    print(f"{os.cpu_count()} cores, no GPU; Python {platform.python_version()}, {versions}")
+    print(f"{options.layers} layers\n{'predicted':>12}{'measured':>10}{'error':>8}  setting, MB")
+    errors = []
+    for number in options.only or range(1, len(GRID) + 1):
+        words = [f"--child={number}", f"--folder={folder}", f"--layers={options.layers}"]
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", __file__, *words],
+            env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"{GRID[number - 1]} failed:\n{done.stderr[-3000:]}")
+        result = json.loads(done.stdout.strip().splitlines()[-1])
+        error = result["predicted"] / result["measured"] - 1
+        errors.append(abs(error))
+        print(
+            f"{number:2}{result['predicted'] / 1e6:10,.0f}{result['measured'] / 1e6:10,.0f}"
+            f"{error:8.1%}  {GRID[number - 1]}",
+            flush=True,
+        )
+        if options.only:
+            print("   ", {name: round(value / 1e6) for name, value in result["parts"].items()})
+        shutil.rmtree(folder / "run", ignore_errors=True)
+    print(f"largest error {max(errors):.1%}, mean {sum(errors) / len(errors):.1%}")
+
+
+def checkpoint(folder: Path, layout: str, layers: int) -> Any:
+    """A random checkpoint in the layout of a real one; built once."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from axtune import catalog
+
+    made = folder / f"base-{layout}"
+    if not made.is_dir():
+        like = catalog.find(f"tiny-ax-{layout}", weights=False)
+        config = {**like.config, **WIDTHS[layout], "vocab_size": VOCABULARY}
+        config |= {"num_hidden_layers": layers}
+        if "max_window_layers" in config:
+            config["max_window_layers"] = layers
+        made.mkdir()
+        (made / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        torch.manual_seed(0)
+        shape = AutoConfig.from_pretrained(made)
+        AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).save_pretrained(made)
+        (made / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        for name in (*catalog.TOKENIZER_FILES, "generation_config.json"):
+            if (like.folder / name).is_file():
+                shutil.copyfile(like.folder / name, made / name)
+    return catalog.find(str(made))
+
+
+def write_rows(setting: Setting, tokenizer: Any, file: Path) -> None:
+    """Rows of the setting's lengths, give or take a few tokens; no two alike."""
+    text = "창고 배송 주문 회의 날씨 예약 확인 취소 도착 오늘 내일 언제 어디 얼마 가능 문의 "
+
+    def words(seed: int, tokens: int) -> str:
+        turned = f"{seed} " + text[seed % 20 :] * (1 + tokens // 20)
+        return str(tokenizer.decode(tokenizer.encode(turned)[:tokens])).replace("�", "")
+
+    with file.open("w", encoding="utf-8") as stream:
+        for number in range(8 * setting.batch):
+            length = setting.lengths[number % len(setting.lengths)]
+            if setting.task == "sft":
+                turns = [
+                    {"role": "user", "content": words(number, length - setting.answer)},
+                    {"role": "assistant", "content": words(number + 7, setting.answer - 8)},
+                ]
+                row: dict[str, Any] = {"messages": turns}
+            else:
+                row = {"prompt": words(number, length)}
+                row["chosen"] = words(number + 3, setting.answer - 4)
+                row["rejected"] = words(number + 9, setting.answer - 4)
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def run(setting: Setting, folder: Path, layers: int) -> dict[str, Any]:
+    """Train a setting.
+
+    Returns:
+        The ``predicted`` and the ``measured`` peak in bytes, and the prediction's ``parts``.
+    """
+    base = checkpoint_apart(folder, setting.model, layers)
+
+    import bitsandbytes  # noqa: F401  what training loads late is not the model's memory
+
+    from axtune.architecture import read_architecture
+    from axtune.dataset import prepare
+    from axtune.memory import CPU
+    from axtune.model import load_model, quiet_libraries
+    from axtune.plan import Known, make_plan
+    from axtune.preference import TRAINERS
+    from axtune.recipe import Data, Recipe
+    from axtune.report import Report
+    from axtune.rundir import claim
+    from axtune.sft import Trainer
+    from axtune.start import start_adapter
+    from axtune.tokenizer import load_tokenizer
+    from axtune.trainer import training_arguments
+
+    tokenizer = load_tokenizer(base)
+    rows = folder / "rows.jsonl"
+    write_rows(setting, tokenizer, rows)
+    data = {"train": str(rows), "max_length": 4096}
+    if "packing" in Data.model_fields and setting.task == "sft":
+        data["packing"] = setting.packing
+    values: dict[str, Any] = {
+        "task": setting.task,
+        "model": str(base.folder),
+        "output_dir": str(folder / "run"),
+        "precision": setting.precision,
+        "data": data,
+        "training": {
+            "per_device_train_batch_size": setting.batch,
+            "per_device_eval_batch_size": setting.batch,
+            "gradient_accumulation_steps": 1 if not setting.packing else 2,
+            "gradient_checkpointing": setting.checkpointing,
+            "max_steps": 4,
+            "logging_steps": 1,
+        },
+    }
+    if setting.four_bit:
+        values["quantization"] = {**FOUR_BIT, "bnb_4bit_compute_dtype": setting.four_bit}
+    if setting.task != "sft":
+        values["preference"] = {"shared_prefix": setting.shared_prefix}
+    recipe = Recipe.model_validate(values)
+    scratch = folder / "run" / "scratch"
+    with quiet_libraries():
+        args = training_arguments(recipe, recipe.precision)
+        run_dir = claim(recipe)
+        scratch.mkdir(parents=True)
+        prepared = prepare(recipe, tokenizer, scratch, lambda fault: None)
+        before = status("VmRSS")
+        model = load_model(
+            base, tokenizer, precision=recipe.precision, quantization=recipe.quantization
+        )
+        report = Report(enabled=False)
+        adapter = start_adapter(model, recipe, base, report)
+        run_dir.begin(recipe, {})
+        kind = Trainer if recipe.task == "sft" else TRAINERS[recipe.task]
+        trainer: Any = kind(adapter, args, tokenizer, prepared, run_dir, report, recipe)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what it is now
+        trainer.make_ready(base, recipe.precision)
+        trainer.train()
+        measured = status("VmHWM") - before
+    assert prepared.sizes is not None
+    known = Known("bench", read_architecture(base.config, "bench"), prepared.sizes)
+    plan = make_plan(recipe, known, CPU)
+    parts = asdict(plan.longest)
+    return {"predicted": plan.peak, "measured": measured, "parts": parts}
+
+
+def checkpoint_apart(folder: Path, layout: str, layers: int) -> Any:
+    """The checkpoint, built in a process of its own: building leaves memory behind."""
+    import multiprocessing
+
+    from axtune import catalog
+
+    builder = multiprocessing.get_context("spawn").Process(
+        target=checkpoint, args=(folder, layout, layers)
+    )
+    builder.start()
+    builder.join()
+    return catalog.find(str(folder / f"base-{layout}"))
+
+
+def status(name: str) -> int:
+    """A figure of this process's memory from Linux, in bytes."""
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    line = next(line for line in text.splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main()
