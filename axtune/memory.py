@@ -218,7 +218,7 @@ def evaluation(job: Job, micro: Micro) -> Memory:
     fixed = _fixed(job)
     return replace(
         fixed,
-        adapter=fixed.adapter / 2,  # gradients are dropped after each optimiser step
+        adapter=fixed.adapter - _trained(job),  # gradients are dropped after each step
         recompute=job.device.slack * work,
         head=_head(job, micro, gradients=False),
         workspace=fixed.workspace + _unpacked(job, gradients=False),
@@ -231,17 +231,21 @@ def _fixed(job: Job) -> Memory:
     weights = job.four_bit * job.quantized + job.width * (a.parameters - job.quantized)
     if "embeddings" in job.offload:
         weights -= job.width * a.table * (1 if a.tied else 2)
-    bytes_trained = 4 * t.lora + job.width * t.copied
     casts = 2.0 * t.lora if job.mixed else 0.0  # autocast keeps them until its region ends
     return Memory(
         weights=weights,
-        adapter=(3 if job.second_adapter else 2) * bytes_trained,
+        adapter=(3 if job.second_adapter else 2) * _trained(job),
         optimizer=_REMEMBERED.get(job.optimizer, _TWO_MOMENTS) * t.parameters,
         saved=0.0,
         recompute=0.0,
         head=0.0,
         workspace=job.device.library + casts,
     )
+
+
+def _trained(job: Job) -> float:
+    """Bytes of what is trained, and of its gradients: PEFT keeps adapters in float32."""
+    return 4.0 * job.trained.lora + job.width * job.trained.copied
 
 
 def _layer(job: Job, ranks: dict[str, int], micro: Micro) -> float:

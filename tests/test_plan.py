@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from axtune import catalog, edits, memory
 from axtune import recipe as recipes
 from axtune.account import Sizes
 from axtune.architecture import Architecture, read_architecture, trained_by
-from axtune.batches import batching_of, training_batches
+from axtune.batches import Batching, batching_of, training_batches
 from axtune.cards import CARDS, SIZES, find_card
 from axtune.edits import Search
 from axtune.errors import AxtuneError, CheckpointError, DataError, RecipeError
@@ -255,6 +256,21 @@ def test_steps_are_counted_as_transformers_counts_them(light: Architecture) -> N
     assert training_batches(batching_of(job(training=stopped)), sizes(10)).steps == 5
     with pytest.raises(RecipeError, match="above 0"):
         batching_of(job(training={"gradient_accumulation_steps": 0}))
+
+
+def test_packs_hold_whole_samples_and_spare_the_padding() -> None:
+    lengths = sizes(100, 200, 300, 400, 1000)
+    batching = Batching(
+        task="sft", batch=2, accumulation=4, eval_batch=1, max_length=1000, packing=True,
+        shared_prefix=False, epochs=3.0, max_steps=0,
+    )  # fmt: skip
+    batches = training_batches(batching, lengths)
+    # 8 samples of 400 tokens on average are two packs of 2 × 1000 at most, so of 1600.
+    assert batches.passes == 2
+    assert batches.longest.tokens == 1600
+    assert (batches.longest.cells, batches.tokens) == (0, 2000)
+    long = replace(batching, accumulation=1)
+    assert training_batches(long, lengths).longest.tokens == 1000  # the longest sample's length
 
 
 CASES: list[tuple[str, list[str]]] = [
