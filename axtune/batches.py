@@ -135,6 +135,8 @@ def _padded(batching: Batching, sizes: Sizes, batch: int) -> tuple[Micro, Micro]
     batch = min(batch, len(sizes))
     if batching.shared_prefix:
         return _shared(sizes, batch)
+    if batching.packing:
+        return _side_by_side(sizes, batch)
     rows = 2 * batch if batching.task in ("dpo", "orpo") else batch
     first, second = _of_longest(sizes.lengths, batch)
     top, top_square = int(sizes.lengths.max()), float(sizes.lengths.max()) ** 2
@@ -165,9 +167,27 @@ def _shared(sizes: Sizes, batch: int) -> tuple[Micro, Micro]:
         "scored": sizes.learned.astype(np.float64),
         "cells": answer * length,
         "branch": length,
+        "joined": sizes.tokens - 1.0,
         # Causal over prompt and chosen answer; all of prompt and answer for the rejected one.
         "squares": length**2 + 2 * answer * length,
     }
+    return _largest_and_mean(columns, batch)
+
+
+def _side_by_side(sizes: Sizes, batch: int) -> tuple[Micro, Micro]:
+    """Samples of a packed run's evaluation: one sequence of `batch` samples, without padding."""
+    columns = {
+        "tokens": sizes.lengths.astype(np.float64),
+        "labelled": sizes.learned.astype(np.float64),
+        "scored": sizes.learned.astype(np.float64),
+        "squares": sizes.lengths.astype(np.float64) ** 2,
+        "joined": sizes.lengths * float(batch > 1),
+    }
+    return _largest_and_mean(columns, batch)
+
+
+def _largest_and_mean(columns: dict[str, NDArray[Any]], batch: int) -> tuple[Micro, Micro]:
+    """Sums over `batch` samples: the largest that may come, of each column, and the mean."""
     worst = {name: float(np.sort(column)[-batch:].sum()) for name, column in columns.items()}
     mean = {name: float(column.mean()) * batch for name, column in columns.items()}
     return Micro(samples=batch, **worst), Micro(samples=batch, **mean)
@@ -175,7 +195,8 @@ def _shared(sizes: Sizes, batch: int) -> tuple[Micro, Micro]:
 
 def _packed(batching: Batching, sizes: Sizes) -> tuple[Micro, Micro, float, int]:
     """Packs of whole samples: the fullest and the mean one, how many an epoch, how many a step."""
-    target = sizes.lengths.mean() * batching.batch * batching.accumulation
+    samples = min(batching.batch * batching.accumulation, len(sizes))
+    target = sizes.lengths.mean() * samples
     a_step = max(1, math.ceil(target / (batching.batch * batching.max_length)))
     capacity = max(int(sizes.lengths.max()), math.ceil(target / a_step))
     total = float(sizes.lengths.sum())
@@ -188,6 +209,7 @@ def _packed(batching: Batching, sizes: Sizes) -> tuple[Micro, Micro, float, int]
         labelled=max(float(sizes.learned.max()), share * capacity),
         scored=max(float(sizes.learned.max()), share * capacity),
         squares=float(sizes.lengths.max()) * capacity,
+        joined=capacity,
         samples=len(sizes) / packs,
     )
     mean = Micro(
@@ -195,6 +217,7 @@ def _packed(batching: Batching, sizes: Sizes) -> tuple[Micro, Micro, float, int]
         labelled=share * total / packs,
         scored=share * total / packs,
         squares=squares / packs,
+        joined=total / packs,
         samples=len(sizes) / packs,
     )
     return longest, mean, packs, a_step

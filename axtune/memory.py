@@ -85,7 +85,6 @@ class Job:
         checkpointing: Whether layers are computed again in the backward pass.
         offload: Of activations and embeddings, those that live in the host's memory.
         eager: Whether attention holds whole matrices of scores.
-        shared_prefix: Whether pairs are laid out by `axtune.prefix`.
         second_adapter: Whether a copy of the adapter stays as reference.
     """
 
@@ -101,7 +100,6 @@ class Job:
     checkpointing: bool = True
     offload: frozenset[str] = frozenset()
     eager: bool = False
-    shared_prefix: bool = False
     second_adapter: bool = False
 
     @property
@@ -131,6 +129,8 @@ class Micro:
         cells: Cells of the boolean attention masks, rows times columns; 0 where attention is
             plainly causal.
         branch: Keys that second answers attend to behind shared prompts.
+        joined: Positions whose attention is several calls, for answers or samples in one sequence,
+            that are joined.
         squares: Sum over sequences of their length squared, what attention's work grows with.
         samples: How many samples.
     """
@@ -140,6 +140,7 @@ class Micro:
     scored: float
     cells: float = 0.0
     branch: float = 0.0
+    joined: float = 0.0
     squares: float = 0.0
     samples: float = 1.0
 
@@ -272,8 +273,6 @@ def _layer(job: Job, ranks: dict[str, int], micro: Micro) -> float:
         per_token += c * a.ffn * ("down_proj" in names)
     if job.trained.dora:  # the base's output, and the adapter's, before they are scaled
         per_token += 2 * c * sum(a.linears[module][0] for module in ranks)
-    if job.shared_prefix and job.task in ("dpo", "orpo"):
-        per_token += c * a.query  # the outputs of both branches, joined
     return per_token * micro.tokens + _attention(job, micro)
 
 
@@ -283,10 +282,11 @@ def _attention(job: Job, micro: Micro) -> float:
     if job.eager:  # scores after the softmax in float32, and cast
         return (4 + (c if job.mixed else 0)) * a.heads * micro.squares
     masks = c * micro.cells  # a boolean mask becomes one of numbers, in each layer
+    outputs = c * a.query * micro.joined  # as one tensor, beside each call's own
     keys = 2 * c * a.query * micro.branch  # prompt's and answer's, joined; then one for each head
     if micro.cells and not micro.branch and 1 < a.kv_heads < a.heads:
         keys = 2 * c * (a.query - a.key) * micro.tokens  # behind a mask, torch repeats them
-    return masks + keys
+    return masks + outputs + keys
 
 
 def _moving(job: Job, ranks: dict[str, int], micro: Micro) -> float:

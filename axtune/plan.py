@@ -274,7 +274,6 @@ def job_of(recipe: Recipe, architecture: Architecture, device: Device) -> Job:
         checkpointing=recipe.training.get("gradient_checkpointing") is not False,
         offload=frozenset(getattr(recipe, "offload", ())),
         eager=recipe.attention == "eager",
-        shared_prefix=recipe.task in ("dpo", "orpo") and preference.shared_prefix,
         second_adapter=preference.start_from is not None and preference.reference == "each_step",
     )
 
