@@ -89,7 +89,7 @@ def batching_of(recipe: Recipe) -> Batching:
         accumulation=sizes["gradient_accumulation_steps"],
         eval_batch=sizes["per_device_eval_batch_size"],
         max_length=recipe.data.max_length,
-        packing=recipe.task == "sft" and bool(getattr(recipe.data, "packing", False)),
+        packing=recipe.task == "sft" and recipe.data.packing,
         shared_prefix=pairs and preference.shared_prefix,
         epochs=float(training.get("num_train_epochs") or 3.0),
         max_steps=max(0, int(training.get("max_steps") or 0)),
@@ -194,22 +194,31 @@ def _largest_and_mean(columns: dict[str, NDArray[Any]], batch: int) -> tuple[Mic
 
 
 def _packed(batching: Batching, sizes: Sizes) -> tuple[Micro, Micro, float, int]:
-    """Packs of whole samples: the fullest and the mean one, how many an epoch, how many a step."""
+    """Packs of whole samples: the fullest and the mean one, how many an epoch, how many a step.
+
+    What `axtune.bins.arrange` comes to where packs are full, without laying out a single one: a
+    plan tries many recipes.
+    """
     samples = min(batching.batch * batching.accumulation, len(sizes))
-    target = sizes.lengths.mean() * samples
-    a_step = max(1, math.ceil(target / (batching.batch * batching.max_length)))
-    capacity = max(int(sizes.lengths.max()), math.ceil(target / a_step))
-    total = float(sizes.lengths.sum())
-    packs = max(1.0, math.ceil(total / capacity))
-    capacity = min(capacity, int(total))
+    total, top = float(sizes.lengths.sum()), int(sizes.lengths.max())
+    largest = batching.batch * batching.max_length
+    a_step = max(1, math.ceil(total / len(sizes) * samples / largest))
+    packs = math.ceil(len(sizes) * a_step / samples)
+    # A sample that is longer than a pack would be is one by itself.
+    alone = sizes.lengths > total / packs
+    capacity = total / packs
+    if (rest := packs - int(alone.sum())) > 0:
+        capacity = float(sizes.lengths[~alone].sum()) / rest
+    fullest = min(max(top, math.ceil(capacity)), largest, int(total))
     share = sizes.learned.sum() / total
     squares = float((sizes.lengths.astype(np.float64) ** 2).sum())
+    labelled = max(float(sizes.learned.max()), share * fullest)
     longest = Micro(
-        tokens=capacity,
-        labelled=max(float(sizes.learned.max()), share * capacity),
-        scored=max(float(sizes.learned.max()), share * capacity),
-        squares=float(sizes.lengths.max()) * capacity,
-        joined=capacity,
+        tokens=fullest,
+        labelled=labelled,
+        scored=labelled,
+        squares=float(top) * fullest,
+        joined=fullest,
         samples=len(sizes) / packs,
     )
     mean = Micro(

@@ -83,13 +83,14 @@ def plan(
     from axtune.edits import Search
     from axtune.forecast import judge, show, to_json
     from axtune.memory import GPU
-    from axtune.plan import from_data, from_length
+    from axtune.plan import as_quantized, from_data, from_length
     from axtune.recipe import load
     from axtune.tokenizer import load_tokenizer
 
     named = [find_card(name) for name in gpu or ()]
     loaded = load(recipe, overrides or [])
     checkpoint = find(loaded.model, revision=loaded.revision, weights=False)
+    loaded = as_quantized(loaded, checkpoint)
     if tokens is None:
         known = from_data(loaded, checkpoint, load_tokenizer(checkpoint))
     else:

@@ -107,7 +107,7 @@ class Search:
             "adamw_torch"
         ):
             yield [none, (8.0, ("training.optim=paged_adamw_8bit",))]
-        if "offload" in Recipe.model_fields and self._device.kind == "gpu":
+        if not recipe.offload and recipe.task != "orpo" and self._device.kind == "gpu":
             yield [
                 none,
                 (16.0, ("offload=[activations]",)),

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-_CHUNK = 128  # positions at once: 52 MB of float32 logits over 102,400 tokens
+from axtune.memory import HEAD_ROWS
 
 
 def next_token_loss(
@@ -51,8 +51,8 @@ class _NextTokenLoss(torch.autograd.Function):
         right = targets.new_zeros(())
         grad = torch.empty_like(hidden) if wanted else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if trained else None
-        for start in range(0, len(targets), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
+        for start in range(0, len(targets), HEAD_ROWS):
+            chunk = slice(start, start + HEAD_ROWS)
             states, wants = hidden[chunk].to(weight.dtype), targets[chunk, None]
             logits = (states @ weight.T).float()  # (chunk, vocabulary)
             normaliser = logits.logsumexp(dim=1, keepdim=True)

@@ -18,7 +18,7 @@ from axtune.architecture import Architecture, Trained
 
 Kind = Literal["gpu", "cpu"]
 
-_HEAD_ROWS = 128  # positions that a CPU's loss head projects at a time (axtune.sft)
+HEAD_ROWS = 128  # labelled positions that `axtune.head` projects at a time
 _TILE_ROWS, _TILE_COLUMNS = 4096, 32_768  # TRL's fused head: trl/kernels/chunked_logprob.py
 
 # Bytes that an optimiser remembers of each trained number: AdamW two float32 moments; 8-bit ones
@@ -236,12 +236,17 @@ def _fixed(job: Job) -> Memory:
     return Memory(
         weights=weights,
         adapter=(3 if job.second_adapter else 2) * _trained(job),
-        optimizer=_REMEMBERED.get(job.optimizer, _TWO_MOMENTS) * t.parameters,
+        optimizer=remembered(job.optimizer) * t.parameters,
         saved=0.0,
         recompute=0.0,
         head=0.0,
         workspace=job.device.library + casts,
     )
+
+
+def remembered(optimizer: str) -> float:
+    """Bytes that an optimiser, by transformers' name, remembers of each trained number."""
+    return _REMEMBERED.get(optimizer, _TWO_MOMENTS)
 
 
 def _trained(job: Job) -> float:
@@ -322,14 +327,14 @@ def _unpacked(job: Job, *, gradients: bool) -> float:
 def _head(job: Job, micro: Micro, *, gradients: bool) -> float:
     """Bytes of the loss head's work.
 
-    On a CPU, task sft projects `_HEAD_ROWS` labelled positions at a time: logits, their float32,
+    On a CPU, task sft projects `HEAD_ROWS` labelled positions at a time: logits, their float32,
     and the gradient. Elsewhere TRL's fused head works in tiles, with the gradient of the hidden
     states in float32.
     """
     a, c = job.architecture, job.width
     table = c * a.table if "embeddings" in job.offload else 0.0
     if job.device.kind == "cpu" and job.task == "sft":
-        rows = min(micro.labelled, _HEAD_ROWS)
+        rows = min(micro.labelled, HEAD_ROWS)
         states = (4 + c) * a.hidden * micro.labelled
         return table + states + rows * a.vocabulary * (c + 4 + (4 if gradients else 0))
     scored = micro.labelled if job.device.kind == "gpu" else micro.scored

@@ -37,6 +37,7 @@ from axtune.memory import (
     unpacking,
     work,
 )
+from axtune.original import original_of
 from axtune.recipe import Preference, Recipe, Source
 from axtune.sources import files_of
 from axtune.tokenizer import AxTokenizer
@@ -184,6 +185,14 @@ def _read(sources: Sequence[Source], checker: RowChecker) -> tuple[Sizes, int]:
     return ledger.sizes().select(seen), ledger.refused.total()
 
 
+def as_quantized(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:
+    """The recipe with the quantisation of a base that `axtune quantize` made."""
+    made_from = original_of(checkpoint)
+    if made_from is None or recipe.quantization is not None:
+        return recipe
+    return recipe.model_copy(update={"quantization": made_from.quantization})
+
+
 def make_plan(recipe: Recipe, known: Known, device: Device) -> Plan:
     """Plan a run.
 
@@ -272,7 +281,7 @@ def job_of(recipe: Recipe, architecture: Architecture, device: Device) -> Job:
         compute=(4 if compute == "float32" else 2) if four_bit else 0,
         optimizer=str(recipe.training.get("optim", "adamw_torch_fused")),
         checkpointing=recipe.training.get("gradient_checkpointing") is not False,
-        offload=frozenset(getattr(recipe, "offload", ())),
+        offload=frozenset(recipe.offload),
         eager=recipe.attention == "eager",
         second_adapter=preference.start_from is not None and preference.reference == "each_step",
     )

@@ -39,6 +39,7 @@ from transformers.trainer_pt_utils import nested_gather
 from axtune.adapter import Adapter, save_raw, type_faults
 from axtune.catalog import Checkpoint
 from axtune.dataset import Prepared, tokens_of
+from axtune.memory import remembered
 from axtune.model import Precision, bad_value, first_line, key_named, refused
 from axtune.passthrough import TRAINING_CONFIGS
 from axtune.recipe import Recipe
@@ -268,8 +269,8 @@ class RunTrainer(Trainer):
         Raises:
             RuntimeError: When the memory is not enough.
         """
-        sizes, count = self._micro_batch_sizes(), self.args.per_device_train_batch_size
-        largest = np.argsort(-sizes, kind="stable")[:count]
+        sizes, rows_taken = self._micro_batch_sizes(), self.args.per_device_train_batch_size
+        largest = np.argsort(-sizes, kind="stable")[:rows_taken]
         rows: Any = self.train_dataset
         kept = {name: copy.deepcopy(vars(self).get(name)) for name in _COUNTERS}
         if self.args.gradient_checkpointing:  # the trainer itself does so when it begins
@@ -278,16 +279,21 @@ class RunTrainer(Trainer):
         on_gpu = self.args.device.type == "cuda"
         began = time.monotonic()
         with torch.random.fork_rng([self.args.device] if on_gpu else []):
-            # From the second step on there are AdamW's two moments beside it.
+            # From the second step on there is beside it what the optimiser remembers.
             trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-            moments = torch.empty(2 * trained if on_gpu else 0, device=self.args.device)
+            count = (
+                int(remembered(getattr(self.args.optim, "value", self.args.optim)) * trained)
+                if on_gpu
+                else 0
+            )
+            moments = torch.empty(count, dtype=torch.uint8, device=self.args.device)
             batch = self.data_collator([rows[int(index)] for index in largest])
             batch = send_to_device(batch, self.args.device)
             self.model.train()
             with self.maybe_activation_offload_context, self.accelerator.autocast():
                 loss: Any = self.compute_loss(self.model, batch)
                 loss.backward()
-            del moments, batch
+            del moments, batch, loss
         self.model.zero_grad(set_to_none=True)
         vars(self).update({name: value for name, value in kept.items() if value is not None})
         peak = torch.cuda.max_memory_allocated() if on_gpu else None

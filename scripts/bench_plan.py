@@ -65,7 +65,7 @@ class Setting:
         batch: Samples of a forward pass.
         lengths: Of the samples, in tokens, again and again; of preferences, of the prompts.
         answer: Tokens of each answer.
-        packing: The recipe's, where the schema has it.
+        packing: The recipe's.
         further: Keys of the recipe's preference section.
     """
 
@@ -218,7 +218,7 @@ def run(setting: Setting, folder: Path, layers: int) -> dict[str, Any]:
     from axtune.model import load_model, quiet_libraries
     from axtune.plan import Known, make_plan
     from axtune.preference import TRAINERS
-    from axtune.recipe import Data, Recipe
+    from axtune.recipe import Recipe
     from axtune.report import Report
     from axtune.rundir import claim
     from axtune.sft import Trainer
@@ -229,9 +229,7 @@ def run(setting: Setting, folder: Path, layers: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(base)
     rows = folder / "rows.jsonl"
     write_rows(setting, tokenizer, rows)
-    data = {"train": str(rows), "max_length": 4096}
-    if "packing" in Data.model_fields and setting.task == "sft":
-        data["packing"] = setting.packing
+    data = {"train": str(rows), "max_length": 4096, "packing": setting.packing}
     values: dict[str, Any] = {
         "task": setting.task,
         "model": str(base.folder),

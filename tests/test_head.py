@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from axtune import head
 from axtune.head import next_token_loss
+from axtune.memory import HEAD_ROWS
 
 
 def both(positions: int, dtype: torch.dtype, trained: bool, seed: int):
@@ -32,7 +33,7 @@ def both(positions: int, dtype: torch.dtype, trained: bool, seed: int):
 @given(st.integers(1, 40), st.booleans(), st.integers(0, 100))
 def test_loss_and_gradients_are_those_of_whole_logits(positions, trained, seed):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head, "_CHUNK", 7)  # several chunks and a rest
+        patch.setattr(head, "HEAD_ROWS", 7)  # several chunks and a rest
         ours, torchs = both(positions, torch.float32, trained, seed)
     for mine, theirs in zip(ours, torchs, strict=True):
         if theirs is None:
@@ -83,7 +84,7 @@ def test_the_whole_logits_are_never_in_memory():
     weight, targets = torch.randn(5000, 8), torch.arange(1000)
     with Largest() as watch:
         next_token_loss(hidden, weight, targets)[0].backward()
-    assert watch.numel == 128 * 5000
+    assert watch.numel == HEAD_ROWS * 5000
     with Largest() as watch:
         torch.nn.functional.cross_entropy(hidden @ weight.T, targets).backward()
     assert watch.numel == 1000 * 5000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from axtune import recipe as recipes
 from axtune.account import Sizes
 from axtune.architecture import Architecture, read_architecture, trained_by
 from axtune.batches import Batching, batching_of, training_batches
+from axtune.bins import arrange
 from axtune.cards import CARDS, SIZES, find_card
 from axtune.edits import Search
 from axtune.errors import AxtuneError, CheckpointError, DataError, RecipeError
@@ -39,7 +39,7 @@ def job(**changes: Any) -> Recipe:
         "task": "sft",
         "model": "tiny-ax-4.0",
         "output_dir": "run",
-        "data": {"train": "rows.jsonl", "max_length": 8192},
+        "data": {"train": "rows.jsonl", "max_length": 8192, "packing": False},
         **changes,
     }
     return Recipe.model_validate(values)
@@ -258,19 +258,36 @@ def test_steps_are_counted_as_transformers_counts_them(light: Architecture) -> N
         batching_of(job(training={"gradient_accumulation_steps": 0}))
 
 
-def test_packs_hold_whole_samples_and_spare_the_padding() -> None:
-    lengths = sizes(100, 200, 300, 400, 1000)
-    batching = Batching(
-        task="sft", batch=2, accumulation=4, eval_batch=1, max_length=1000, packing=True,
-        shared_prefix=False, epochs=3.0, max_steps=0,
+def packed_batching(batch: int, accumulation: int) -> Batching:
+    return Batching(
+        task="sft", batch=batch, accumulation=accumulation, eval_batch=1, max_length=1000,
+        packing=True, shared_prefix=False, epochs=3.0, max_steps=0,
     )  # fmt: skip
-    batches = training_batches(batching, lengths)
+
+
+def test_packs_hold_whole_samples_and_spare_the_padding() -> None:
+    lengths = sizes(*[100, 200, 300, 400, 1000] * 4)
+    batches = training_batches(packed_batching(2, 4), lengths)
     # 8 samples of 400 tokens on average are two packs of 2 × 1000 at most, so of 1600.
     assert batches.passes == 2
     assert batches.longest.tokens == 1600
-    assert (batches.longest.cells, batches.tokens) == (0, 2000)
-    long = replace(batching, accumulation=1)
-    assert training_batches(long, lengths).longest.tokens == 1000  # the longest sample's length
+    assert (batches.longest.cells, batches.tokens) == (0, 8000)
+    alone = training_batches(packed_batching(2, 1), lengths)
+    assert alone.longest.tokens == 1000  # the longest sample's length
+
+
+@given(
+    st.lists(st.integers(20, 1000), min_size=50, max_size=300),
+    st.sampled_from([(1, 8), (4, 4), (2, 8)]),
+)
+def test_a_plan_of_packs_is_what_training_makes_of_them(
+    lengths: list[int], batch: tuple[int, int]
+) -> None:
+    planned = training_batches(packed_batching(*batch), sizes(*lengths))
+    made = arrange(np.array(lengths), batch_size=batch[0], accumulation=batch[1], max_length=1000)
+    assert planned.longest.tokens == pytest.approx(made.longest, rel=0.15)
+    assert planned.passes == pytest.approx(made.per_step, abs=1)
+    assert planned.mean.tokens == pytest.approx(sum(lengths) / len(made.packs), rel=0.15)
 
 
 CASES: list[tuple[str, list[str]]] = [
