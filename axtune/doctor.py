@@ -121,7 +121,13 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
     """
     target = Path(out)
     refuse_existing(target)
-    sound = catalog.find(base or _light_of(checkpoint), weights=False)
+    try:
+        sound = catalog.find(base or _light_of(checkpoint), weights=False)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"A repair takes the base's tokenizer files: {error.found}",
+            "Give a folder that holds them with --base.",
+        ) from None
     _require_same_tokens(checkpoint, sound)
     planned = plan([], str(checkpoint.folder))
     planned = dataclasses.replace(

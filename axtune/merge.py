@@ -123,7 +123,10 @@ def plan(
     """
     factors = list(weights) if weights is not None else [1.0] * len(adapters)
     if len(factors) != len(adapters):
-        raise AxtuneError(f"{len(adapters)} adapters have {len(factors)} weights.")
+        raise AxtuneError(
+            f"{len(adapters)} adapters have {len(factors)} weights.",
+            "Give --weight once for each adapter, in their order.",
+        )
     runs = [run_of(Path(path)) for path in adapters]
     folders = [run.adapter if run else Path(path) for run, path in zip(runs, adapters, strict=True)]
     opened = [open_adapter(path, factor) for path, factor in zip(folders, factors, strict=True)]

@@ -109,6 +109,16 @@ def test_a_repair_gives_back_the_tokenizer_and_keeps_the_weights(
     assert failures(tmp_path / "sound", base) == {}
 
 
+def test_a_repair_asks_for_a_base_that_is_not_at_hand(
+    resaved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(CheckpointError, match=r"(?s)A\.X-4\.0-Light is neither.*with --base"):
+        repair(catalog.find(str(resaved)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_repair_refuses_another_models_tokenizer(
     resaved: Path, real_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
