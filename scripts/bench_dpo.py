@@ -14,18 +14,14 @@ process of its own for each contender:
 Pairs a second are pairs seen over all seconds, the reference's included; memory is the peak of the
 resident set from the first step on, on a GPU the peak of what torch allocated.
 
-    python scripts/bench_dpo.py                                   # a few minutes on 2 cores
-    python scripts/bench_dpo.py --layers 8 --pairs 64 --batch 4   # on a GPU
+    python scripts/bench_dpo.py                                   # about half an hour on 2 cores
+    python scripts/bench_dpo.py --layers 8 --pairs 64 --batch 4 --precision bf16   # on a GPU
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,27 +29,37 @@ import time
 from pathlib import Path
 from typing import Any
 
+from measuring import (
+    CHECKPOINT,
+    CONVERSATIONS,
+    build_base,
+    child,
+    machine,
+    memory,
+    reset_memory,
+)
+
 HERE = Path(__file__).resolve().parent
-SHARED = HERE.parents[1] / "shared"
+NAMES = (
+    "conversations", "checkpoint", "layers", "pairs", "batch", "epochs", "precision", "folder"
+)  # fmt: skip
 CONTENDERS = ("TRL", "TRL, head as on a GPU", "TRL, precomputed", "axtune")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--conversations", type=Path, default=SHARED / "goldens/serve_prompts.jsonl"
-    )
+    parser.add_argument("--conversations", type=Path, default=CONVERSATIONS)
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        default=SHARED / "ax-light",
+        default=CHECKPOINT,
         help="a folder with the tokenizer and config-ax-4.0-light.json",
     )
-    parser.add_argument("--layers", type=int, default=2, help="depth; 28 is the real one")
-    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--layers", type=int, default=1, help="depth; 28 is the real one")
+    parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--batch", type=int, default=2, help="pairs a step")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--precision", default="fp32", choices=("bf16", "fp32"))
     parser.add_argument("--only", nargs="*", default=CONTENDERS, help="some of the contenders")
     parser.add_argument("--contender", default=None, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=None, help=argparse.SUPPRESS)
@@ -70,11 +76,20 @@ def main() -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Build, take each contender's time in a process of its own, print the table."""
-    print(describe(options))
-    print(child(options, "build"))
+    print(machine())
+    print(
+        f"{options.layers} layers, {options.pairs} pairs, {options.batch} a step, "
+        f"{options.precision}, checkpointing on"
+    )
+    words = [f"--{name}={getattr(options, name)}" for name in NAMES]
+
+    def alone(contender: str) -> str:
+        return child(__file__, [*words, f"--contender={contender}"], options.folder)
+
+    print(alone("build"))
     results = {}
     for name in options.only:
-        results[name] = json.loads(child(options, name))
+        results[name] = json.loads(alone(name))
         seconds = results[name]["seconds"]
         rates = [options.pairs * n / seconds[n - 1] for n in (1, options.epochs)]
         print(
@@ -93,43 +108,9 @@ def compare(options: argparse.Namespace) -> None:
             print(f"axtune / {name}: {ratios[0]:.2f}x, {ratios[1]:.2f}x; memory {memory:.2f}x")
 
 
-def describe(options: argparse.Namespace) -> str:
-    """The machine, the versions, the job."""
-    import torch
-
-    names = ("torch", "transformers", "trl", "peft")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    device = f"{os.cpu_count()} cores, no GPU"
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    return (
-        f"{device}; Python {platform.python_version()}, {versions}\n{options.layers} layers, "
-        f"{options.pairs} pairs, {options.batch} a step, {options.precision}, checkpointing on"
-    )
-
-
-def child(options: argparse.Namespace, contender: str) -> str:
-    """The last line that a contender's process prints."""
-    words = [
-        f"--{name}={getattr(options, name)}"
-        for name in ("conversations", "checkpoint", "layers", "pairs", "batch", "epochs",
-                     "precision", "folder")
-    ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__, *words, f"--contender={contender}"],
-        env={**os.environ, "XDG_CACHE_HOME": str(options.folder / "cache")},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{contender} failed:\n{done.stderr[-3000:]}")
-    return done.stdout.strip().splitlines()[-1]
-
-
 def build(options: argparse.Namespace) -> None:
     """The checkpoint ``base`` and the tokenized pairs ``rows`` in the work folder."""
     import numpy as np
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     from axtune.catalog import find
     from axtune.dataset import prepare
@@ -138,19 +119,7 @@ def build(options: argparse.Namespace) -> None:
 
     work = options.folder
     base = work / "base"
-    base.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        shutil.copyfile(options.checkpoint / name, base / name)
-    for kind in ("config", "generation_config"):
-        source = options.checkpoint / f"{kind}-ax-4.0-light.json"
-        shutil.copyfile(source, base / f"{kind}.json")
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    config |= {"num_hidden_layers": options.layers, "max_window_layers": options.layers}
-    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base), dtype=torch.bfloat16)
-    model.save_pretrained(base)
-    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    build_base(base, options.checkpoint, options.layers)
 
     pairs = work / "pairs.jsonl"
     command = [sys.executable, str(HERE / "make_pairs.py"), str(options.conversations), str(pairs)]
@@ -289,27 +258,6 @@ def trl(options: argparse.Namespace) -> tuple[Any, Any]:
         trainer.precompute_ref_logps = True
 
     return trainer, precompute if options.contender == "TRL, precomputed" else lambda: None
-
-
-def reset_memory() -> None:
-    """Begin to look for the peak from here."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak becomes what it is now
-
-
-def memory() -> int:
-    """The peak since `reset_memory`, in bytes."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":
