@@ -147,7 +147,7 @@ def test_unreadable_recipe(tmp_path: Path) -> None:
 
 def test_anchors_merges_and_a_byte_order_mark(tmp_path: Path) -> None:
     text = "\ufeff" + swap("seed: 7", "seed: &n 7\nresume: &t true").replace("r: 8", "r: *n")
-    recipe = read(tmp_path, text + "  packing_strategy: bfd\n")
+    recipe = read(tmp_path, text + "  weight_decay: 0.1\n")
     assert (recipe.seed, recipe.resume, recipe.lora) == (7, True, {"r": 7})
     anchored = swap("  r: 8", "  use_dora: &d true\n  use_rslora: *d")
     assert read(tmp_path, anchored).lora == {"use_dora": True, "use_rslora": True}
