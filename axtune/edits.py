@@ -66,6 +66,11 @@ class Search:
                 return Edits(words, plan, 0)
         return self._shorter(room)
 
+    @property
+    def leanest(self) -> tuple[tuple[str, ...], Plan]:
+        """The edits with the lowest peak that leave no sample out, and the run with them."""
+        return min(self._by_cost, key=lambda item: item[1].peak)
+
     @cached_property
     def _by_cost(self) -> list[tuple[tuple[str, ...], Plan]]:
         """All combinations of edits but those of lengths, the cheapest first."""
@@ -119,7 +124,7 @@ class Search:
 
     def _shorter(self, room: float) -> Edits | None:
         """Shorter samples, with as few other edits as that length leaves room for."""
-        words, _ = min(self._by_cost, key=lambda item: item[1].peak)
+        words, _ = self.leanest
         low = self._longest_that_fits(words, room)
         if low is None:
             return None
@@ -167,7 +172,9 @@ def advice(search: Search, room: float) -> str:
     """How a run would fit into some bytes, in a sentence."""
     edits = search.fit(room)
     if edits is None:
-        return "No key of the recipe makes it fit: it needs more memory, or a smaller model."
+        words, least = search.leanest
+        less = f"; least it takes {gigabytes(least.peak)}, so: {' '.join(words)}" if words else ""
+        return f"No key of the recipe makes it fit: it needs more memory{less}."
     lost = f" ({edits.left_out:,} samples are longer and left out)" if edits.left_out else ""
     return f"It would fit, with {gigabytes(edits.plan.peak)}, so: {' '.join(edits.words)}{lost}."
 
