@@ -8,7 +8,7 @@ with the square of the pack.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -40,27 +40,33 @@ class Packs(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         columns = self.rows[self.packs[index]]
-        names = ("input_ids", "labels")
-        samples = zip(*(columns[name] for name in names), strict=True)
-        return _joined([dict(zip(names, sample, strict=True)) for sample in samples])
+        return {
+            "input_ids": list(chain.from_iterable(columns["input_ids"])),
+            "labels": list(chain.from_iterable(columns["labels"])),
+            "lengths": list(map(len, columns["input_ids"])),
+        }
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """One sequence of samples or packs.
+    """One sequence of packs.
+
+    Args:
+        rows: Of `Packs`.
 
     Returns:
         ``lengths`` (samples,); ``input_ids``, ``labels`` and ``position_ids``, (1, tokens). A
         sample's first token has no label: what stands before it is another sample.
     """
-    row = _joined(rows)
-    lengths = torch.tensor(row["lengths"])
-    labels = torch.tensor([row["labels"]])
-    labels[0, lengths.cumsum(0)[:-1]] = IGNORED
-    positions = torch.cat([torch.arange(length) for length in row["lengths"]])
+    names = ("input_ids", "labels", "lengths")
+    input_ids, labels, lengths = (
+        torch.tensor(list(chain.from_iterable(row[name] for row in rows))) for name in names
+    )
+    labels[lengths.cumsum(0)[:-1]] = IGNORED
+    positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
     return {
         "lengths": lengths,  # first: a trainer takes the size of a batch from the first tensor
-        "input_ids": torch.tensor([row["input_ids"]]),
-        "labels": labels,
+        "input_ids": input_ids[None],
+        "labels": labels[None],
         "position_ids": positions[None],
     }
 
@@ -112,16 +118,6 @@ def for_flash_attention(lengths: torch.Tensor) -> dict[str, Any]:
         "max_length_q": longest,
         "max_length_k": longest,
     }
-
-
-def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Samples or packs, one after the other."""
-    joined: dict[str, Any] = {"input_ids": [], "labels": [], "lengths": []}
-    for row in rows:
-        joined["input_ids"] += row["input_ids"]
-        joined["labels"] += row["labels"]
-        joined["lengths"] += row.get("lengths", [len(row["input_ids"])])
-    return joined
 
 
 def _attend(

@@ -71,6 +71,8 @@ class Trainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
         super().__init__(adapter, args, tokenizer, data, run_dir, report, recipe, **further)
         if self.packing:
             self.train_dataset = Packs(data.train, self.packing.packs)
+            if data.eval is not None:
+                self.eval_dataset = Packs(data.eval, [[index] for index in range(len(data.eval))])
         plain = self.args.loss_type == "nll" and not self.args.label_smoothing_factor
         self._own_head = plain and self.args.device.type == "cpu"
         self._last_hidden: torch.Tensor | None = None

@@ -74,8 +74,8 @@ _COUNTS = (
 
 # What is axtune's to decide in one objective only.
 _DECIDED: dict[str, dict[str, Any]] = {
-    "sft": {"dataset_kwargs": {"skip_prepare_dataset": True}},
     # The collators take columns that TRL's own do not know.
+    "sft": {"dataset_kwargs": {"skip_prepare_dataset": True}, "remove_unused_columns": False},
     "dpo": {"remove_unused_columns": False},
     "kto": {"remove_unused_columns": False},
     "orpo": {"remove_unused_columns": False},

@@ -21,7 +21,8 @@ ROWS = [
 
 
 def test_a_pack_is_its_samples_one_after_the_other():
-    batch = collate([Packs(Dataset.from_list(ROWS), [[1, 0], [2]])[0], ROWS[2]])
+    packs = Packs(Dataset.from_list(ROWS), [[1, 0], [2]])
+    batch = collate([packs[0], packs[1]])
     assert batch["input_ids"].tolist() == [[9, 3, 5, 6, 7, 8, 4]]
     assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 2, 3, 0]]
     assert batch["lengths"].tolist() == [2, 4, 1]
@@ -29,8 +30,13 @@ def test_a_pack_is_its_samples_one_after_the_other():
 
 
 def test_a_first_token_is_not_learned_from_the_sample_before_it():
-    labels = collate([ROWS[0], ROWS[1]])["labels"]
+    labels = collate([Packs(Dataset.from_list(ROWS), [[0, 1]])[0]])["labels"]
     assert labels.tolist() == [[-100, -100, 7, 8, -100, 3]]
+
+
+def test_a_row_that_does_not_say_where_its_samples_end_is_not_guessed_at():
+    with pytest.raises(KeyError, match="lengths"):
+        collate([{"input_ids": [5, 6], "labels": [5, 6]}])
 
 
 def test_flash_attention_is_told_where_samples_end():
@@ -53,8 +59,12 @@ def sample(seed: int, length: int) -> dict[str, list[int]]:
     return {"input_ids": ids, "labels": ids}
 
 
+def packed(rows):
+    return collate([Packs(Dataset.from_list(rows), [range(len(rows))])[0]])
+
+
 def logits(model, rows):
-    batch = collate(rows)
+    batch = packed(rows)
     with torch.no_grad():
         return model(
             input_ids=batch["input_ids"],
@@ -84,7 +94,7 @@ def test_a_mask_that_transformers_makes_separates_as_well(model, kernel):
     """The kernels that axtune has no attention of its own for (flex attention works likewise)."""
     rows = [sample(0, 7), sample(1, 12), sample(2, 1)]
     ours = logits(model, rows)
-    batch = collate(rows)
+    batch = packed(rows)
     before = model.config._attn_implementation
     model.set_attn_implementation(kernel)
     with torch.no_grad():

@@ -114,20 +114,28 @@ def test_what_only_the_trainer_refuses_names_its_key(make):
         make(training={"loss_type": "zzz"})
 
 
-def test_the_loss_is_the_mean_over_the_labelled_tokens_of_the_whole_step(make):
-    trainer = make(training={"max_steps": 1, "per_device_train_batch_size": 1,
-                             "gradient_accumulation_steps": 4})  # fmt: skip
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_loss_is_the_mean_over_the_labelled_tokens_of_the_whole_step(make, tmp_path, packing):
+    write_rows(tmp_path / "rows.jsonl", 4, start=98)
+    data = {"packing": packing, "eval": str(write_rows(tmp_path / "held.jsonl", 3, start=7))}
+    trainer = make(data=data, training={"max_steps": 1, "per_device_train_batch_size": 1,
+                                        "gradient_accumulation_steps": 4})  # fmt: skip
     model, total, count = trainer.model.get_base_model(), 0.0, 0
+    rows = trainer.train_dataset.rows if packing else trainer.train_dataset
     with torch.no_grad():
-        for row in trainer.train_dataset:
+        for row in rows:
             ids, labels = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"])
-            logits = model(ids).logits[0, :-1]
+            documents = {"documents": [ids.numel()]} if packing else {}
+            logits = model(ids, **documents).logits[0, :-1]
             total += torch.nn.functional.cross_entropy(
                 logits, labels[1:], ignore_index=-100, reduction="sum"
             ).item()
             count += int((labels[1:] != -100).sum())
-    trainer.train()
+    trainer.train()  # through the trainer's own loaders
     assert trainer.run_dir.metrics()[0]["loss"] == pytest.approx(total / count, rel=1e-5)
+    if packing:
+        assert len(trainer.train_dataset) == 1
+        assert len(trainer.eval_dataset) == 3
 
 
 def test_the_loss_on_a_cpu_is_trls_own(make):
@@ -336,7 +344,8 @@ def test_label_smoothing_reads_whole_logits_of_packs_too(make):
     training = {"label_smoothing_factor": 0.1}
     packed = make(data={"packing": True}, training=training)
     rows = list(packed.train_dataset.rows)
-    one = packed.compute_loss(packed.model, packed.data_collator(rows))
+    packs = [packed.train_dataset[index] for index in range(len(packed.train_dataset))]
+    one = packed.compute_loss(packed.model, packed.data_collator(packs))
     shutil.rmtree(packed.run_dir.path)
     unpacked = make(data={"packing": False}, training=training)
     two = unpacked.compute_loss(unpacked.model, unpacked.data_collator(rows))
