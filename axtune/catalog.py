@@ -25,6 +25,7 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 CONFIG_FILES = ("config.json", "generation_config.json")
+RECORD_FILE = "axtune.json"  # what a folder was quantised from (see `axtune.original`)
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 
 _EMBEDDED = Path(__file__).parent / "embedded"
@@ -103,7 +104,7 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
         RevisionNotFoundError,
     )
 
-    patterns = [*TOKENIZER_FILES, *CONFIG_FILES, *(WEIGHT_FILES if weights else ())]
+    patterns = [*TOKENIZER_FILES, *CONFIG_FILES, RECORD_FILE, *(WEIGHT_FILES if weights else ())]
 
     def snapshot(local: bool) -> Path:
         return Path(

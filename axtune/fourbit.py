@@ -18,9 +18,9 @@ from axtune.errors import AxtuneError, MissingPackageError
 from axtune.rewrite import Step
 from axtune.weights import Stored, blocks
 
-_BLOCK = 64  # numbers to a scale; transformers leaves bitsandbytes' default
-_SCALES = 256  # scales to a scale of theirs (bitsandbytes, functional.quantize_4bit)
-_CHUNK = 1 << 17  # numbers worked on at once, so that they stay in a core's cache
+BLOCK = 64  # numbers to a scale; transformers leaves bitsandbytes' default
+SCALES = 256  # scales to a scale of theirs (bitsandbytes, functional.quantize_4bit)
+CHUNK = 1 << 17  # numbers worked on at once, so that they stay in a core's cache
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -95,12 +95,12 @@ def rounding(tensor: Stored, settings: FourBit) -> Step:
     width = tensor.shape[1]
 
     def step(rows: torch.Tensor, start: int, scratch: torch.Tensor) -> None:
-        first = start * width // _BLOCK
-        count = -(-rows.numel() // _BLOCK)
+        first = start * width // BLOCK
+        count = -(-rows.numel() // BLOCK)
         numbers = rows.to(settings.dtype).float().view(-1)
-        if rest := -len(numbers) % _BLOCK:
+        if rest := -len(numbers) % BLOCK:
             numbers = torch.nn.functional.pad(numbers, (0, rest))
-        matrix = numbers.view(count, _BLOCK)
+        matrix = numbers.view(count, BLOCK)
         own, seen = (each[first : first + count].unsqueeze(1) for each in (scales, restored))
         # bitsandbytes multiplies with the reciprocal (backends/default/ops.py).
         matrix.mul_(1.0 / own.clamp(min=1e-38)).clamp_(-1, 1)
@@ -160,15 +160,15 @@ def _scales(tensor: Stored, settings: FourBit) -> tuple[torch.Tensor, torch.Tens
     from bitsandbytes.functional import dequantize_blockwise, quantize_blockwise
 
     found = []
-    for block in blocks(tensor, multiple=_BLOCK):
-        for numbers in torch.split(block, _CHUNK):
+    for block in blocks(tensor, multiple=BLOCK):
+        for numbers in torch.split(block, CHUNK):
             exact = numbers.to(settings.dtype).float()
-            if rest := -len(exact) % _BLOCK:
+            if rest := -len(exact) % BLOCK:
                 exact = torch.nn.functional.pad(exact, (0, rest))
-            found.append(exact.abs_().view(-1, _BLOCK).amax(dim=1))
+            found.append(exact.abs_().view(-1, BLOCK).amax(dim=1))
     scales = torch.cat(found)
     if not settings.double:
         return scales, scales
     offset = scales.mean()
-    rounded, state = quantize_blockwise(scales - offset, blocksize=_SCALES)
+    rounded, state = quantize_blockwise(scales - offset, blocksize=SCALES)
     return scales, dequantize_blockwise(rounded, state) + offset

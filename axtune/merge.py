@@ -131,11 +131,10 @@ def plan(
     folders = [run.adapter if run else Path(path) for run, path in zip(runs, adapters, strict=True)]
     opened = [open_adapter(path, factor) for path, factor in zip(folders, factors, strict=True)]
     checkpoint = _base(base, runs[0] if runs else None, opened)
-    if checkpoint.config.get("quantization_config"):
-        made_from = original_of(checkpoint)
+    if made_from := original_of(checkpoint):
         raise CheckpointError(
             f"{checkpoint.name} is quantised; what is written is made of 16-bit weights.",
-            f"Give the original: {made_from.name}." if made_from else "",
+            f"Give the original: {made_from.name}.",
         )
     for run in runs:
         if run:

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from axtune import catalog
-from axtune.catalog import CONFIG_FILES, TOKENIZER_FILES, Checkpoint, read_json
+from axtune.catalog import CONFIG_FILES, RECORD_FILE, TOKENIZER_FILES, Checkpoint, read_json
 from axtune.errors import CheckpointError
-
-RECORD = "axtune.json"  # in a quantised folder
 
 # What axtune wrote about a folder and is no part of what it holds.
 _ABOUT = ("certificate.json",)
@@ -52,7 +50,7 @@ class Original:
     def write(self, folder: Path) -> None:
         """Leave the record in the quantised folder."""
         text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
-        (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+        (folder / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def original_of(checkpoint: Checkpoint) -> Original | None:
@@ -63,16 +61,17 @@ def original_of(checkpoint: Checkpoint) -> Original | None:
     """
     if not checkpoint.config.get("quantization_config"):
         return None
-    if not (checkpoint.folder / RECORD).is_file():
+    if not (checkpoint.folder / RECORD_FILE).is_file():
         raise CheckpointError(
-            f"{checkpoint.name} is quantised, and lacks the {RECORD} that says from which weights.",
+            f"{checkpoint.name} is quantised, and lacks the {RECORD_FILE} that says from which "
+            "weights.",
             "Give the original 16-bit weights; axtune quantize makes such a folder from them.",
         )
     try:
-        return Original(**read_json(checkpoint.folder / RECORD))
+        return Original(**read_json(checkpoint.folder / RECORD_FILE))
     except TypeError:
         raise CheckpointError(
-            f"{checkpoint.folder / RECORD} was not written by this version of axtune.",
+            f"{checkpoint.folder / RECORD_FILE} was not written by this version of axtune.",
             "Make the folder again: axtune quantize ORIGINAL --out NEW.",
         ) from None
 

@@ -26,7 +26,7 @@ from axtune import catalog
 from axtune.catalog import TOKENIZER_FILES, Checkpoint
 from axtune.directio import Buffer, Source, write_at
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.fourbit import FourBit, four_bit
+from axtune.fourbit import BLOCK, CHUNK, SCALES, FourBit, four_bit
 from axtune.merge import copy_licences, write_json
 from axtune.model import bits_and_bytes, quiet_libraries, skeleton
 from axtune.original import Original, base_digests
@@ -35,9 +35,6 @@ from axtune.rundir import package_version
 from axtune.staging import refuse_existing, staged
 from axtune.weights import BLOCK_BYTES, SINGLE, Stored, header_bytes, read_checkpoint
 
-_BLOCK = 64  # numbers to a scale; transformers leaves bitsandbytes' default
-_SCALES = 256  # scales to a scale of theirs (bitsandbytes, functional.quantize_4bit)
-_CHUNK = 1 << 17  # numbers quantised at once on a CPU, so that they stay in a core's cache
 _STATE_BYTES = 512  # most that the JSON of a tensor's state takes; about 180 as a rule
 
 _PACKAGES = ("axtune", "torch", "transformers", "bitsandbytes")
@@ -221,7 +218,7 @@ class _Job:
         if not self.quantised:
             return [_Part(name, self.how.dtype, shape)]
         count = math.prod(shape)
-        scales = -(-count // _BLOCK)
+        scales = -(-count // BLOCK)
         dtype = torch.uint8 if self.how.double else torch.float32
         parts = [
             _Part(name, torch.uint8, (-(-count // 2), 1)),
@@ -229,7 +226,7 @@ class _Job:
             _Part(f"{name}.quant_map", torch.float32, (16,)),
         ]
         if self.how.double:
-            nested = -(-scales // _SCALES)
+            nested = -(-scales // SCALES)
             parts.append(_Part(f"{name}.nested_absmax", torch.float32, (nested,)))
             parts.append(_Part(f"{name}.nested_quant_map", torch.float32, (256,)))
         return parts
@@ -350,7 +347,7 @@ class _Shard:
             return []
         states = []
         numbers = numbers.to(self._device)
-        for chunk in torch.split(numbers, len(numbers) if self._device.type != "cpu" else _CHUNK):
+        for chunk in torch.split(numbers, len(numbers) if self._device.type != "cpu" else CHUNK):
             packed, state = _quantize_4bit(chunk, job.how)
             self._put(part.name, start // 2, packed.cpu())
             start += len(chunk)
@@ -387,14 +384,14 @@ class _Shard:
 def _ranges(tensor: Stored) -> list[tuple[int, int]]:
     """Ranges of its numbers, of whole blocks, of about the size that is read at once."""
     count = math.prod(tensor.shape)
-    step = BLOCK_BYTES // tensor.dtype.itemsize // _BLOCK * _BLOCK
+    step = BLOCK_BYTES // tensor.dtype.itemsize // BLOCK * BLOCK
     return [(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def _quantize_4bit(numbers: torch.Tensor, how: FourBit) -> tuple[torch.Tensor, Any]:
     from bitsandbytes.functional import quantize_4bit
 
-    packed, state = quantize_4bit(numbers, blocksize=_BLOCK, quant_type=how.kind)
+    packed, state = quantize_4bit(numbers, blocksize=BLOCK, quant_type=how.kind)
     return packed, state
 
 
@@ -406,13 +403,13 @@ def _whole_state(job: _Job, states: Sequence[Any]) -> Any:
     nested = {}
     if job.how.double:
         offset = absmax.mean()
-        absmax, state = quantize_blockwise(absmax - offset, blocksize=_SCALES)
+        absmax, state = quantize_blockwise(absmax - offset, blocksize=SCALES)
         nested = {"offset": offset, "state2": state}
     return QuantState(
         absmax=absmax,
         shape=torch.Size(job.tensor.shape),
         code=states[0].code,
-        blocksize=_BLOCK,
+        blocksize=BLOCK,
         quant_type=job.how.kind,
         dtype=job.how.dtype,
         **nested,

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from tiny import LIBRARY_WARNINGS, checkpoint
 
 from axtune import catalog
+from axtune.catalog import RECORD_FILE
 from axtune.errors import CheckpointError
 from axtune.original import (
-    RECORD,
     base_digests,
     base_facts,
     original_digests,
@@ -56,7 +56,7 @@ def test_a_base_stands_for_itself_and_a_quantised_folder_for_its_original(base, 
     assert unquantized(base) is base
     assert unquantized(quantized) == base
     assert original_digests(quantized) == original_digests(base) == base_digests(base.folder)
-    assert base_digests(quantized.folder).keys() > {"model.safetensors", RECORD}
+    assert base_digests(quantized.folder).keys() > {"model.safetensors", RECORD_FILE}
 
     plain, facts = base_facts(base, "main"), base_facts(quantized, None)
     assert plain["revision"] == "main"
@@ -87,13 +87,13 @@ def test_an_original_that_has_changed_is_refused(base, quantized):
 
 
 def test_a_quantised_checkpoint_without_a_readable_record_is_refused(quantized):
-    record = quantized.folder / RECORD
+    record = quantized.folder / RECORD_FILE
     values = json.loads(record.read_text())
     record.write_text(json.dumps({**values, "stranger": 1}))
     with pytest.raises(CheckpointError, match="not written by this version"):
         original_of(quantized)
     record.unlink()
-    with pytest.raises(CheckpointError, match=f"lacks the {RECORD}"):
+    with pytest.raises(CheckpointError, match=f"lacks the {RECORD_FILE}"):
         original_of(quantized)
     plain = replace(quantized, config={**quantized.config, "quantization_config": None})
     assert original_of(plain) is None
