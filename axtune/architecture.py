@@ -112,10 +112,6 @@ def read_architecture(config: dict[str, Any], name: str) -> Architecture:
             f"{name} is of model_type {kind}; a plan knows the arithmetic of llama and qwen2.",
             "The A.X checkpoints are of these.",
         )
-    if config.get("quantization_config"):
-        raise CheckpointError(
-            f"{name} is quantised already; a plan knows the arithmetic of 16-bit checkpoints."
-        )
     wrong = [k for k in _NEEDED if not isinstance(config.get(k), int) or config[k] < 1]
     if wrong:
         raise CheckpointError(f"config.json of {name} declares no {', '.join(wrong)}.")

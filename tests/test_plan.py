@@ -28,7 +28,8 @@ from axtune.cards import CARDS, SIZES, find_card
 from axtune.edits import Search
 from axtune.errors import AxtuneError, CheckpointError, DataError, RecipeError
 from axtune.memory import CPU, GPU, Job, Micro
-from axtune.plan import Known, free_memory, from_length, job_of, make_plan
+from axtune.plan import Known, as_quantized, free_memory, from_length, job_of, make_plan
+from axtune.quantize import quantize
 from axtune.recipe import Recipe
 
 RECIPES = ROOT / "recipes"
@@ -451,3 +452,16 @@ def test_a_plan_reads_the_data_as_training_does(tmp_path: Path, task: str) -> No
         assert sorted(one.tolist()) == sorted(other.tolist())
     assert int(planned.tokens.sum()) == written.account.tokens
     assert int(planned.learned.sum()) == written.account.labelled_tokens
+
+
+def test_a_base_that_is_quantised_already_is_planned_in_4_bit(tmp_path: Path) -> None:
+    quantize("tiny-ax-4.0", tmp_path / "nf4")
+    recipe = job(model=str(tmp_path / "nf4"))
+    checkpoint = catalog.find(recipe.model, weights=False)
+    assert recipe.quantization is None
+    known = from_length(recipe, checkpoint, 64)
+    quantized = make_plan(as_quantized(recipe, checkpoint), known, GPU)
+    plain = make_plan(recipe, known, GPU)
+    assert quantized.longest.weights < plain.longest.weights
+    original = catalog.find("tiny-ax-4.0", weights=False)
+    assert as_quantized(recipe, original) == recipe
