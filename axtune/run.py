@@ -29,7 +29,6 @@ from axtune.catalog import Checkpoint
 from axtune.dataset import Prepared, prepare
 from axtune.edits import Search, advice, refusal
 from axtune.errors import AxtuneError, CheckpointError, Fault, MissingPackageError
-from axtune.finish import finish
 from axtune.memory import CPU, GPU
 from axtune.model import (
     Precision,
@@ -43,8 +42,7 @@ from axtune.model import (
 )
 from axtune.offload import embeddings_to_host
 from axtune.plan import Known, free_memory, gigabytes
-from axtune.preference import TRAINERS
-from axtune.recipe import Recipe
+from axtune.recipe import Recipe, Task
 from axtune.report import Report, duration, plot, summary
 from axtune.rundir import (
     Run,
@@ -60,7 +58,7 @@ from axtune.rundir import (
 from axtune.sft import Trainer
 from axtune.start import start_adapter
 from axtune.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
-from axtune.trainer import Rehearsal, training_arguments
+from axtune.trainer import Rehearsal, RunTrainer, training_arguments
 
 T = TypeVar("T")
 
@@ -99,7 +97,9 @@ def train(recipe: Recipe) -> Run:
         try:
             recipe = _resolved(recipe, precision, state)
             run = _train(recipe, precision, args, state, report, scratch, planned)
-            if state.is_main_process:
+            if state.is_main_process and recipe.after:
+                from axtune.finish import finish  # merging and exporting, for those who do
+
                 finish(run, report)
             return run
         except RuntimeError as error:
@@ -175,8 +175,7 @@ def _train(
     adapter = start_adapter(model, recipe, checkpoint, report)
     size = measure(adapter.model)
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    kind = Trainer if recipe.task == "sft" else TRAINERS[recipe.task]
-    trainer = kind(adapter, args, tokenizer, data, run_dir, report, recipe)
+    trainer = _trainer_of(recipe.task)(adapter, args, tokenizer, data, run_dir, report, recipe)
 
     counts = _counts(args, data, size, batch)
     _check_resume(run_dir, counts, data)
@@ -219,6 +218,14 @@ def _train(
         raise KeyboardInterrupt
     report.table(_outcome(recipe, manifest))
     return open_run(run_dir.path)
+
+
+def _trainer_of(task: Task) -> type[RunTrainer]:
+    if task == "sft":
+        return Trainer
+    from axtune.preference import TRAINERS  # three more of TRL's trainers, for those who need them
+
+    return TRAINERS[task]
 
 
 def _fill(folder: Path, adapter: Adapter, tokenizer: AxTokenizer, manifest: dict[str, Any]) -> None:

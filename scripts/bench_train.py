@@ -25,10 +25,12 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +339,12 @@ def until_first_loss(command: list[str], metrics: Path) -> float:
     }
     with tempfile.TemporaryFile("w+") as output:
         running = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
+            command,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # trl starts further processes
         )
         try:
             while True:
@@ -349,7 +356,8 @@ def until_first_loss(command: list[str], metrics: Path) -> float:
                     raise SystemExit(f"{' '.join(command)} reported no loss:\n{text[-3000:]}")
                 time.sleep(0.02)
         finally:
-            running.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
             running.wait()
 
 
