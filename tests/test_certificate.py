@@ -11,7 +11,7 @@ from rich.console import Console
 
 from axtune.certificate import Certificate, Check, show
 from axtune.errors import AxtuneError
-from axtune.rundir import base_digests
+from axtune.original import base_digests
 
 GOOD = Check("weights", "numbers", "pass", "all finite")
 WARN = Check("tokenizer", "AutoTokenizer", "warn", "gives 16 tokens instead of 8", "Load it so.")
