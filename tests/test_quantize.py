@@ -238,10 +238,10 @@ def test_a_run_goes_on_whether_its_recipe_repeats_the_settings_or_not(
     shutil.copytree(runs[1].path, copy)
     given = runs[1].recipe.model_dump()
     again = {**given, "output_dir": str(copy), "resume": True}
-    again["training"] = {**given["training"], "max_steps": 6}
-    for section in (None, QLORA, runs[1].recipe.quantization):
+    for steps, section in ((6, None), (7, QLORA), (8, runs[1].recipe.quantization)):
+        again["training"] = {**given["training"], "max_steps": steps}
         resumed = train(type(runs[1].recipe).model_validate({**again, "quantization": section}))
-        assert resumed.manifest["counts"]["steps"] == 6
+        assert resumed.manifest["counts"]["steps"] == steps
         assert resumed.recipe.quantization == QLORA
     with pytest.raises(AxtuneError, match="already holds a run"):
         claim(recipe(tmp_path, output_dir=str(copy)))
