@@ -226,16 +226,16 @@ class Size:
 
 def measure(model: torch.nn.Module) -> Size:
     """Count the parameters of a model."""
-    total = trainable = 0
+    total = trainable = quantized = 0
     for parameter in model.parameters():
         # bitsandbytes packs two 4-bit weights into each byte of its storage type.
         packed = type(parameter).__name__ == "Params4bit"
         count = parameter.numel() * (2 * parameter.element_size() if packed else 1)
         total += count
         trainable += count if parameter.requires_grad else 0
+        quantized += packed  # by weights: PEFT's layer around a Linear4bit bears the same name
     tables = (module.table for module in model.modules() if isinstance(module, HOSTED))
     total += sum(table.numel() for table in tables)
-    quantized = sum(type(module).__name__ == "Linear4bit" for module in model.modules())
     return Size(total, trainable, quantized)
 
 

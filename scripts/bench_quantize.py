@@ -4,7 +4,7 @@
 Builds a random checkpoint of the width of A.X 4.0 Light and of a few layers, as bench_merge.py
 does, and takes each step in a process of its own, from a cold page cache. Loading is what a QLoRA
 run does at its start, `axtune.model.load_model` with the settings of recipes/sft_qlora.yaml in
-bf16; imports are not counted. Everything is deleted again.
+bf16, until every weight has been read; imports are not counted. Everything is deleted again.
 
     python scripts/bench_quantize.py                    # 4 layers, 3.3 GB
     python scripts/bench_quantize.py --layers 28        # the real depth, 14.5 GB
@@ -32,7 +32,7 @@ quantize(sys.argv[1], sys.argv[2])
 
 LOAD = """
 import resource, sys, time
-import bitsandbytes
+import bitsandbytes, torch
 from axtune.catalog import find
 from axtune.model import load_model, quiet_libraries
 from axtune.recipe import load
@@ -43,6 +43,9 @@ tokenizer = load_tokenizer(found)
 with quiet_libraries():
     began = time.monotonic()
     model = load_model(found, tokenizer, precision="bf16", quantization=section)
+    # A folder's weights are mapped; their first use reads them, and that is part of loading them.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data.view(-1).view(torch.uint8)[::4096].sum()
     print(time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from adapters import adapter_for, logits, run_with, sharded_checkpoint, tensors_of
 from killed import states_when_killed
+from peft import PeftModel
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tiny import LIBRARY_WARNINGS, checkpoint, recipe, with_weights
@@ -25,7 +26,7 @@ from axtune.cli import main
 from axtune.errors import AxtuneError, CheckpointError, RecipeError
 from axtune.export import export
 from axtune.merge import merge
-from axtune.model import Precision, load_model
+from axtune.model import Precision, load_model, measure
 from axtune.quantize import Quantized, quantize
 from axtune.report import Report
 from axtune.run import train
@@ -228,6 +229,13 @@ def test_merge_export_and_verify_find_the_original(
         export(str(nf4.folder), tmp_path / "no")
     assert "tiny-ax-4.0" in error.value.remedy
     assert verify(nf4.folder).passed  # its files are what they must be; logits are skipped
+
+
+@pytest.mark.slow
+def test_the_report_counts_the_layers_in_4_bit_once(runs: tuple[Run, Run], nf4: Quantized) -> None:
+    folder = catalog.find(str(nf4.folder))
+    adapted = PeftModel.from_pretrained(loaded(folder, "fp32"), str(runs[1].adapter))
+    assert measure(adapted).quantized_layers == nf4.layers == 28
 
 
 @pytest.mark.slow
