@@ -1,8 +1,9 @@
 """The smallest edits of a recipe that make its run fit, as ``key=value`` words to paste.
 
 Edits are tried in the order of what they cost the user: first what changes nothing that is learned
-(smaller micro-batches of the same effective batch, recomputation, an optimiser in 8 bit, memory of
-the host), then a base in 4 bit, and last shorter samples, which leave data out.
+(smaller micro-batches of the same effective batch, packs of fewer tokens, recomputation, an
+optimiser in 8 bit, memory of the host), then a base in 4 bit, and last shorter samples, which leave
+data out.
 """
 
 from __future__ import annotations
@@ -106,6 +107,9 @@ class Search:
                 )
                 for size in reversed(smaller)
             ]
+        shortest = max(self._longest, _SHORTEST)
+        if batching.packing and shortest < recipe.data.max_length:
+            yield [none, (3.0, (f"data.max_length={shortest}",))]
         if training.get("gradient_checkpointing") is False:
             yield [none, (4.0, ("training.gradient_checkpointing=true",))]
         if self._device.kind == "gpu" and training.get("optim", "adamw_torch_fused").startswith(
@@ -133,7 +137,8 @@ class Search:
                 words = fewer
                 break
         while low >= _SHORTEST:
-            whole = (*words, *_limit_words(self._recipe, low))
+            kept = (word for word in words if not word.startswith("data.max_length="))
+            whole = (*kept, *_limit_words(self._recipe, low))
             try:
                 plan = self._plan(whole)
             except DataError:  # not one sample is as short
@@ -143,10 +148,14 @@ class Search:
             low -= 1 + low // 32  # packs may come out fuller without the long samples
         return None
 
-    def _longest_that_fits(self, words: tuple[str, ...], room: float) -> int | None:
+    @cached_property
+    def _longest(self) -> int:
+        """Tokens of the longest sample."""
         sizes = [part for part in (self._known.sizes, self._known.eval_sizes) if part]
-        high = min(max(int(part.lengths.max()) for part in sizes), self._recipe.data.max_length)
-        low = _SHORTEST
+        return max(int(part.lengths.max()) for part in sizes)
+
+    def _longest_that_fits(self, words: tuple[str, ...], room: float) -> int | None:
+        low, high = _SHORTEST, min(self._longest, self._recipe.data.max_length)
         if not self._fits_at(words, low, room):
             return None
         while high - low > 1:  # `low` fits, `high` does not

@@ -126,7 +126,8 @@ def show(console: Console, plan: Plan, verdicts: Sequence[Verdict]) -> None:
         )
     )
     console.print(_peaks(plan))
-    console.print(Text("* the larger of the two counts; GB are 10^9 bytes", style="dim"))
+    note = "* the larger counts; merge and export are of host memory; GB are 10^9 bytes"
+    console.print(Text(note, style="dim"))
     a_pass = f"{batches.mean.tokens:,.0f} tokens on average, {batches.longest.tokens:,.0f} at most"
     console.print(Text(f"{_epoch(plan)}; a forward pass takes {a_pass}"))
     if plan.known.refused:
@@ -134,6 +135,7 @@ def show(console: Console, plan: Plan, verdicts: Sequence[Verdict]) -> None:
             Text(f"{plan.known.refused:,} rows are refused: axtune data check", style="yellow")
         )
     console.print(_cards(verdicts))
+    _show_edits(console, verdicts)
     note = "arithmetic, not measured on a card"
     if any(verdict.speed for verdict in verdicts):
         note += f"; speed and time from data sheets, ±{UNCERTAINTY:.0%}"
@@ -152,7 +154,7 @@ def _epoch(plan: Plan) -> str:
 
 def _peaks(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("GB at the peak of")
+    table.add_column("GB at the peak of", no_wrap=True)
     columns = {"longest step": plan.longest, "mean step": plan.mean}
     if plan.evaluation is not None:
         columns["evaluation"] = plan.evaluation
@@ -162,7 +164,7 @@ def _peaks(plan: Plan) -> Table:
         values = [getattr(memory, name) for memory in columns.values()]
         table.add_row(label, *map(_figure, values), "", "")
     totals = [_figure(memory.total) for memory in columns.values()]
-    streaming = f"{STREAMING / 1e9:.1f} of the host"
+    streaming = _figure(STREAMING)
     table.add_row("in all", *totals, streaming, streaming, style="bold")
     on_disk = f"{plan.written / 1e9:.1f}"
     table.add_row("written to the disk", *("" for _ in columns), on_disk, on_disk)
@@ -181,22 +183,32 @@ def _cards(verdicts: Sequence[Verdict]) -> Table:
     if timed:
         table.add_column("tokens/s", justify="right")
         table.add_column("time", justify="right")
-    table.add_column("fits", overflow="fold")
+    table.add_column("fits")
     for verdict in verdicts:
         cells = [verdict.card.name, f"{verdict.card.usable / 1e9:.1f}"]
         if timed:
             cells.append(f"{verdict.speed:,.0f}" if verdict.speed else "")
             cells.append(duration(verdict.seconds) if verdict.seconds else "")
-        table.add_row(*cells, _words(verdict))
+        table.add_row(*cells, _fits(verdict))
     return table
 
 
-def _words(verdict: Verdict) -> Text:
+def _fits(verdict: Verdict) -> Text:
     if verdict.edits is None:
         return Text("no, whatever the recipe says", style="red")
     if verdict.fits:
         return Text("yes", style="green")
-    text = Text("with ", style="yellow").append(" ".join(verdict.edits.words), style="default")
-    if verdict.edits.left_out:
-        text.append(f" (leaves out {verdict.edits.left_out:,} samples)")
-    return text
+    left_out = verdict.edits.left_out
+    fewer = f", leaving out {left_out:,} samples" if left_out else ""
+    return Text(f"with the words below{fewer}", style="yellow")
+
+
+def _show_edits(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """Print the words that make cards fit, each set once, in lines that can be pasted."""
+    cards: dict[tuple[str, ...], list[str]] = {}
+    for verdict in verdicts:
+        if verdict.edits and verdict.edits.words:
+            cards.setdefault(verdict.edits.words, []).append(verdict.card.name)
+    for words, names in cards.items():
+        console.print(Text(f"for {', '.join(names)}:", style="yellow"))
+        console.print(Text(f"  {' '.join(words)}"), soft_wrap=True)

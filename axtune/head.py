@@ -55,13 +55,17 @@ class _NextTokenLoss(torch.autograd.Function):
             chunk = slice(start, start + HEAD_ROWS)
             states, wants = hidden[chunk].to(weight.dtype), targets[chunk, None]
             logits = (states @ weight.T).float()  # (chunk, vocabulary)
-            normaliser = logits.logsumexp(dim=1, keepdim=True)
-            loss += (normaliser - logits.gather(1, wants)).sum()
-            right += (logits.argmax(dim=1, keepdim=True) == wants).sum()
+            wanted_logits = logits.gather(1, wants)
+            largest, likeliest = logits.max(dim=1, keepdim=True)
+            # In place from here on: whatever stands beside the logits is as large as they are.
+            probabilities = logits.sub_(largest).exp_()
+            total = probabilities.sum(dim=1, keepdim=True)
+            loss += (total.log() + largest - wanted_logits).sum()
+            right += (likeliest == wants).sum()
             if not (wanted or trained):
                 continue
             # d(loss) / d(logits) is the probabilities, less 1 at the wanted token.
-            slope = logits.sub_(normaliser).exp_()
+            slope = probabilities.div_(total)
             slope.scatter_add_(1, wants, slope.new_full(wants.shape, -1.0))
             slope = slope.to(weight.dtype)
             if grad is not None:

@@ -6,12 +6,13 @@ end a turn and pad) changes no file.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import logging
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +29,9 @@ from axtune.recipe import Attention
 from axtune.tokenizer import AxTokenizer
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+
+# glibc's name for the size from which blocks are mapped one by one (malloc.h); ours, in bytes.
+_M_MMAP_THRESHOLD, _MAPPED = -3, 256 << 10
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -95,6 +99,8 @@ def load_model(
     quantization = quantization_of(checkpoint, quantization, precision)
     made_from = original_of(checkpoint)
     options: dict[str, Any] = {}
+    if not torch.cuda.is_available():
+        _give_back_what_is_freed()
     if quantization and not made_from:  # a quantised folder's settings are in its config.json
         options["quantization_config"] = bits_and_bytes(quantization, precision)
     try:
@@ -133,6 +139,19 @@ def load_model(
     name = made_from.name if made_from else checkpoint.name
     model.name_or_path = model.config.name_or_path = name
     return model
+
+
+def _give_back_what_is_freed() -> None:
+    """Make a freed tensor's memory free for the next one, where glibc would keep it.
+
+    glibc maps large blocks one by one, which gives them back when they are freed, but takes "large"
+    to begin at the largest one freed so far, up to 32 MB (mallopt(3)): after a model is loaded,
+    nearly every tensor lies in its heap. There torch's aligned blocks leave holes, which glibc
+    before 2.38 does not even fill with blocks of the same size
+    (https://sourceware.org/bugzilla/show_bug.cgi?id=14581). A fixed threshold keeps them out.
+    """
+    with suppress(OSError, AttributeError):  # systems without glibc have allocators of their own
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, _MAPPED)
 
 
 def quantization_of(

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -120,3 +123,32 @@ def test_attention_kernels_agree(tmp_path):
         "eager",
     )
     torch.testing.assert_close(sdpa(ids).logits, eager(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+MEMORY_FREED = """
+import re, sys
+from pathlib import Path
+import torch
+from axtune.catalog import find
+from axtune.model import load_model
+from axtune.tokenizer import load_tokenizer
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+
+base = find(sys.argv[1])
+load_model(base, load_tokenizer(base), precision="fp32")
+torch.ones(7 << 20)  # 28 MB, freed at once: glibc would keep all that is smaller from now on
+tensors = [torch.ones(1 << 20) for _ in range(40)]
+before = resident()
+del tensors[::2]
+print(before - resident())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's allocator")
+def test_memory_between_tensors_that_stay_is_given_back(tmp_path):
+    words = [sys.executable, "-c", MEMORY_FREED, str(checkpoint(tmp_path / "base").folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0.9 * 20 * (4 << 20)
