@@ -281,7 +281,7 @@ def job_of(recipe: Recipe, architecture: Architecture, device: Device) -> Job:
         compute=(4 if compute == "float32" else 2) if four_bit else 0,
         optimizer=str(recipe.training.get("optim", "adamw_torch_fused")),
         checkpointing=recipe.training.get("gradient_checkpointing") is not False,
-        offload=frozenset(recipe.offload),
+        offload=frozenset(recipe.offload if device.kind == "gpu" else ()),  # a CPU is the host
         eager=recipe.attention == "eager",
         second_adapter=preference.start_from is not None and preference.reference == "each_step",
     )

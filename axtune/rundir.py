@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import shutil
 import stat
@@ -68,8 +69,17 @@ class RunDir:
         Args:
             recipe: As resolved.
             manifest: As `describe` made it.
+
+        Raises:
+            AxtuneError: When the folder cannot be created.
         """
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AxtuneError(
+                f"output_dir {self.path} cannot be created: {error.strerror}.",
+                "Set another output_dir.",
+            ) from None
         write_text(self.path / "recipe.yaml", recipes.dump(recipe))
         self.write_manifest(manifest)
         # What came after the checkpoint is trained again, and would stand in the file twice.
@@ -192,14 +202,20 @@ def claim(recipe: Recipe) -> RunDir:
     """Decide where a run writes, before anything is loaded; writes nothing.
 
     Raises:
-        AxtuneError: When ``output_dir`` holds a run that this one would overwrite, or the run to
-            resume has no checkpoint or was another one.
+        AxtuneError: When ``output_dir`` cannot be written or holds a run that this one would
+            overwrite, or the run to resume has no checkpoint or was another one.
     """
     folder = Path(recipe.output_dir)
     if files := [place for place in (folder, *folder.parents) if place.is_file()]:
         which = "it" if files[0] == folder else files[0]
         raise AxtuneError(
             f"output_dir {folder} cannot be a folder: {which} is a file.", "Set another output_dir."
+        )
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise AxtuneError(
+            f"output_dir {folder} cannot be written: you may not write into {nearest}.",
+            "Set another output_dir.",
         )
     checkpoint = last_checkpoint(folder / "checkpoints")
     if recipe.resume:

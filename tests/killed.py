@@ -1,10 +1,15 @@
-"""A command that is killed before each of its writes, and what it leaves of its folder."""
+"""A command that is killed before each of its writes, or runs out of disk, and what it leaves."""
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 # Runs the command again and again, each time in a process of its own (a fork) that kills itself, as
 # kill -9 does, before its next call that changes anything on the disk: the first, the second, …
@@ -69,3 +74,16 @@ def states_when_killed(
     assert {status for status, _ in runs} == {"9"}
     assert not list(out.parent.glob(".*"))
     return [state for _, state in runs]
+
+
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let twenty writes of weights pass, and no more."""
+    real, calls = os.pwrite, []
+
+    def write(*arguments: Any) -> int:
+        calls.append(arguments)
+        if len(calls) > 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", write)

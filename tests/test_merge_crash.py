@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from adapters import adapter_for, sharded_checkpoint
-from killed import states_when_killed
+from killed import fill_the_disk, states_when_killed
 from tiny import LIBRARY_WARNINGS
 
 from axtune.catalog import Checkpoint
@@ -27,15 +25,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
     base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = adapter_for(base, tmp_path / "adapter")
-    real, calls = os.pwrite, []
-
-    def full(*arguments: Any) -> int:
-        calls.append(arguments)
-        if len(calls) > 20:
-            raise OSError(28, "No space left on device")
-        return real(*arguments)
-
-    monkeypatch.setattr(os, "pwrite", full)
+    fill_the_disk(monkeypatch)
     with pytest.raises(AxtuneError, match="filled up; nothing was left behind"):
         merge([adapter], str(base.folder), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

@@ -241,6 +241,18 @@ def test_each_saving_saves(light: Architecture) -> None:
     assert peaks == sorted(set(peaks), reverse=True)
 
 
+def test_a_cpu_is_the_host(light: Architecture) -> None:
+    """What a card would offload lies there already; a 16-bit table is mapped, not loaded."""
+    known = Known("x", light, sizes(*[2000] * 32))
+    plain, offloading = job(precision="bf16"), job(precision="bf16", offload=["embeddings"])
+    on_cpu, too = (make_plan(each, known, CPU).longest for each in (plain, offloading))
+    on_gpu, less = (make_plan(each, known, GPU).longest for each in (plain, offloading))
+    table = 2 * light.table
+    assert on_cpu == too
+    assert on_gpu.weights - on_cpu.weights == table
+    assert on_gpu.weights - less.weights == 2 * table
+
+
 def test_steps_are_counted_as_transformers_counts_them(light: Architecture) -> None:
     training = {
         "per_device_train_batch_size": 2,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from adapters import adapter_for, logits, run_with, sharded_checkpoint, tensors_of
-from killed import states_when_killed
+from killed import fill_the_disk, states_when_killed
 from peft import PeftModel
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -447,15 +447,7 @@ def test_a_disk_that_is_too_small_or_fills_up_leaves_nothing(
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
         with pytest.raises(AxtuneError, match=r"needs [\d,]+ bytes and its disk has 1,000,000"):
             quantize("tiny-ax-4.0", tmp_path / "out")
-    real, calls = os.pwrite, []
-
-    def full(*arguments: Any) -> int:
-        calls.append(arguments)
-        if len(calls) > 20:
-            raise OSError(28, "No space left on device")
-        return real(*arguments)
-
-    monkeypatch.setattr(os, "pwrite", full)
+    fill_the_disk(monkeypatch)
     with pytest.raises(AxtuneError, match="filled up; nothing was left behind"):
         quantize("tiny-ax-4.0", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 
 import pytest
 from tiny import recipe
@@ -79,6 +81,18 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
         claim(job)
     with pytest.raises(AxtuneError, match=r"rows\.jsonl is a file"):
         claim(recipe(tmp_path, output_dir=str(tmp_path / "rows.jsonl" / "run")))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    tmp_path, monkeypatch
+):
+    if sys.platform == "linux":  # for whoever may write everywhere, too
+        started = claim(recipe(tmp_path, output_dir="/proc/run"))
+        with pytest.raises(AxtuneError, match=r"/proc/run cannot be created"):
+            started.begin(recipe(tmp_path), {})
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(AxtuneError, match="you may not write into"):
+        claim(recipe(tmp_path, output_dir=str(tmp_path / "deep" / "run")))
 
 
 def test_resume_without_a_checkpoint_says_so(tmp_path):

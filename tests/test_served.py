@@ -82,7 +82,6 @@ def learn(
                 "training.num_train_epochs=40", "training.per_device_train_batch_size=4",
                 "training.gradient_accumulation_steps=1", "training.learning_rate=4e-3",
                 "training.gradient_checkpointing=false", "training.logging_steps=80",
-                "data.packing=false",  # the learning rate and the epochs were found so
             )  # fmt: skip
             made[recipe] = run
         return made[recipe]
