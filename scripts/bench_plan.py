@@ -8,7 +8,7 @@ the peak that `axtune plan` predicts, the measured one, and how far they are apa
 Measured is the peak of resident memory from the start of training (Linux: VmHWM), less what the
 process held before it loaded the model: interpreter, libraries, data.
 
-    python scripts/bench_plan.py                 # all of them, about 5 minutes on 2 cores
+    python scripts/bench_plan.py                 # all of them, about 15 minutes on 2 cores
     python scripts/bench_plan.py --only 3 9      # some of them
     python scripts/bench_plan.py --layers 2      # at another depth
 """
@@ -16,18 +16,15 @@ process held before it loaded the model: interpreter, libraries, data.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from measuring import child, machine, reset_memory, resident
 
 VOCABULARY = 25_600  # a quarter of the real one, as the widths
 WIDTHS: dict[str, dict[str, int]] = {
@@ -124,21 +121,12 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
     """Take each setting's peak and print the table."""
-    packages = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    print(f"{os.cpu_count()} cores, no GPU; Python {platform.python_version()}, {versions}")
+    print(machine(("torch", "transformers", "trl", "peft", "bitsandbytes")))
     print(f"{options.layers} layers\n{'predicted':>12}{'measured':>10}{'error':>8}  setting, MB")
     errors = []
     for number in options.only or range(1, len(GRID) + 1):
         words = [f"--child={number}", f"--folder={folder}", f"--layers={options.layers}"]
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", __file__, *words],
-            env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"},
-            capture_output=True, text=True,
-        )  # fmt: skip
-        if done.returncode:
-            raise SystemExit(f"{GRID[number - 1]} failed:\n{done.stderr[-3000:]}")
-        result = json.loads(done.stdout.strip().splitlines()[-1])
+        result = json.loads(child(__file__, words, folder))
         error = result["predicted"] / result["measured"] - 1
         errors.append(abs(error))
         print(
@@ -256,7 +244,7 @@ def run(setting: Setting, folder: Path, layers: int) -> dict[str, Any]:
         run_dir = claim(recipe)
         scratch.mkdir(parents=True)
         prepared = prepare(recipe, tokenizer, scratch, lambda fault: None)
-        before = status("VmRSS")
+        before = resident("VmRSS")
         model = load_model(
             base, tokenizer, precision=recipe.precision, quantization=recipe.quantization
         )
@@ -265,10 +253,10 @@ def run(setting: Setting, folder: Path, layers: int) -> dict[str, Any]:
         run_dir.begin(recipe, {})
         kind = Trainer if recipe.task == "sft" else TRAINERS[recipe.task]
         trainer: Any = kind(adapter, args, tokenizer, prepared, run_dir, report, recipe)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what it is now
+        reset_memory()
         trainer.make_ready(base, recipe.precision)
         trainer.train()
-        measured = status("VmHWM") - before
+        measured = resident("VmHWM") - before
     assert prepared.sizes is not None
     known = Known("bench", read_architecture(base.config, "bench"), prepared.sizes)
     plan = make_plan(recipe, known, CPU)
@@ -288,13 +276,6 @@ def checkpoint_apart(folder: Path, layout: str, layers: int) -> Any:
     builder.start()
     builder.join()
     return catalog.find(str(folder / f"base-{layout}"))
-
-
-def status(name: str) -> int:
-    """A figure of this process's memory from Linux, in bytes."""
-    text = Path("/proc/self/status").read_text(encoding="ascii")
-    line = next(line for line in text.splitlines() if line.startswith(name))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

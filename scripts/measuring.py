@@ -90,6 +90,11 @@ def memory() -> int:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    return resident("VmHWM")
+
+
+def resident(name: str) -> int:
+    """A figure of this process's memory, in bytes, by Linux's name: VmRSS now, VmHWM highest."""
     status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    line = next(line for line in status.splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
