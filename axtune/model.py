@@ -68,6 +68,13 @@ def choose_precision(wanted: Literal["auto", "bf16", "fp16", "fp32"]) -> Precisi
     return wanted
 
 
+def bf16_is_slow(quantization: dict[str, Any] | None, precision: Precision) -> bool:
+    """Whether a run on this CPU would compute in bf16, and the CPU only emulates that."""
+    compute = (quantization or {}).get("bnb_4bit_compute_dtype")
+    emulated = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    return emulated and (precision == "bf16" or compute == "bfloat16")
+
+
 def load_model(
     checkpoint: Checkpoint,
     tokenizer: AxTokenizer,

@@ -33,6 +33,7 @@ from axtune.memory import CPU, GPU
 from axtune.model import (
     Precision,
     Size,
+    bf16_is_slow,
     choose_precision,
     first_line,
     load_model,
@@ -172,6 +173,12 @@ def _train(
         embeddings_to_host(model, args.device)
     elif recipe.offload and args.device.type == "cpu":
         report.say("offload is for GPUs: on a CPU everything is in host memory as it is.", "yellow")
+    if args.device.type == "cpu" and bf16_is_slow(recipe.quantization, precision):
+        report.say(
+            "This CPU has no bf16 instructions, so bf16 is several times slower than float32: "
+            "precision=fp32, quantization.bnb_4bit_compute_dtype=float32.",
+            "yellow",
+        )
     adapter = start_adapter(model, recipe, checkpoint, report)
     size = measure(adapter.model)
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size

@@ -67,13 +67,11 @@ def requests(model: str, data: Path) -> list[Request]:
 
 
 @pytest.fixture(scope="module")
-def learn(
-    model: str, data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def learn(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Trains a recipe until the conversations are known, once; gives the run's folder."""
     made: dict[str, Path] = {}
 
-    def train(recipe: str) -> Path:
+    def train(recipe: str, *words: str) -> Path:
         if recipe not in made:
             run = tmp_path_factory.mktemp("runs") / f"{recipe}-{model}"
             axtune(
@@ -82,6 +80,7 @@ def learn(
                 "training.num_train_epochs=40", "training.per_device_train_batch_size=4",
                 "training.gradient_accumulation_steps=1", "training.learning_rate=4e-3",
                 "training.gradient_checkpointing=false", "training.logging_steps=80",
+                *words,
             )  # fmt: skip
             made[recipe] = run
         return made[recipe]
@@ -112,7 +111,7 @@ def ask_all(served: Served, requests: list[Request]) -> None:
     assert wrong == []
 
 
-def test_merged_lora(learn: Callable[[str], Path], requests: list[Request], tmp_path: Path) -> None:
+def test_merged_lora(learn: Callable[..., Path], requests: list[Request], tmp_path: Path) -> None:
     run, folder = learn("sft_lora"), tmp_path / "served"
     axtune("export", str(run), "--to", "vllm", "--out", str(folder))
     with serve(folder, CONTEXT) as served:
@@ -125,17 +124,15 @@ def test_merged_lora(learn: Callable[[str], Path], requests: list[Request], tmp_
     assert written["passed"] is True
 
 
-def test_merged_qlora(
-    learn: Callable[[str], Path], requests: list[Request], tmp_path: Path
-) -> None:
-    run, folder = learn("sft_qlora"), tmp_path / "served"
+def test_merged_qlora(learn: Callable[..., Path], requests: list[Request], tmp_path: Path) -> None:
+    run, folder = learn("sft_qlora", tiny.IN_FLOAT32), tmp_path / "served"
     axtune("export", str(run), "--to", "vllm", "--into", "nf4", "--out", str(folder))
     with serve(folder, CONTEXT) as served:
         ask_all(served, requests)
 
 
 def test_hot_loaded_adapter(
-    model: str, learn: Callable[[str], Path], requests: list[Request], tmp_path: Path
+    model: str, learn: Callable[..., Path], requests: list[Request], tmp_path: Path
 ) -> None:
     base, adapter = tmp_path / "base", tmp_path / "memory"
     axtune("export", model, "--to", "vllm", "--out", str(base))

@@ -22,6 +22,9 @@ LIBRARY_WARNINGS = pytest.mark.filterwarnings(
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
+# 4-bit layers that compute in float32, for the tests that train long: most CPUs emulate bf16.
+IN_FLOAT32 = "quantization.bnb_4bit_compute_dtype=float32"
+
 # The width of a row of the 4-bit quantiser is 64, so every linear layer has a multiple of it.
 _SHAPE = {
     "hidden_size": 64,
