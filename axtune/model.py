@@ -68,11 +68,14 @@ def choose_precision(wanted: Literal["auto", "bf16", "fp16", "fp32"]) -> Precisi
     return wanted
 
 
-def bf16_is_slow(quantization: dict[str, Any] | None, precision: Precision) -> bool:
-    """Whether a run on this CPU would compute in bf16, and the CPU only emulates that."""
-    compute = (quantization or {}).get("bnb_4bit_compute_dtype")
-    emulated = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
-    return emulated and (precision == "bf16" or compute == "bfloat16")
+def faster_on_this_cpu(quantization: dict[str, Any] | None, precision: Precision) -> list[str]:
+    """The recipe's words that spare a CPU without bf16 instructions their emulation."""
+    if torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2"):
+        return []
+    words = ["precision=fp32"] if precision == "bf16" else []
+    if (quantization or {}).get("bnb_4bit_compute_dtype") == "bfloat16":
+        words.append("quantization.bnb_4bit_compute_dtype=float32")
+    return words
 
 
 def load_model(

@@ -33,8 +33,8 @@ from axtune.memory import CPU, GPU
 from axtune.model import (
     Precision,
     Size,
-    bf16_is_slow,
     choose_precision,
+    faster_on_this_cpu,
     first_line,
     load_model,
     measure,
@@ -42,6 +42,7 @@ from axtune.model import (
     quiet_libraries,
 )
 from axtune.offload import embeddings_to_host
+from axtune.original import original_of
 from axtune.plan import Known, free_memory, gigabytes
 from axtune.recipe import Recipe, Task
 from axtune.report import Report, duration, plot, summary
@@ -64,6 +65,7 @@ from axtune.trainer import Rehearsal, RunTrainer, training_arguments
 T = TypeVar("T")
 
 _FAULTS_SHOWN = 20
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 def train(recipe: Recipe) -> Run:
@@ -108,7 +110,8 @@ def train(recipe: Recipe) -> Run:
                 raise
             raise _out_of_memory(planned) from error
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            ours = Path(error.filename or "").is_relative_to(recipe.output_dir)
+            if not ours and error.errno not in _NOT_WRITTEN:
                 raise
             raise AxtuneError(
                 f"{recipe.output_dir} cannot be written: {error.strerror}.",
@@ -173,11 +176,10 @@ def _train(
         embeddings_to_host(model, args.device)
     elif recipe.offload and args.device.type == "cpu":
         report.say("offload is for GPUs: on a CPU everything is in host memory as it is.", "yellow")
-    if args.device.type == "cpu" and bf16_is_slow(recipe.quantization, precision):
+    faster = faster_on_this_cpu(recipe.quantization, precision)
+    if faster and args.device.type == "cpu" and original_of(checkpoint) is None:
         report.say(
-            "This CPU has no bf16 instructions, so bf16 is several times slower than float32: "
-            "precision=fp32, quantization.bnb_4bit_compute_dtype=float32.",
-            "yellow",
+            f"This CPU only emulates bf16; several times faster: {' '.join(faster)}", "yellow"
         )
     adapter = start_adapter(model, recipe, checkpoint, report)
     size = measure(adapter.model)
@@ -449,9 +451,10 @@ def _batch(args: TrainingArguments, batch: int, packing: Packing | None) -> str:
 
 def _packs(packing: Packing) -> str:
     """The account of waste: passes and empty slots, without packing and with it."""
+    padding = f"; no padding instead of {packing.padding:.1%}" if packing.padding else ""
     return (
         f"{len(packing.packs):,} passes an epoch instead of {packing.unpacked:,}, "
-        f"{packing.filled:.1%} of their slots filled; no padding instead of {packing.padding:.1%}"
+        f"{packing.filled:.1%} of their slots filled{padding}"
     )
 
 

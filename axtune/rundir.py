@@ -69,17 +69,8 @@ class RunDir:
         Args:
             recipe: As resolved.
             manifest: As `describe` made it.
-
-        Raises:
-            AxtuneError: When the folder cannot be created.
         """
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise AxtuneError(
-                f"output_dir {self.path} cannot be created: {error.strerror}.",
-                "Set another output_dir.",
-            ) from None
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_text(self.path / "recipe.yaml", recipes.dump(recipe))
         self.write_manifest(manifest)
         # What came after the checkpoint is trained again, and would stand in the file twice.

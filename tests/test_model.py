@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny import LIBRARY_WARNINGS, checkpoint
 
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError, RecipeError
-from axtune.model import choose_precision, load_model, measure
+from axtune.model import choose_precision, faster_on_this_cpu, load_model, measure
 from axtune.tokenizer import load_tokenizer
 
 pytestmark = LIBRARY_WARNINGS
@@ -28,6 +28,17 @@ def test_a_cpu_trains_in_bf16_and_refuses_fp16():
     assert choose_precision("fp32") == "fp32"
     with pytest.raises(AxtuneError, match="precision=auto"):
         choose_precision("fp16")
+
+
+def test_a_cpu_that_emulates_bf16_is_told_what_is_faster(monkeypatch):
+    four_bit = {"bnb_4bit_compute_dtype": "bfloat16"}
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert faster_on_this_cpu(None, "fp32") == []
+    assert faster_on_this_cpu(four_bit, "bf16") == [
+        "precision=fp32", "quantization.bnb_4bit_compute_dtype=float32"
+    ]  # fmt: skip
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert faster_on_this_cpu(four_bit, "bf16") == []
 
 
 @pytest.mark.parametrize("layout", ["4.0", "3.1"])

@@ -355,6 +355,12 @@ def test_a_run_that_is_made_longer_ends_where_a_long_one_does(tmp_path, lora):
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder in which nobody can create another")
+def test_a_folder_that_cannot_be_created_is_a_sentence(tmp_path):
+    with pytest.raises(AxtuneError, match="/proc/run cannot be written: No such file"):
+        train(recipe(tmp_path, output_dir="/proc/run"))
+
+
 def test_a_run_whose_adapter_cannot_be_written_is_not_finished(tmp_path, monkeypatch):
     from axtune.adapter import Adapter
 

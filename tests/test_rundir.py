@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 
 import pytest
 from tiny import recipe
@@ -86,10 +85,6 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(
     tmp_path, monkeypatch
 ):
-    if sys.platform == "linux":  # for whoever may write everywhere, too
-        started = claim(recipe(tmp_path, output_dir="/proc/run"))
-        with pytest.raises(AxtuneError, match=r"/proc/run cannot be created"):
-            started.begin(recipe(tmp_path), {})
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(AxtuneError, match="you may not write into"):
         claim(recipe(tmp_path, output_dir=str(tmp_path / "deep" / "run")))
