@@ -110,7 +110,8 @@ def train(recipe: Recipe) -> Run:
                 raise
             raise _out_of_memory(planned) from error
         except OSError as error:
-            ours = Path(error.filename or "").is_relative_to(recipe.output_dir)
+            file = error.filename
+            ours = isinstance(file, str) and Path(file).is_relative_to(recipe.output_dir)
             if not ours and error.errno not in _NOT_WRITTEN:
                 raise
             raise AxtuneError(
