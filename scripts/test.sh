@@ -14,4 +14,4 @@ ruff format --check .
 mypy
 # Tiny models gain nothing from a second thread, and two processes that share cores lose by it.
 export OMP_THREAD_LIMIT=1
-python -m pytest --numprocesses 2 --dist loadfile "$@"
+python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

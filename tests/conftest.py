@@ -27,6 +27,11 @@ settings.register_profile(
 settings.load_profile("axtune")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that takes longest, beside which another process does all the others."""
+    items.sort(key=lambda item: item.path.name != "test_served.py")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of recorded data beside the checkout; tests that need it are skipped without."""
