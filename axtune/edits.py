@@ -107,9 +107,9 @@ class Search:
                 )
                 for size in reversed(smaller)
             ]
-        shortest = max(self._longest, _SHORTEST)
-        if batching.packing and shortest < recipe.data.max_length:
-            yield [none, (3.0, (f"data.max_length={shortest}",))]
+        limit = max(self._longest, _SHORTEST)  # of packs as well; no sample is longer
+        if batching.packing and limit < recipe.data.max_length:
+            yield [none, (3.0, (f"data.max_length={limit}",))]
         if training.get("gradient_checkpointing") is False:
             yield [none, (4.0, ("training.gradient_checkpointing=true",))]
         if self._device.kind == "gpu" and training.get("optim", "adamw_torch_fused").startswith(
