@@ -16,13 +16,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from axtune.audit import check as check
-    from axtune.audit import render_row as render_row
+    from axtune.checkpoint.tokenizer import load_tokenizer as load_tokenizer
+    from axtune.config.loader import load as load_recipe
+    from axtune.data.pipeline import check as check
+    from axtune.data.pipeline import render_row as render_row
+    from axtune.data.render import prompt_ids as prompt_ids
     from axtune.errors import AxtuneError as AxtuneError
-    from axtune.recipe import load as load_recipe
-    from axtune.render import prompt_ids as prompt_ids
     from axtune.run import train as train
-    from axtune.tokenizer import load_tokenizer as load_tokenizer
 
 # Read by the libraries when they are imported, so set before any of them is: nothing leaves the
 # machine unless asked, a data loader's worker may start after texts were encoded in threads, and
@@ -52,11 +52,11 @@ __all__ = [
 
 _HOMES = {
     "AxtuneError": ("axtune.errors", "AxtuneError"),
-    "check": ("axtune.audit", "check"),
-    "load_recipe": ("axtune.recipe", "load"),
-    "load_tokenizer": ("axtune.tokenizer", "load_tokenizer"),
-    "prompt_ids": ("axtune.render", "prompt_ids"),
-    "render_row": ("axtune.audit", "render_row"),
+    "check": ("axtune.data.pipeline", "check"),
+    "load_recipe": ("axtune.config.loader", "load"),
+    "load_tokenizer": ("axtune.checkpoint.tokenizer", "load_tokenizer"),
+    "prompt_ids": ("axtune.data.render", "prompt_ids"),
+    "render_row": ("axtune.data.pipeline", "render_row"),
     "train": ("axtune.run", "train"),
 }
 

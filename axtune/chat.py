@@ -16,13 +16,14 @@ from rich.text import Text
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from axtune import catalog
+from axtune.checkpoint import catalog
+from axtune.checkpoint.provenance import base_facts
+from axtune.checkpoint.run_dir import is_run, open_run
+from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.data.render import Answer, parse_answer, prompt_ids
 from axtune.errors import AxtuneError
-from axtune.model import choose_precision, load_model, quiet_libraries
-from axtune.original import base_facts
-from axtune.render import Answer, parse_answer, prompt_ids
-from axtune.rundir import is_run, open_run
-from axtune.tokenizer import AxTokenizer, load_tokenizer
+from axtune.model.load import choose_precision, load_model
+from axtune.quiet import quiet_libraries
 
 _CALL = "<tool_call>"
 
@@ -42,7 +43,7 @@ def chat(
     """Talk to a run, or to a model that nobody has trained yet.
 
     Args:
-        run: A run folder, or a model as `axtune.catalog.find` takes it.
+        run: A run folder, or a model as `axtune.checkpoint.catalog.find` takes it.
         message: One message to answer; None opens a conversation on the terminal.
         system: The system prompt.
         tools_file: JSON file with a list of tools in OpenAI's form.

@@ -16,9 +16,9 @@ import typer.core
 from axtune.errors import AxtuneError
 
 if TYPE_CHECKING:
-    from axtune.certificate import Check
-    from axtune.recipe import Data
-    from axtune.tokenizer import AxTokenizer
+    from axtune.checkpoint.tokenizer import AxTokenizer
+    from axtune.config.recipe import Data
+    from axtune.verify.certificate import Check
 
 app = typer.Typer(
     name="axtune",
@@ -50,7 +50,7 @@ def train(
     ] = None,
 ) -> None:
     """Train what a recipe describes; the same job as `accelerate launch RECIPE`."""
-    from axtune.recipe import load
+    from axtune.config.loader import load
 
     loaded = load(recipe, overrides or [])
     from axtune.run import train as run_train
@@ -78,14 +78,14 @@ def plan(
 
     Exits with 1 when it fits none of the cards that --gpu names.
     """
-    from axtune.cards import SIZES, find_card
-    from axtune.catalog import find
-    from axtune.edits import Search
-    from axtune.forecast import judge, show, to_json
-    from axtune.memory import GPU
-    from axtune.plan import as_quantized, from_data, from_length
-    from axtune.recipe import load
-    from axtune.tokenizer import load_tokenizer
+    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.config.loader import load
+    from axtune.plan.estimate import as_quantized, from_data, from_length
+    from axtune.plan.gpus import SIZES, find_card
+    from axtune.plan.memory import GPU
+    from axtune.plan.report import judge, show, to_json
+    from axtune.plan.search import Search
 
     named = [find_card(name) for name in gpu or ()]
     loaded = load(recipe, overrides or [])
@@ -158,7 +158,7 @@ def quantize(
     max_shard_size: Annotated[str, typer.Option(help="largest file, such as 5GB")] = "5GB",
 ) -> None:
     """Write a base in 4 bit once; QLoRA runs that take the folder as model= start sooner."""
-    from axtune.quantize import quantize as run_quantize
+    from axtune.weights.quantize import quantize as run_quantize
 
     written = run_quantize(
         base,
@@ -185,7 +185,7 @@ def merge(
     ] = None,
 ) -> None:
     """Merge adapters into their base: a checkpoint in float32 sums, rounded once."""
-    from axtune.merge import merge as run_merge
+    from axtune.weights.merge import merge as run_merge
 
     written = run_merge(adapters, base, out, into=into, weights=weight)
     for note in written.notes:
@@ -223,7 +223,7 @@ def export(
     into: Into = "16bit",
 ) -> None:
     """Write a checkpoint, or a run merged on the way, for transformers, vLLM or llama.cpp."""
-    from axtune.export import export as run_export
+    from axtune.export.export import export as run_export
 
     exported = run_export(
         source,
@@ -277,7 +277,7 @@ def verify(
     ] = False,
 ) -> None:
     """Prove that a checkpoint computes and serves what was trained; exit 1 on a failure."""
-    from axtune.verify import verify as run_verify
+    from axtune.verify.verify import verify as run_verify
 
     certificate = run_verify(folder, against=against, adapter=adapter, data=data or (), vllm=vllm)
     _show(certificate.checks, certificate.to_json() if as_json else None)
@@ -302,9 +302,9 @@ def doctor(
     """Examine any A.X checkpoint, and repair a damaged tokenizer; exit 1 on a failure."""
     from dataclasses import asdict
 
-    from axtune.catalog import find
-    from axtune.doctor import examine
-    from axtune.doctor import repair as run_repair
+    from axtune.checkpoint.catalog import find
+    from axtune.verify.doctor import examine
+    from axtune.verify.doctor import repair as run_repair
 
     found = find(checkpoint)
     if repair is not None:
@@ -322,7 +322,7 @@ def _show(checks: Sequence[Check], machine_readable: Any) -> None:
     """A table, or JSON."""
     from rich.console import Console
 
-    from axtune.certificate import show
+    from axtune.verify.certificate import show
 
     if machine_readable is not None:
         print(json.dumps(machine_readable, ensure_ascii=False, indent=2))
@@ -342,11 +342,11 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """Check every row; print file:line: code: message for each fault; exit 1 on errors."""
-    from axtune.account import Ledger
-    from axtune.audit import check_rows
+    from axtune.data.pipeline import check_rows
+    from axtune.data.statistics import StatsBuilder
 
     tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
-    ledger = Ledger()
+    ledger = StatsBuilder()
     for checked in check_rows(paths, tokenizer, data):
         ledger.add(checked)
         for fault in checked.faults:
@@ -362,7 +362,7 @@ def check(
     else:
         from rich.console import Console
 
-        from axtune.preview import show_account
+        from axtune.data.preview import show_account
 
         show_account(Console(highlight=False), account)
     if account.rows_refused:
@@ -385,8 +385,8 @@ def preview(
 
     from rich.console import Console
 
-    from axtune.audit import check_rows
-    from axtune.preview import show_row
+    from axtune.data.pipeline import check_rows
+    from axtune.data.preview import show_row
 
     tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
     console = Console(highlight=False)
@@ -406,7 +406,7 @@ def render(
     format: Format = "auto",
 ) -> None:
     """Write the token ids and labels of every row, of each of its answers, or why it is refused."""
-    from axtune.audit import check_rows, write_rendered
+    from axtune.data.pipeline import check_rows, write_rendered
 
     tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
     if out.resolve() in {path.resolve() for path in paths}:
@@ -426,9 +426,9 @@ def _open(
     row_format: str,
 ) -> tuple[AxTokenizer, Data, list[Path]]:
     """Tokenizer, options and files of a data command."""
-    from axtune.recipe import data_options
-    from axtune.sources import files_of
-    from axtune.tokenizer import load_tokenizer
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.config.loader import data_options
+    from axtune.data.sources import files_of
 
     tokenizer = load_tokenizer(model)
     data = data_options(

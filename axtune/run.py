@@ -20,33 +20,10 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainingArguments
 
-from axtune import catalog
-from axtune.adapter import Adapter
-from axtune.architecture import read_architecture
-from axtune.bins import Packing
-from axtune.cards import usable
-from axtune.catalog import Checkpoint
-from axtune.dataset import Prepared, prepare
-from axtune.edits import Search, advice, refusal
-from axtune.errors import AxtuneError, CheckpointError, Fault, MissingPackageError
-from axtune.memory import CPU, GPU
-from axtune.model import (
-    Precision,
-    Size,
-    choose_precision,
-    faster_on_this_cpu,
-    first_line,
-    load_model,
-    measure,
-    quantization_of,
-    quiet_libraries,
-)
-from axtune.offload import embeddings_to_host
-from axtune.original import original_of
-from axtune.plan import Known, free_memory, gigabytes
-from axtune.recipe import Recipe, Task
-from axtune.report import Report, duration, plot, summary
-from axtune.rundir import (
+from axtune.checkpoint import catalog
+from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.provenance import original_of
+from axtune.checkpoint.run_dir import (
     Run,
     RunDir,
     claim,
@@ -57,10 +34,37 @@ from axtune.rundir import (
     read_manifest,
     step_of,
 )
-from axtune.sft import Trainer
-from axtune.start import start_adapter
-from axtune.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
-from axtune.trainer import Rehearsal, RunTrainer, training_arguments
+from axtune.checkpoint.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
+from axtune.config.faults import first_line
+from axtune.config.recipe import Recipe, Task
+from axtune.data.dataset import Prepared, prepare
+from axtune.data.packing import PackLayout
+from axtune.errors import AxtuneError, CheckpointError, Fault, MissingPackageError
+from axtune.model.adapter import Adapter
+from axtune.model.load import (
+    Precision,
+    Size,
+    choose_precision,
+    faster_on_this_cpu,
+    load_model,
+    measure,
+    quantization_of,
+)
+from axtune.model.offload import embeddings_to_host
+from axtune.plan.architecture import read_architecture
+from axtune.plan.estimate import PlanInputs, free_memory
+from axtune.plan.gpus import usable
+from axtune.plan.memory import CPU, GPU
+from axtune.plan.search import Search, advice, refusal
+from axtune.quiet import quiet_libraries
+from axtune.training.arguments import training_arguments
+from axtune.training.initial_adapter import start_adapter
+from axtune.training.plots import plot
+from axtune.training.progress import Report
+from axtune.training.sft import SftTrainer
+from axtune.training.summary import summary
+from axtune.training.trainer import Rehearsal, RunTrainer
+from axtune.units import duration, gigabytes
 
 T = TypeVar("T")
 
@@ -101,7 +105,7 @@ def train(recipe: Recipe) -> Run:
             recipe = _resolved(recipe, precision, state)
             run = _train(recipe, precision, args, state, report, scratch, planned)
             if state.is_main_process and recipe.after:
-                from axtune.finish import finish  # merging and exporting, for those who do
+                from axtune.after import finish  # merging and exporting, for those who do
 
                 finish(run, report)
             return run
@@ -189,7 +193,7 @@ def _train(
 
     counts = _counts(args, data, size, batch)
     _check_resume(run_dir, counts, data)
-    packing = trainer.packing if isinstance(trainer, Trainer) else None
+    packing = trainer.packing if isinstance(trainer, SftTrainer) else None
     report.table(_derived(recipe, precision, args, data, size, batch, packing))
     facts = {"precision": precision, "counts": counts, "data": _accounts(data)}
     manifest = describe(recipe, checkpoint, facts) if state.is_main_process else {}
@@ -232,8 +236,10 @@ def _train(
 
 def _trainer_of(task: Task) -> type[RunTrainer]:
     if task == "sft":
-        return Trainer
-    from axtune.preference import TRAINERS  # three more of TRL's trainers, for those who need them
+        return SftTrainer
+    from axtune.training.preference import (
+        TRAINERS,  # three more of TRL's trainers, for those who need them
+    )
 
     return TRAINERS[task]
 
@@ -342,7 +348,7 @@ def _search(
     except CheckpointError as error:
         report.say(f"Not planned: {error.found}", "yellow")
         return None
-    known = Known(
+    known = PlanInputs(
         checkpoint.name,
         architecture,
         data.sizes,
@@ -420,7 +426,7 @@ def _derived(
     data: Prepared,
     size: Size,
     batch: int,
-    packing: Packing | None,
+    packing: PackLayout | None,
 ) -> list[tuple[str, str]]:
     share = 100 * size.trainable / size.total
     account = data.account
@@ -439,7 +445,7 @@ def _derived(
     ]  # fmt: skip
 
 
-def _batch(args: TrainingArguments, batch: int, packing: Packing | None) -> str:
+def _batch(args: TrainingArguments, batch: int, packing: PackLayout | None) -> str:
     processes = f"{args.world_size} process" + ("es" if args.world_size > 1 else "")
     accumulated = args.gradient_accumulation_steps
     if packing:
@@ -450,7 +456,7 @@ def _batch(args: TrainingArguments, batch: int, packing: Packing | None) -> str:
     return f"{processes} × {rows} × {accumulated} accumulated = {batch} samples"
 
 
-def _packs(packing: Packing) -> str:
+def _packs(packing: PackLayout) -> str:
     """The account of waste: passes and empty slots, without packing and with it."""
     padding = f"; no padding instead of {packing.padding:.1%}" if packing.padding else ""
     return (

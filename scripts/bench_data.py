@@ -30,12 +30,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from axtune.audit import RowChecker
-from axtune.conversation import as_served
-from axtune.readers import Row
-from axtune.recipe import data_options
-from axtune.rows import read_row
-from axtune.tokenizer import AxTokenizer, load_tokenizer
+from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.config.loader import data_options
+from axtune.data.conversation import as_served
+from axtune.data.parse import read_row
+from axtune.data.pipeline import RowChecker
+from axtune.data.readers import Row
 
 HERE = Path(__file__).resolve().parent
 

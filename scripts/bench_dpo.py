@@ -112,10 +112,10 @@ def build(options: argparse.Namespace) -> None:
     """The checkpoint ``base`` and the tokenized pairs ``rows`` in the work folder."""
     import numpy as np
 
-    from axtune.catalog import find
-    from axtune.dataset import prepare
-    from axtune.recipe import Recipe
-    from axtune.tokenizer import load_tokenizer
+    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.config.recipe import Recipe
+    from axtune.data.dataset import prepare
 
     work = options.folder
     base = work / "base"
@@ -182,16 +182,17 @@ def axtune(options: argparse.Namespace) -> tuple[Any, Any]:
     """axtune's trainer, and what it computes before the first step."""
     from datasets import load_from_disk
 
-    from axtune.catalog import find
-    from axtune.dataset import Prepared
-    from axtune.model import load_model, quiet_libraries
-    from axtune.preference import TRAINERS
-    from axtune.recipe import Recipe
-    from axtune.report import Report
-    from axtune.rundir import claim
-    from axtune.start import start_adapter
-    from axtune.tokenizer import load_tokenizer
-    from axtune.trainer import training_arguments
+    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.run_dir import claim
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.config.recipe import Recipe
+    from axtune.data.dataset import Prepared
+    from axtune.model.load import load_model
+    from axtune.quiet import quiet_libraries
+    from axtune.training.arguments import training_arguments
+    from axtune.training.initial_adapter import start_adapter
+    from axtune.training.preference import TRAINERS
+    from axtune.training.progress import Report
 
     base = find(str(options.folder / "base"))
     recipe = Recipe.model_validate({

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from axtune.rewrite import Shards
+    from axtune.weights.stream_writer import Shards
 
 HIDDEN, FFN, VOCABULARY, KEYS, LAYERS = 3584, 18_944, 102_400, 512, 28
 SHARD_BYTES = 5_000_000_000  # as the published checkpoint is cut: three files
@@ -45,7 +45,7 @@ LINEAR = {
 
 AXTUNE = """
 import sys
-from axtune.merge import merge
+from axtune.weights.merge import merge
 merge([sys.argv[2]], sys.argv[1], sys.argv[3])
 """
 
@@ -130,8 +130,8 @@ def build_base(folder: Path, work: Path, layers: int) -> None:
     """A checkpoint of random numbers, from a pool on the disk, without holding it in memory."""
     import torch
 
-    from axtune import catalog
-    from axtune.rewrite import write_checkpoint
+    from axtune.checkpoint import catalog
+    from axtune.weights.stream_writer import write_checkpoint
 
     folder.mkdir()
     pool = work / "pool"
@@ -163,8 +163,8 @@ def layout(pool: Path, layers: int) -> Shards:
     """Names and shapes of A.X 4.0 Light, its numbers from somewhere in the pool."""
     import torch
 
-    from axtune.rewrite import Piece, resharded
-    from axtune.weights import Stored
+    from axtune.weights.safetensors_file import TensorInfo
+    from axtune.weights.stream_writer import OutputTensor, resharded
 
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
     for layer in range(layers):
@@ -181,8 +181,8 @@ def layout(pool: Path, layers: int) -> Shards:
     for number, (name, shape) in enumerate(shapes.items()):
         room = pool.stat().st_size // 2 - math.prod(shape)
         offset = 2 * (number * 7_919_317 % room)
-        source = Stored(name, torch.bfloat16, shape, pool, offset)
-        pieces.append(Piece(name, torch.bfloat16, shape, source))
+        source = TensorInfo(name, torch.bfloat16, shape, pool, offset)
+        pieces.append(OutputTensor(name, torch.bfloat16, shape, source))
     return resharded(pieces, SHARD_BYTES)
 
 

@@ -145,7 +145,7 @@ def checkpoint(folder: Path, layout: str, layers: int) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from axtune import catalog
+    from axtune.checkpoint import catalog
 
     made = folder / f"base-{layout}"
     if not made.is_dir():
@@ -200,19 +200,20 @@ def run(setting: Setting, folder: Path, layers: int) -> dict[str, Any]:
 
     import bitsandbytes  # noqa: F401  what training loads late is not the model's memory
 
-    from axtune.architecture import read_architecture
-    from axtune.dataset import prepare
-    from axtune.memory import CPU
-    from axtune.model import load_model, quiet_libraries
-    from axtune.plan import Known, make_plan
-    from axtune.preference import TRAINERS
-    from axtune.recipe import Recipe
-    from axtune.report import Report
-    from axtune.rundir import claim
-    from axtune.sft import Trainer
-    from axtune.start import start_adapter
-    from axtune.tokenizer import load_tokenizer
-    from axtune.trainer import training_arguments
+    from axtune.checkpoint.run_dir import claim
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.config.recipe import Recipe
+    from axtune.data.dataset import prepare
+    from axtune.model.load import load_model
+    from axtune.plan.architecture import read_architecture
+    from axtune.plan.estimate import PlanInputs, make_plan
+    from axtune.plan.memory import CPU
+    from axtune.quiet import quiet_libraries
+    from axtune.training.arguments import training_arguments
+    from axtune.training.initial_adapter import start_adapter
+    from axtune.training.preference import TRAINERS
+    from axtune.training.progress import Report
+    from axtune.training.sft import SftTrainer
 
     tokenizer = load_tokenizer(base)
     rows = folder / "rows.jsonl"
@@ -251,14 +252,14 @@ def run(setting: Setting, folder: Path, layers: int) -> dict[str, Any]:
         report = Report(enabled=False)
         adapter = start_adapter(model, recipe, base, report)
         run_dir.begin(recipe, {})
-        kind = Trainer if recipe.task == "sft" else TRAINERS[recipe.task]
+        kind = SftTrainer if recipe.task == "sft" else TRAINERS[recipe.task]
         trainer: Any = kind(adapter, args, tokenizer, prepared, run_dir, report, recipe)
         reset_memory()
         trainer.make_ready(base, recipe.precision)
         trainer.train()
         measured = resident("VmHWM") - before
     assert prepared.sizes is not None
-    known = Known("bench", read_architecture(base.config, "bench"), prepared.sizes)
+    known = PlanInputs("bench", read_architecture(base.config, "bench"), prepared.sizes)
     plan = make_plan(recipe, known, CPU)
     parts = asdict(plan.longest)
     return {"predicted": plan.peak, "measured": measured, "parts": parts}
@@ -268,7 +269,7 @@ def checkpoint_apart(folder: Path, layout: str, layers: int) -> Any:
     """The checkpoint, built in a process of its own: building leaves memory behind."""
     import multiprocessing
 
-    from axtune import catalog
+    from axtune.checkpoint import catalog
 
     builder = multiprocessing.get_context("spawn").Process(
         target=checkpoint, args=(folder, layout, layers)

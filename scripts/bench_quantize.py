@@ -3,7 +3,7 @@
 
 Builds a random checkpoint of the width of A.X 4.0 Light and of a few layers, as bench_merge.py
 does, and takes each step in a process of its own, from a cold page cache. Loading is what a QLoRA
-run does at its start, `axtune.model.load_model` with the settings of recipes/sft_qlora.yaml in
+run does at its start, `axtune.model.load.load_model` with the settings of recipes/sft_qlora.yaml in
 bf16, until every weight has been read; imports are not counted. Everything is deleted again.
 
     python scripts/bench_quantize.py                    # 4 layers, 3.3 GB
@@ -26,17 +26,17 @@ from bench_merge import build_base, chill, measure
 
 QUANTIZE = """
 import sys
-from axtune.quantize import quantize
+from axtune.weights.quantize import quantize
 quantize(sys.argv[1], sys.argv[2])
 """
 
 LOAD = """
 import resource, sys, time
 import bitsandbytes, torch
-from axtune.catalog import find
-from axtune.model import load_model, quiet_libraries
-from axtune.recipe import load
-from axtune.tokenizer import load_tokenizer
+from axtune.checkpoint.catalog import find
+from axtune.model.load import load_model, quiet_libraries
+from axtune.config.recipe import load
+from axtune.checkpoint.tokenizer import load_tokenizer
 found = find(sys.argv[1])
 section = load(sys.argv[2]).quantization if sys.argv[2] else None
 tokenizer = load_tokenizer(found)

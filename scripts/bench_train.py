@@ -125,11 +125,11 @@ def build(options: argparse.Namespace) -> dict[str, str]:
     import numpy as np
     from datasets import Dataset
 
-    from axtune.bins import arrange
-    from axtune.catalog import find
-    from axtune.dataset import prepare, tokens_of
-    from axtune.recipe import Recipe
-    from axtune.tokenizer import load_tokenizer
+    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.config.recipe import Recipe
+    from axtune.data.dataset import prepare, tokens_of
+    from axtune.data.packing import arrange
 
     work = options.folder
     build_base(work / "base", options.checkpoint, options.layers)
@@ -180,7 +180,7 @@ def run(options: argparse.Namespace, contender: str, name: str, cap: str) -> dic
     import torch
     from datasets import load_from_disk
 
-    from axtune.dataset import tokens_of
+    from axtune.data.dataset import tokens_of
 
     rows = load_from_disk(str(options.folder / name))
     if float(cap):
@@ -204,16 +204,17 @@ def run(options: argparse.Namespace, contender: str, name: str, cap: str) -> dic
 
 def axtune(options: argparse.Namespace, contender: str, rows: Any) -> Any:
     """axtune's trainer."""
-    from axtune.catalog import find
-    from axtune.dataset import Prepared
-    from axtune.model import load_model, quiet_libraries
-    from axtune.recipe import Recipe
-    from axtune.report import Report
-    from axtune.rundir import claim
-    from axtune.sft import Trainer
-    from axtune.start import start_adapter
-    from axtune.tokenizer import load_tokenizer
-    from axtune.trainer import training_arguments
+    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.run_dir import claim
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.config.recipe import Recipe
+    from axtune.data.dataset import Prepared
+    from axtune.model.load import load_model
+    from axtune.quiet import quiet_libraries
+    from axtune.training.arguments import training_arguments
+    from axtune.training.initial_adapter import start_adapter
+    from axtune.training.progress import Report
+    from axtune.training.sft import SftTrainer
 
     base = find(str(options.folder / "base"))
     longest = max(map(len, rows["input_ids"]))
@@ -239,7 +240,7 @@ def axtune(options: argparse.Namespace, contender: str, rows: Any) -> Any:
         folder.begin(recipe, {})
         account: Any = None
         data = Prepared(rows, None, account, None)
-        return Trainer(adapter, args, tokenizer, data, folder, report, recipe)
+        return SftTrainer(adapter, args, tokenizer, data, folder, report, recipe)
 
 
 def trl(options: argparse.Namespace, contender: str, rows: Any) -> Any:
@@ -288,7 +289,7 @@ def trl(options: argparse.Namespace, contender: str, rows: Any) -> Any:
 
 def first_step(options: argparse.Namespace) -> None:
     """Seconds from the command to the end of the first step, on an embedded model, three each."""
-    from axtune.catalog import find
+    from axtune.checkpoint.catalog import find
 
     base = find("tiny-ax-4.0").folder
     data = options.folder / "data"

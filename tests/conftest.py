@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from axtune.account import Checked, Ledger
-from axtune.audit import RowChecker
-from axtune.readers import Row
-from axtune.recipe import Task, data_options
-from axtune.render import IGNORED, Sample
-from axtune.tokenizer import AxTokenizer, load_tokenizer
-
-ROOT = Path(__file__).resolve().parents[1]
-TEMPLATES = ROOT / "data_templates"
+from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 
 settings.register_profile(
     "axtune", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -88,75 +78,3 @@ def either_tiny(
 ) -> AxTokenizer:
     """Both embedded tokenizers in turn."""
     return tiny if request.param == "4.0" else tiny_31
-
-
-def check_rows(
-    tokenizer: AxTokenizer, rows: Iterable[Any], *, task: Task | None = None, **options: Any
-) -> list[Checked]:
-    """Check parsed rows as one file; the account has to add up, whatever the rows are."""
-    data = data_options(["rows"], **{"max_length": 16_384, **options})
-    checker = RowChecker(tokenizer, data, task)
-    ledger = Ledger()
-    checked = checker.check([Row("rows.jsonl", n, row) for n, row in enumerate(rows, 1)])
-    for result in checked:
-        assert result.refused == (not result.samples)
-        ledger.add(result)
-    account = ledger.account()
-    assert account.rows_read == account.rows_used + account.rows_refused == len(checked)
-    return checked
-
-
-def codes(checked: Checked, severity: str = "error") -> list[str]:
-    """The codes of a row's faults."""
-    return [fault.code for fault in checked.faults if fault.severity == severity]
-
-
-def stretches(sample: Sample) -> list[tuple[int, int]]:
-    """Where labelled stretches of a sample begin and end: one for each learned turn."""
-    assert len(sample.input_ids) == len(sample.labels)
-    found, begin = [], None
-    for index, (token, label) in enumerate(zip(sample.input_ids, sample.labels, strict=True)):
-        assert label in (token, IGNORED)
-        if label != IGNORED and begin is None:
-            begin = index
-        elif label == IGNORED and begin is not None:
-            found.append((begin, index))
-            begin = None
-    return [*found, (begin, len(sample.labels))] if begin is not None else found
-
-
-def read_jsonl(path: Path) -> list[Any]:
-    """Every line of a JSONL file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def write_jsonl(path: Path, rows: Sequence[Any]) -> Path:
-    """Rows as a JSONL file."""
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text("".join(lines), encoding="utf-8")
-    return path
-
-
-def chat(*turns: Any, **keys: Any) -> dict[str, Any]:
-    """A chat row; a text is what the assistant says to a user or a result, else the user's."""
-    messages: list[dict[str, Any]] = []
-    for turn in turns:
-        answers = bool(messages) and messages[-1].get("role") in ("user", "tool")
-        role = "assistant" if answers else "user"
-        messages.append(turn if isinstance(turn, dict) else {"role": role, "content": turn})
-    return {"messages": messages, **keys}
-
-
-def calls(*named: tuple[str, Any]) -> dict[str, Any]:
-    """An assistant's message that only calls: names with their arguments, one after another."""
-    items = [
-        {"id": f"call_{n}", "type": "function", "function": {"name": name, "arguments": arguments}}
-        for n, (name, arguments) in enumerate(named)
-    ]
-    return {"role": "assistant", "content": None, "tool_calls": items}
-
-
-def tool(name: str, parameters: Any = None, **keys: Any) -> dict[str, Any]:
-    """A tool in OpenAI's form."""
-    function = {"name": name, "description": "설명", "parameters": parameters, **keys}
-    return {"type": "function", "function": function}

@@ -6,16 +6,16 @@ import json
 import pytest
 import torch
 from rich.console import Console
-from tiny import LIBRARY_WARNINGS, checkpoint, recipe
+from support.tiny import LIBRARY_WARNINGS, checkpoint, recipe
 
-from axtune import catalog
-from axtune.adapter import add_adapter
 from axtune.chat import Talk, _Stream, call_text, chat, load, read_tools
+from axtune.checkpoint import catalog
+from axtune.checkpoint.run_dir import claim, describe
+from axtune.checkpoint.tokenizer import load_tokenizer
+from axtune.data.render import prompt_ids
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.model import load_model
-from axtune.render import prompt_ids
-from axtune.rundir import claim, describe
-from axtune.tokenizer import load_tokenizer
+from axtune.model.adapter import add_adapter
+from axtune.model.load import load_model
 
 pytestmark = LIBRARY_WARNINGS
 
@@ -122,7 +122,7 @@ def test_a_conversation_with_commands_and_a_tool_result(monkeypatch, tmp_path, t
 
 def test_results_go_in_as_tool_turns_until_the_model_stops_calling(monkeypatch, tiny):
     from axtune import chat as room
-    from axtune.render import Answer
+    from axtune.data.render import Answer
 
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     said = iter(['<tool_call>{"name": "f", "arguments": {}}</tool_call>', "끝"])

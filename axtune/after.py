@@ -1,0 +1,71 @@
+"""What a recipe asks for after training: merge, export, verify, in the run's own folder."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from pathlib import Path
+
+import torch
+
+from axtune.checkpoint.run_dir import Run
+from axtune.errors import AxtuneError
+from axtune.export.export import export
+from axtune.training.progress import Report
+from axtune.verify.certificate import FILE, show
+from axtune.verify.verify import verify
+from axtune.weights.merge import merge
+
+MERGED = "merged"  # in the run's folder, the base's own layout
+SERVED = "vllm"  # in the run's folder, for a plain `vllm serve`
+
+
+def finish(run: Run, report: Report) -> None:
+    """Carry out a recipe's ``after``.
+
+    Args:
+        run: Finished.
+        report: What the user sees.
+
+    Raises:
+        AxtuneError: When a step cannot be done, with the command that does it by hand; the run
+            itself is whole.
+    """
+    after = run.recipe.after
+    if not after:
+        return
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    made = []
+    try:
+        if "merge" in after:
+            folder = _fresh(run.path / MERGED)
+            merge([str(run.path)], None, folder)
+            report.table([("merged", str(folder))])
+            made.append(folder)
+        if "export" in after:
+            folder = _fresh(run.path / SERVED)
+            exported = export(str(run.path), folder, to="vllm")
+            report.table([("exported", str(folder)), ("serve", str(exported.command))])
+            made.append(folder)
+        for folder in made if "verify" in after else ():
+            certificate = verify(folder, adapter=run.path)
+            if report.enabled:
+                show(report.console, certificate.checks)
+            report.table([("certificate", str(folder / FILE))])
+            if not certificate.passed:
+                raise AxtuneError(f"{folder} did not pass; {folder / FILE} says why.")
+    except AxtuneError as error:
+        raise AxtuneError(
+            f"The run in {run.path} is whole, but what should follow is not: {error.found}",
+            f"{error.remedy} By hand: axtune export {run.path} --to vllm --out DIR; "
+            f"axtune verify DIR --adapter {run.path}".strip(),
+        ) from error
+
+
+def _fresh(folder: Path) -> Path:
+    """The place of a product; one that an earlier end of this run left is of an older adapter."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    return folder

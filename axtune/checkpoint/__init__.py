@@ -1,0 +1,1 @@
+"""Checkpoints and run folders on disk: found, read, written whole or not at all. No torch."""

@@ -1,0 +1,127 @@
+"""A folder that a command produces: whole under its name, or not there at all.
+
+It is filled under a hidden name beside its place, flushed to the disk, and renamed. After kill -9,
+a full disk or a power cut there is either the finished folder or only the hidden one, which the
+next run with the same target clears away.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from axtune.errors import AxtuneError
+
+# Beside the files whose sizes are known: small JSON files, and what the file system keeps for them.
+_MARGIN_BYTES = 1 << 20
+
+
+def refuse_existing(target: Path) -> None:
+    """Refuse a target that is there already, before any work is done for it.
+
+    Raises:
+        AxtuneError: When something of that name exists.
+    """
+    if target.exists() or target.is_symlink():
+        raise AxtuneError(f"{target} exists already.", "Give another name, or remove it first.")
+
+
+@contextmanager
+def staged(target: Path, needed: int) -> Iterator[Path]:
+    """Give an empty folder to fill; on leaving it becomes `target`, on an error it vanishes.
+
+    Args:
+        target: The folder to produce; its parents are created.
+        needed: Bytes that will be written into it, small files aside.
+
+    Yields:
+        The empty folder, on the file system of `target`.
+
+    Raises:
+        AxtuneError: When `target` exists or cannot be created, another process is producing it, the
+            disk has too little room, or fills up on the way.
+    """
+    refuse_existing(target)
+    folder = target.with_name(f".{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise AxtuneError(
+            f"{target} cannot be created: {error.strerror}.", "Give a folder that you may write to."
+        ) from None
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _claim(folder, lock, target)
+        try:
+            _clear(folder)  # what a killed run left
+            _require_space(folder, needed, target)
+            yield folder
+            refuse_existing(target)
+            _flush(folder)
+            folder.rename(target)
+            _fsync(target.parent)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise AxtuneError(
+                    f"The disk of {target} filled up; nothing was left behind.",
+                    "Free some space, or give a folder on another disk.",
+                ) from error
+            raise
+    finally:
+        os.close(lock)
+
+
+def _claim(folder: Path, lock: int, target: Path) -> None:
+    """Hold the hidden folder; the kernel lets go of it however this process ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The holder before us may just have renamed it into place.
+        held = os.path.samestat(os.fstat(lock), folder.stat())
+    except (BlockingIOError, FileNotFoundError):
+        held = False
+    if not held:
+        raise AxtuneError(f"Another process is writing {target}.", "Wait for it to end.")
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _require_space(folder: Path, needed: int, target: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + _MARGIN_BYTES:
+        raise AxtuneError(
+            f"{target} needs {needed + _MARGIN_BYTES:,} bytes and its disk has {free:,} free.",
+            "Free some space, or give a folder on another disk.",
+        )
+
+
+def _flush(folder: Path) -> None:
+    for entry in [*folder.rglob("*"), folder]:
+        _fsync(entry)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    staged = file.with_name(f".{file.name}.tmp")
+    staged.write_text(text, encoding="utf-8")
+    staged.replace(file)

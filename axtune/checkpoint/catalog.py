@@ -1,0 +1,185 @@
+"""The A.X checkpoints as data, and where a checkpoint's files lie on this machine.
+
+A checkpoint is always a local folder by the time anything reads it: an embedded model's folder in
+the package, the user's own, or a snapshot in the Hugging Face cache.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from axtune.errors import CheckpointError
+
+# What a tokenizer is made of; every run carries these files on byte for byte.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+CONFIG_FILES = ("config.json", "generation_config.json")
+RECORD_FILE = "axtune.json"  # what a folder was quantised from (see `axtune.checkpoint.provenance`)
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+
+_EMBEDDED = Path(__file__).parents[1] / "embedded"
+
+
+# The checkpoints known by name; the tiny ones are embedded. What they are, their own files say.
+KNOWN = (
+    "skt/A.X-4.0-Light",
+    "skt/A.X-3.1-Light",
+    "skt/A.X-4.0",
+    "tiny-ax-4.0",
+    "tiny-ax-3.1",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine.
+
+    Attributes:
+        name: As the user gave it: Hub id, embedded name, or path.
+        folder: Where its files are.
+        config: Its ``config.json``.
+        generation_config: Its ``generation_config.json``; empty when it has none.
+        commit: The Hub commit of the snapshot, when it came from there.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    commit: str | None = None
+
+
+def embedded() -> list[Path]:
+    """The folders of the models that come with the package."""
+    return sorted(folder for folder in _EMBEDDED.iterdir() if folder.is_dir())
+
+
+def find(model: str, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
+    """Find a checkpoint by name, from the Hub if it must be.
+
+    Args:
+        model: Embedded name, local folder, or Hub id.
+        revision: Branch or commit of a Hub model.
+        weights: Whether the weights are needed as well as tokenizer and config.
+
+    Returns:
+        The checkpoint, with its files on this machine.
+
+    Raises:
+        CheckpointError: When it is nowhere to be found, with the way to go on offline.
+    """
+    if model in {folder.name for folder in embedded()}:
+        return _open(model, _EMBEDDED / model, weights)
+    with suppress(OSError, RuntimeError, ValueError):  # no such user, too long for a path
+        folder = Path(model).expanduser()
+        if model and folder.is_dir():
+            return _open(model, folder, weights)
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"There is no model {model}: no such folder, and not the form of a Hub id.",
+            f"Known by name: {', '.join(KNOWN)}; or give a folder that holds a checkpoint.",
+        )
+    return _from_hub(model, revision, weights)
+
+
+def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = [*TOKENIZER_FILES, *CONFIG_FILES, RECORD_FILE, *(WEIGHT_FILES if weights else ())]
+
+    def snapshot(local: bool) -> Path:
+        return Path(
+            snapshot_download(
+                model, revision=revision, allow_patterns=patterns, local_files_only=local
+            )
+        )
+
+    try:
+        return _open(model, snapshot(local=True), weights)  # no network when the cache has it all
+    except HFValidationError:
+        raise CheckpointError(f"{model} has not the form of a Hub id, owner/name.") from None
+    except (LocalEntryNotFoundError, CheckpointError):
+        pass
+    offline = "To try axtune without a network, use model=tiny-ax-4.0, which runs offline."
+    try:
+        return _open(model, snapshot(local=False), weights)
+    except GatedRepoError:
+        reason = "the Hub gives it only to accounts that asked for access"
+        raise CheckpointError(
+            f"{model} cannot be had: {reason}.", "Ask on its page, then `hf auth login`."
+        ) from None
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        what = f"{model} at revision {revision}" if revision else model
+        raise CheckpointError(f"The Hugging Face Hub has no {what}.", offline) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{model} is neither in the cache of this machine nor reachable on the Hugging Face "
+            "Hub.",
+            f"{offline} Or copy the checkpoint here and give its folder: model=/path/to/folder.",
+        ) from None
+
+
+def _open(name: str, folder: Path, weights: bool) -> Checkpoint:
+    missing = [file for file in ("tokenizer.json", "config.json") if not (folder / file).is_file()]
+    if weights and not any(folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    index = folder / "model.safetensors.index.json"
+    if weights and index.is_file():
+        shards = set(read_json(index).get("weight_map", {}).values())
+        missing += sorted(shard for shard in shards if not (folder / shard).is_file())
+    if missing:
+        hint = "Give the folder that holds them, or copy the checkpoint again."
+        if "config.json" in missing and (folder / "adapter_config.json").is_file():
+            hint = "This is an adapter; axtune merge makes a checkpoint of it and its base."
+        elif "tokenizer.json" in missing and (folder / "adapter").is_dir():
+            hint = "This is a run folder; the model is what it was trained from."
+        elif "*.safetensors" in missing and any(folder.glob("*.bin")):
+            hint = "Weights in pickle files (*.bin) are not read; convert them to safetensors."
+        raise CheckpointError(f"{name} lacks {', '.join(missing)}.", hint)
+    generation = folder / "generation_config.json"
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    return Checkpoint(
+        name=name,
+        folder=folder,
+        config=read_json(folder / "config.json"),
+        generation_config=read_json(generation) if generation.is_file() else {},
+        commit=commit,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A checkpoint's JSON file.
+
+    Raises:
+        CheckpointError: When the file is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as JSON: {error}.", "The file is damaged; copy it again."
+        ) from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a JSON object.")
+    return value

@@ -1,0 +1,153 @@
+"""Recipes: the schema, the strict loader, the overrides. Imports no torch.
+
+A recipe is one YAML file that also runs as a Python script (see `axtune.launch`): its first line
+is a key that the loader drops. About thirty keys are axtune's own; the sections ``lora``,
+``quantization`` and ``training`` pass by name to PEFT's ``LoraConfig``, transformers'
+``BitsAndBytesConfig`` and TRL's ``SFTConfig``. Every fault of a file is reported at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+)
+
+RowFormat = Literal[
+    "auto",
+    "chat",
+    "alpaca",
+    "sharegpt",
+    "prompt_completion",
+    "preference",
+    "unpaired_preference",
+]
+Task = Literal["sft", "dpo", "kto", "orpo"]
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Source(_Section):
+    """Where rows come from: a file, a folder, a glob, or a Hub data set (``hf:owner/name``)."""
+
+    path: str = Field(description="file, folder, glob, or hf:owner/name")
+    weight: float = Field(
+        1.0, gt=0, le=1000, description="how often its rows are seen: 0.5 half, 2 twice"
+    )
+    split: str = Field("train", description="split of a Hub data set")
+
+
+def _as_sources(value: Any) -> Any:
+    """Accept ``a.jsonl``, ``[a.jsonl, {path: b.jsonl, weight: 2}]`` and ``{path: a.jsonl}``."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return [{"path": item} if isinstance(item, str) else item for item in items]
+
+
+def _as_eval(value: Any) -> Any:
+    return value if value is None or isinstance(value, (int, float)) else _as_sources(value)
+
+
+def _fraction_or_files(value: Any) -> str:
+    return "fraction" if isinstance(value, (int, float)) else "files"
+
+
+# The discriminator keeps a fault to the one branch that was meant.
+_FractionOrFiles = Annotated[
+    Annotated[list[Source], Tag("files")] | Annotated[float, Field(gt=0, lt=1), Tag("fraction")],
+    Discriminator(_fraction_or_files),
+]
+Sources = Annotated[list[Source], BeforeValidator(_as_sources), Field(min_length=1)]
+
+
+class Data(_Section):
+    """The rows, and what is done with those that are not fit to train on."""
+
+    train: Sources = Field(description="training rows: one path, or a list of paths with weights")
+    eval: Annotated[_FractionOrFiles | None, BeforeValidator(_as_eval)] = Field(
+        None, description="held-out rows: a fraction of train such as 0.05, or files"
+    )
+    format: RowFormat = Field("auto", description="row shape; auto recognises it by its keys")
+    max_length: int = Field(4096, ge=16, description="longest sample, in tokens")
+    truncate: bool = Field(
+        False, description="cut longer samples at max_length instead of refusing them"
+    )
+    control_tokens: Literal["refuse", "keep"] = Field(
+        "refuse", description="control tokens written inside text: refuse, or keep as vLLM does"
+    )
+    nfc: bool = Field(False, description="convert NFD Hangul to NFC (serve with NFC as well)")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="rows with errors: stop before training, or train without them"
+    )
+    max_line_mb: float = Field(16.0, gt=0, description="longest line of a file, in MB")
+    packing: bool = Field(
+        True, description="several samples in a sequence, each apart from the others (sft)"
+    )
+
+
+class PreferenceConfig(_Section):
+    """What the tasks dpo, kto and orpo need beside TRL's own settings."""
+
+    start_from: str | None = Field(
+        None, description="run folder or adapter folder to begin from; null: a fresh adapter"
+    )
+    start_merged: bool = Field(
+        False, description="false: train that adapter further; true: merge it, train a new one"
+    )
+    shared_prefix: bool = Field(
+        True, description="compute a pair's prompt once (dpo, orpo); false: TRL's plain path"
+    )
+    reference: Literal["cached", "each_step"] = Field(
+        "cached", description="reference log-probabilities: once, kept on disk; or in every step"
+    )
+
+
+class Recipe(_Section):
+    """One training job."""
+
+    task: Task = Field(description="what to train")
+    model: str = Field(description="Hub id, local folder, or embedded name (tiny-ax-4.0)")
+    revision: str | None = Field(None, description="commit or branch of a Hub model")
+    output_dir: str = Field(description="the run folder")
+    resume: bool = Field(False, description="go on from the last checkpoint in output_dir")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of everything random")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the card has it, else fp16; fp32 on a CPU"
+    )
+    attention: Attention = Field("auto", description="attention kernels; auto is sdpa")
+    data: Data
+    lora: dict[str, Any] = Field(
+        default_factory=dict, description="PEFT LoraConfig, by its own names"
+    )
+    quantization: dict[str, Any] | None = Field(
+        None, description="transformers BitsAndBytesConfig, by its own names; absent: 16 bit"
+    )
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="TRL's config of the task, by its own names"
+    )
+    preference: PreferenceConfig | None = Field(
+        None, description="for dpo, kto and orpo; absent: its defaults"
+    )
+    offload: list[Literal["activations", "embeddings"]] = Field(
+        default_factory=list,
+        description="kept in host memory instead of the card's: activations, embeddings",
+    )
+    after: list[Literal["merge", "export", "verify"]] = Field(
+        default_factory=list,
+        description="what follows training: merge (RUN/merged), export for vLLM (RUN/vllm), verify",
+    )
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="stop after so many evaluations without a better eval loss"
+    )
+    plan: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description="a run that does not fit into memory: refuse it before it begins, or warn",
+    )

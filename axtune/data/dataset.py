@@ -1,0 +1,265 @@
+"""The audited rows become what a trainer is fed with: mixture, held-out split, Arrow files.
+
+The trainer maps the files into memory, so that memory does not grow with the data.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.config.recipe import Data, Recipe, Source, Task
+from axtune.data.pipeline import RowChecker
+from axtune.data.samples import PairSample, Sample, UnpairedSample
+from axtune.data.sources import digest, files_of
+from axtune.data.statistics import DatasetStats, RowResult, Sizes, StatsBuilder
+from axtune.errors import CheckpointError, DataError, Fault
+
+if TYPE_CHECKING:
+    import datasets
+
+_BATCH = 256  # rows written to Arrow together
+_SHOWN = 3  # warnings of one code that a training run prints before it only counts them
+_LISTED = 50  # errors that stop a run and are listed one by one
+_SAMPLES: dict[Task, type[Sample | PairSample | UnpairedSample]] = {
+    "sft": Sample,
+    "dpo": PairSample,
+    "orpo": PairSample,
+    "kto": UnpairedSample,
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a trainer is fed with.
+
+    Attributes:
+        train: The attributes of a `Sample` (task sft), a `PairSample` (dpo, orpo) or an
+            `UnpairedSample` (kto) as columns, ids and labels as lists of int32; mapped from disk.
+        eval: The same for the held-out rows, or None.
+        account: Where the training rows went.
+        eval_account: Where the held-out rows went, or None.
+        sizes: How long the training samples are, or None when nobody measured them.
+        eval_sizes: The same for the held-out samples.
+    """
+
+    train: datasets.Dataset
+    eval: datasets.Dataset | None
+    account: DatasetStats
+    eval_account: DatasetStats | None
+    sizes: Sizes | None = None
+    eval_sizes: Sizes | None = None
+
+    @staticmethod
+    def load(folder: Path) -> Prepared:
+        """Map what `prepare` wrote to a folder."""
+        from datasets import Dataset
+
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        parts: dict[str, tuple[datasets.Dataset, DatasetStats, Sizes]] = {}
+        for name, part in plan.items():
+            samples = Dataset.from_file(str(folder / part["file"])).select(
+                np.load(folder / f"{name}.npy")
+            )
+            sizes = Sizes(*np.load(folder / f"{name}_sizes.npy"))
+            parts[name] = (samples, DatasetStats(**part["account"]), sizes)
+        train, account, sizes = parts["train"]  # prepare writes no plan without it
+        held_out, eval_account, eval_sizes = parts.get("eval", (None, None, None))
+        return Prepared(train, held_out, account, eval_account, sizes, eval_sizes)
+
+
+def prepare(
+    recipe: Recipe, tokenizer: AxTokenizer, folder: Path, report: Callable[[Fault], None]
+) -> Prepared:
+    """Prepare a recipe's data.
+
+    Args:
+        recipe: Its data section says what to read.
+        tokenizer: The checkpoint's.
+        folder: Where the Arrow files go; they hold data, so never inside a run folder.
+        report: Called with warnings (a few of each code) and, when rows are skipped, errors.
+
+    Returns:
+        Training and held-out samples with their accounts.
+
+    Raises:
+        DataError: When rows have errors and ``on_error`` is ``stop``, or nothing is left to train.
+        CheckpointError: When the template differs from what would be labelled; never skipped.
+        AxtuneError: When a path is not there.
+    """
+    data = recipe.data
+    plan: dict[str, Any] = {}
+    rng = np.random.default_rng(recipe.seed)
+    checker = RowChecker(tokenizer, data, recipe.task)
+    ledger, spans, keys = _write(data.train, checker, folder / "train.arrow", report)
+    row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
+    used = np.unique(row_of)
+    held_out = np.zeros(ledger.rows_read, bool)
+    if isinstance(data.eval, float):
+        held_out[_hold_out(used, np.asarray(keys)[used], data.eval, rng)] = True
+    times = np.concatenate([_times(rows, weight, rng) for rows, weight in spans])
+    train = np.repeat(np.arange(len(row_of)), (times * ~held_out)[row_of])
+    if not len(train):
+        raise DataError("There is nothing to train on.", [], "No row of data.train is fit to use.")
+    held = int(held_out.sum())
+    sizes = ledger.sizes()
+    _save(folder, "train", train, sizes)
+    account = ledger.account(train, ledger.rows_read - held).to_json()
+    plan["train"] = {"file": "train.arrow", "account": account}
+    if held:
+        samples = np.flatnonzero(held_out[row_of])
+        account = ledger.account(samples, held + ledger.refused.total()).to_json()
+        account |= {"rows_read": held, "rows_refused": 0, "refused": {}, "warnings": {}}
+        _save(folder, "eval", samples, sizes)
+        plan["eval"] = {"file": "train.arrow", "account": account}
+    elif isinstance(data.eval, list):
+        # The same checker: a held-out row that stands in the training data is a duplicate.
+        ledger, _, _ = _write(data.eval, checker, folder / "eval.arrow", report)
+        if not len(ledger.row):
+            raise DataError("There is nothing to evaluate on.", [], "No row of data.eval is fit.")
+        _save(folder, "eval", np.arange(len(ledger.row)), ledger.sizes())
+        plan["eval"] = {"file": "eval.arrow", "account": ledger.account().to_json()}
+    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    return Prepared.load(folder)
+
+
+def _save(folder: Path, name: str, samples: NDArray[np.int64], sizes: Sizes) -> None:
+    """Write which samples of an Arrow file are used, and how long those are."""
+    np.save(folder / f"{name}.npy", samples)
+    np.save(folder / f"{name}_sizes.npy", np.stack(sizes.select(samples).columns()))
+
+
+def tokens_of(rows: datasets.Dataset) -> NDArray[np.int64]:
+    """Tokens of each row of `Prepared`: of a sample, or of a prompt and its answers together."""
+    import pyarrow.compute as pc
+
+    names = [name for name in rows.column_names if name.endswith("_ids")]
+    batches = rows.select_columns(names).with_format("arrow").iter(batch_size=4096)
+    counts = [
+        sum(pc.list_value_length(table[name]).to_numpy().astype(np.int64) for name in names)
+        for table in batches
+    ]
+    return np.concatenate(counts)
+
+
+def _write(
+    sources: Sequence[Source],
+    checker: RowChecker,
+    path: Path,
+    report: Callable[[Fault], None],
+) -> tuple[StatsBuilder, list[tuple[int, float]], array[int]]:
+    """Write the samples of some sources to an Arrow file.
+
+    Returns:
+        The ledger; how many rows each source has, with its weight; the key of each row.
+    """
+    import pyarrow as pa
+
+    kinds = {"list[int]": pa.list_(pa.int32()), "bool": pa.bool_()}
+    sample_type = _SAMPLES[checker.task or "sft"]
+    schema = pa.schema([(field.name, kinds[str(field.type)]) for field in fields(sample_type)])
+    ledger = StatsBuilder()
+    spans: list[tuple[int, float]] = []
+    keys = array("Q")
+    errors: list[Fault] = []
+    found = [(source, files_of(source)) for source in sources]  # a wrong path fails at once
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for source, files in found:
+            before = ledger.rows_read
+            for file in files:
+                same = sum(name.split(" (")[0] == file.name for name in ledger.digests)
+                name = f"{file.name} ({same + 1})" if same else file.name
+                ledger.digests[name] = digest(file)
+            stream = checker.stream(files)
+            while batch := list(islice(stream, _BATCH)):
+                samples = [sample for checked in batch for sample in checked.samples]
+                if samples:
+                    arrays = [
+                        pa.array([getattr(sample, field.name) for sample in samples], field.type)
+                        for field in schema
+                    ]
+                    writer.write_batch(pa.record_batch(arrays, schema=schema))
+                for checked in batch:
+                    keys.append(checked.key)
+                    ledger.add(checked)
+                    _tell(checked, checker.data, ledger, errors, report)
+            spans.append((ledger.rows_read - before, source.weight))
+    if errors and checker.data.on_error == "stop":
+        total = ledger.refused.total()
+        more = len(errors) - _LISTED
+        tail = f" ({more} more are not listed.)" if more > 0 else ""
+        raise DataError(
+            f"{total} of {ledger.rows_read} rows cannot be trained on.",
+            errors[:_LISTED],
+            f"Mend them, or train without them: data.on_error=skip.{tail}",
+        )
+    for code, count in ledger.warnings.items():
+        if count > _SHOWN:
+            message = f"{count - _SHOWN} more; axtune data check lists them all."
+            report(Fault("data", 0, code, message, "warning"))
+    return ledger, spans, keys
+
+
+def _tell(
+    checked: RowResult,
+    data: Data,
+    ledger: StatsBuilder,
+    errors: list[Fault],
+    report: Callable[[Fault], None],
+) -> None:
+    for fault in checked.faults:
+        if fault.code == "template-differs":
+            raise CheckpointError(str(fault), "Nothing is trained on a template that differs.")
+        if fault.severity == "error":
+            errors.append(fault)
+            if data.on_error == "skip":
+                report(fault)
+        elif ledger.warnings[fault.code] <= _SHOWN:
+            report(fault)
+
+
+def _hold_out(
+    used: NDArray[np.int64], keys: NDArray[np.uint64], fraction: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw rows for evaluation; rows of one key stay together, so that none leaks across.
+
+    Args:
+        used: Rows with samples.
+        keys: Of each of them (`axtune.data.statistics.RowResult`).
+        fraction: How many of the rows.
+        rng: Draws.
+    """
+    _, group_of, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        raise DataError(
+            "data.eval is a fraction, and there are too few different rows to hold some out.",
+            [],
+            "Give a file as data.eval, or set data.eval=null.",
+        )
+    wanted = max(1, round(len(used) * fraction))
+    order = rng.permutation(len(sizes))
+    order = order[np.argsort(sizes[order] > wanted, kind="stable")]  # a big one only at need
+    chosen: list[int] = []
+    size = 0
+    for group in order[:-1].tolist():
+        if not chosen or size + sizes[group] <= wanted:
+            chosen.append(group)
+            size += int(sizes[group])
+        if size >= wanted:
+            break
+    return used[np.isin(group_of, chosen)]
+
+
+def _times(rows: int, weight: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How often each row of a source is seen an epoch; the fraction of the weight is drawn."""
+    whole = int(weight)
+    return whole + (rng.random(rows) < weight - whole).astype(np.int64)

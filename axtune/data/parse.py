@@ -1,0 +1,225 @@
+"""A row of any accepted shape becomes a Conversation to learn, or a Preference to learn from.
+
+Tool data already written as Hermes text is turned back into calls, results and tools (`hermes`).
+
+Messages of problems name places (``rejected[0].tool_calls[0]``), never what a row says.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from axtune.data.conversation import Conversation, normalise_request, to_nfc
+from axtune.data.formats import Message, RawAnswer, RawPreference, RawRow, open_row
+from axtune.data.hermes import from_hermes
+from axtune.errors import Problem
+
+
+@dataclass(slots=True)
+class PreferenceRow:
+    """Two answers to a prompt, of which one is preferred; or one answer, wanted or not.
+
+    Attributes:
+        chosen: The prompt and the answer that is wanted, a whole conversation of which the answer's
+            turns are learned; None in an unpaired row whose label is false.
+        rejected: The same of the answer that is not wanted; None when the label is true. It
+            shares the chosen one's prompt messages and tools.
+        prompt: How many messages the prompt has.
+    """
+
+    chosen: Conversation | None
+    rejected: Conversation | None
+    prompt: int
+
+    @property
+    def answers(self) -> list[tuple[str, Conversation]]:
+        """What there is of ``chosen`` and ``rejected``, in this order."""
+        both = (("chosen", self.chosen), ("rejected", self.rejected))
+        return [(name, conversation) for name, conversation in both if conversation is not None]
+
+
+def read_row(
+    row: Any, *, row_format: str = "auto", nfc: bool = False
+) -> tuple[Conversation | PreferenceRow | None, list[Problem]]:
+    """Turn a row into what it is to teach.
+
+    Args:
+        row: A parsed JSON value.
+        row_format: A shape's name, or ``auto`` to recognise it by the row's keys.
+        nfc: Convert decomposed text to NFC, in contents, calls and tools.
+
+    Returns:
+        The conversation or the preference, whole only when no problem is an error, None when the
+        shape is unknown; and every problem found.
+    """
+    problems: list[Problem] = []
+    opened = open_row(row, row_format, problems)
+    if opened is None:
+        return None, problems
+    if isinstance(opened, RawPreference):
+        return _read_preference(opened, nfc, problems), problems
+    return _read_conversation(opened, nfc, problems), problems
+
+
+def _read_conversation(opened: RawRow, nfc: bool, problems: list[Problem]) -> Conversation:
+    raw, raw_tools = opened
+    raw, found_tools = from_hermes(raw, problems)
+    conversation = normalise_request(
+        raw, found_tools if raw_tools in (None, "", []) else raw_tools, problems
+    )
+    if nfc:  # only now are arguments and tools that lay in JSON text values
+        to_nfc(conversation)
+    return conversation
+
+
+# --- preferences ------------------------------------------------------------------------------
+
+
+def _read_preference(opened: RawPreference, nfc: bool, problems: list[Problem]) -> PreferenceRow:
+    raw = [answer for answer in (opened.chosen, opened.rejected) if answer is not None]
+    prompt, *answers = _normalise(opened, raw, problems)
+    if nfc:
+        for conversation in (prompt, *answers):
+            to_nfc(conversation)
+    begin = 0
+    if all(problem.severity == "warning" for problem in problems):
+        keys = [answer.key for answer in raw]
+        given = None if opened.prompt is None else prompt
+        begin = _end_of_prompt(given, answers, keys, problems)
+        if begin:
+            tools, first = prompt.tools, answers[0]
+            prompt = Conversation(first.messages[:begin], tools, first.places[:begin], [])
+        if all(problem.severity == "warning" for problem in problems):
+            _check_prompt(prompt, problems)
+            _check_answers(keys, answers, begin, problems)
+    joined = iter([_join(prompt, answer, begin) for answer in answers])
+    chosen = next(joined) if opened.chosen is not None else None
+    rejected = next(joined) if opened.rejected is not None else None
+    return PreferenceRow(chosen, rejected, len(prompt.messages))
+
+
+def _normalise(
+    opened: RawPreference, answers: list[RawAnswer], problems: list[Problem]
+) -> list[Conversation]:
+    """The prompt with the row's tools, and each answer."""
+    turns = (opened.prompt or [], *(answer.turns for answer in answers))
+    parts = [from_hermes(part, problems) for part in turns]
+    before, *written = [found for _, found in parts]
+    tools = opened.tools
+    if tools in (None, "", []):
+        tools = before if before is not None else written[0]
+        if written[0] not in (None, tools) or any(found != written[0] for found in written):
+            message = "the tools that the two conversations begin with are not the same."
+            problems.append(Problem("prompt-differs", message))
+    return [
+        normalise_request(part, None if number else tools, problems)
+        for number, (part, _) in enumerate(parts)
+    ]
+
+
+def _end_of_prompt(
+    prompt: Conversation | None,
+    answers: list[Conversation],
+    keys: list[str],
+    problems: list[Problem],
+) -> int:
+    """How many messages at the beginning of each answer are the prompt.
+
+    None, unless the answers are whole conversations: then all that they share, which has to end
+    where the assistant speaks in both.
+
+    Args:
+        prompt: What the row gives as its prompt, if it does.
+        answers: As the row gives them.
+        keys: Their keys.
+        problems: Appended to.
+    """
+    given = [_shown(message) for message in prompt.messages] if prompt else []
+    said = [[_shown(message) for message in answer.messages] for answer in answers]
+    if prompt is not None:
+        size = len(given)
+        if given and all(turns[:size] == given and len(turns) > size for turns in said):
+            return size
+        if len(said) == 1 or not all(turns and turns[0][0] != "assistant" for turns in said):
+            return 0
+    silent = [all(role != "assistant" for role, *_ in turns) for turns in said]
+    if any(silent):
+        problems += [_empty_answer(key) for key, none in zip(keys, silent, strict=True) if none]
+        return 0
+    one, two = said
+    pairs = zip(one, two, strict=False)
+    shared = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(two)))
+    if one == two:
+        problems.append(_same_answers(keys))
+    elif any(len(turns) == shared or turns[shared][0] != "assistant" for turns in said):
+        message = (
+            f"{keys[0]} and {keys[1]} first differ at their turn [{shared}], which is not the "
+            "assistant's in both; they are to share every turn before the answer."
+        )
+        problems.append(Problem("prompt-differs", message))
+    elif not set(given) <= set(one[:shared]):
+        message = "the prompt is not what the two conversations begin with; remove one of the two."
+        problems.append(Problem("prompt-differs", message))
+    return shared
+
+
+def _check_prompt(prompt: Conversation, problems: list[Problem]) -> None:
+    """There is something to answer."""
+    if not any(message["content"].strip() for message in prompt.messages):
+        text = "there is no text before the answer; give the row a prompt."
+        problems.append(Problem("empty-prompt", text))
+    elif prompt.messages[-1]["role"] == "assistant":
+        text = (
+            f"{prompt.places[-1]}: the prompt ends with an assistant turn; end it with the turn "
+            "that is to be answered."
+        )
+        problems.append(Problem("prompt-role", text))
+
+
+def _check_answers(
+    keys: list[str], answers: list[Conversation], begin: int, problems: list[Problem]
+) -> None:
+    """Each answer is the assistant's and says something, and no two say the same."""
+    said = [[_shown(message) for message in answer.messages[begin:]] for answer in answers]
+    for key, answer in zip(keys, answers, strict=True):
+        messages = answer.messages[begin:]
+        spoken = [message for message in messages if message["role"] == "assistant"]
+        if messages and messages[0]["role"] != "assistant":
+            text = (
+                f"{answer.places[begin]}: an answer begins with an assistant turn; the turns "
+                "before it belong to the prompt."
+            )
+            problems.append(Problem("answer-role", text))
+        elif not any(message["content"].strip() or message.get("tool_calls") for message in spoken):
+            problems.append(_empty_answer(key))
+        elif len(said) == 2 and said[0] == said[1] and key == keys[0]:
+            problems.append(_same_answers(keys))
+
+
+def _join(prompt: Conversation, answer: Conversation, begin: int) -> Conversation:
+    """A prompt and an answer without its first messages, as one conversation."""
+    shift = len(prompt.messages) - begin
+    return Conversation(
+        prompt.messages + answer.messages[begin:],
+        prompt.tools,
+        prompt.places + answer.places[begin:],
+        [turn + shift for turn in answer.learn if turn >= begin],
+    )
+
+
+def _shown(message: Message) -> tuple[str, ...]:
+    """What the model is shown of a message; ids of calls and reasoning are not."""
+    calls = message.get("tool_calls", ())
+    return (message["role"], message["content"], *(json.dumps(c["function"]) for c in calls))
+
+
+def _empty_answer(key: str) -> Problem:
+    text = f"{key}: the answer says nothing; give it a text or a call."
+    return Problem("empty-answer", text)
+
+
+def _same_answers(keys: list[str]) -> Problem:
+    text = f"{keys[0]} and {keys[1]} say the same; there is nothing to prefer."
+    return Problem("same-answers", text)

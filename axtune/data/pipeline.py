@@ -1,0 +1,390 @@
+"""The one pass over the data: every row read, checked, rendered, encoded and accounted for.
+
+`axtune data check`, `axtune data render`, `axtune data preview` and training share it, so that what
+a check says is what a run does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.config.loader import data_options
+from axtune.config.recipe import Data, Task
+from axtune.data.conversation import Conversation
+from axtune.data.parse import PreferenceRow, read_row
+from axtune.data.readers import Row, read_rows
+from axtune.data.render import (
+    Span,
+    SplitAnswerError,
+    TemplateDiffersError,
+    answer_pieces,
+    encode,
+    pieces,
+)
+from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample, length
+from axtune.data.sources import files_of
+from axtune.data.statistics import DatasetStats, RowResult, StatsBuilder
+from axtune.data.validate import check as check_conversation
+from axtune.data.validate import text_problems
+from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
+
+_BATCH = 256  # rows encoded together: enough to keep every core busy, little to hold
+_NO_WORD = re.compile(r"[\W_]+")
+
+
+def check_rows(files: Iterable[Path], tokenizer: AxTokenizer, data: Data) -> Iterator[RowResult]:
+    """Read, check, render and encode every row of some files, in order, as a stream.
+
+    Args:
+        files: As `axtune.data.sources.files_of` finds them.
+        tokenizer: The checkpoint's.
+        data: The options of a recipe's data section; its paths are not looked at.
+
+    Yields:
+        One `RowResult` for each row.
+    """
+    return RowChecker(tokenizer, data).stream(files)
+
+
+def check(
+    files: str | Sequence[str], model: str | AxTokenizer, **options: Any
+) -> tuple[DatasetStats, list[Fault]]:
+    """Check files as ``axtune data check`` does, from Python.
+
+    Args:
+        files: One path or several: files, folders, globs, or ``hf:owner/name``.
+        model: Whose tokenizer and template; a name, or a tokenizer already loaded.
+        options: Keys of a recipe's data section, such as ``max_length=8192``.
+
+    Returns:
+        Where every row went, and every fault.
+
+    Raises:
+        AxtuneError: When a path, the model, or an option is wrong.
+    """
+    tokenizer = load_tokenizer(model) if isinstance(model, str) else model
+    paths = [files] if isinstance(files, str) else list(files)
+    data = data_options(paths, **{"max_length": tokenizer.context, **options})
+    ledger, faults = StatsBuilder(), []
+    found = [path for source in data.train for path in files_of(source)]
+    for checked in check_rows(found, tokenizer, data):
+        ledger.add(checked)
+        faults += checked.faults
+    return ledger.account(), faults
+
+
+def render_row(row: dict[str, Any], tokenizer: AxTokenizer, **options: Any) -> list[AnySample]:
+    """Token ids and labels of one row, from Python.
+
+    Args:
+        row: In any shape that a data file may have.
+        tokenizer: From `axtune.load_tokenizer`.
+        options: Keys of a recipe's data section.
+
+    Returns:
+        The row's samples: of a conversation `Sample`, of a preference `PairSample` or
+        `UnpairedSample`.
+
+    Raises:
+        DataError: When the row is refused, with every fault.
+    """
+    data = data_options(["row"], **{"max_length": tokenizer.context, **options})
+    (checked,) = RowChecker(tokenizer, data).check([Row("row", 0, row)])
+    if checked.refused:
+        raise DataError("The row cannot be trained on.", checked.faults)
+    return checked.samples
+
+
+def write_rendered(rows: Iterable[RowResult], out: Path) -> int:
+    """Write each row's samples as JSONL: ``{"line": n, "samples": […]}`` or ``{…, "error": …}``.
+
+    The file appears whole or not at all.
+
+    Args:
+        rows: From `check_rows`.
+        out: The file to write.
+
+    Returns:
+        How many rows were refused.
+
+    Raises:
+        AxtuneError: When the file cannot be written.
+    """
+    refused = 0
+    part = out.with_name(out.name + ".part")
+    try:
+        if out.exists() and not out.is_file():
+            raise AxtuneError(f"{out} cannot be written: it is no plain file.")
+        with part.open("w", encoding="utf-8") as stream:
+            for checked in rows:
+                line: dict[str, Any] = {"line": checked.line}
+                if checked.refused:
+                    refused += 1
+                    errors = [f for f in checked.faults if f.severity == "error"]
+                    line["error"] = "; ".join(f"{f.code}: {f.message}" for f in errors)
+                else:
+                    line["samples"] = [asdict(sample) for sample in checked.samples]
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        part.replace(out)
+    except OSError as error:
+        raise AxtuneError(f"{out} cannot be written: {error.strerror}.") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return refused
+
+
+class Draft(NamedTuple):
+    """A sample before its text is encoded.
+
+    Attributes:
+        parts: The pieces of each stretch that is encoded by itself.
+        make: Makes the sample of the encoded parts.
+    """
+
+    parts: list[list[Span]]
+    make: Callable[..., AnySample]
+
+
+class RowChecker:
+    """The checks of one pass over the data; it remembers what it has seen, for duplicates.
+
+    Args:
+        tokenizer: The checkpoint's.
+        data: The options of a recipe's data section; its paths are not looked at.
+        task: What the rows are to train; None takes each row for what it is.
+    """
+
+    def __init__(self, tokenizer: AxTokenizer, data: Data, task: Task | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.data = data
+        self.task = task
+        self.control = None
+        if data.control_tokens == "refuse":
+            tokens = sorted(tokenizer.control_tokens)
+            self.control = re.compile("|".join(map(re.escape, tokens)))
+        self.seen: set[int] = set()
+        self.seen_nearly: set[int] = set()
+
+    def stream(self, files: Iterable[Path]) -> Iterator[RowResult]:
+        """Check files row by row, holding one batch at a time."""
+        limit = int(self.data.max_line_mb * 1e6)
+        rows = chain.from_iterable(read_rows(file, max_line_bytes=limit) for file in files)
+        while batch := list(islice(rows, _BATCH)):
+            yield from self.check(batch)
+
+    def check(self, rows: Sequence[Row]) -> list[RowResult]:
+        """Check a batch of rows; the tokenizer sees it as a whole."""
+        checked = []
+        drafts: list[tuple[RowResult, Draft]] = []
+        for row in rows:
+            result = RowResult(row.file, row.line)
+            checked.append(result)
+            if row.fault:
+                result.faults.append(row.fault)
+                continue
+            texts = self._texts(row, result)
+            if not result.refused:
+                drafts += [(result, draft) for draft in texts]
+        parts = [part for _, draft in drafts for part in draft.parts]
+        encoded = iter(encode(self.tokenizer, parts))
+        for result, draft in drafts:
+            result.samples.append(draft.make(*islice(encoded, len(draft.parts))))
+        for result in checked:
+            self._fit(result)
+        return checked
+
+    def _texts(self, row: Row, result: RowResult) -> list[Draft]:
+        """The text of a row's samples; faults go to the result."""
+
+        def fault(problem: Problem) -> None:
+            result.faults.append(Fault(row.file, row.line, *problem))
+
+        try:
+            return self._text_of(row, result, fault)
+        except UnicodeEncodeError:  # an escape in JSON text that is itself a string of the row
+            message = "an escape such as \\ud83d is half of a surrogate pair."
+            fault(Problem("lone-surrogate", message))
+        except RecursionError:
+            fault(Problem("too-deep", "values are nested too deeply."))
+        return []
+
+    def _text_of(
+        self, row: Row, result: RowResult, fault: Callable[[Problem], None]
+    ) -> list[Draft]:
+        read, problems = read_row(row.value, row_format=self.data.format, nfc=self.data.nfc)
+        if read is not None:
+            whole = all(problem.severity == "warning" for problem in problems)
+            problems += text_problems(read, self.control, nfd=not self.data.nfc)
+            if whole:
+                problems += check_conversation(read)
+            problems += _wrong_task(self.task, read)
+        for problem in problems:
+            fault(problem)
+        if read is None or result.refused:
+            return []
+        try:
+            if isinstance(read, Conversation):
+                return self._conversation(read, result, fault)
+            return self._preference(read, result, fault)
+        except TemplateDiffersError as error:
+            fault(Problem("template-differs", error.found))
+        except CheckpointError as error:
+            fault(Problem("template-refuses", error.found))
+        except SplitAnswerError as error:
+            fault(Problem("split-answer", f"{error.found} {error.remedy}"))
+        return []
+
+    def _conversation(
+        self, conversation: Conversation, result: RowResult, fault: Callable[[Problem], None]
+    ) -> list[Draft]:
+        samples = pieces(self.tokenizer, conversation)
+        exact = _hash("".join(piece.text for sample in samples for piece in sample))
+        result.key = _hash(_near_text(conversation))
+        if exact in self.seen:
+            message = "the same conversation stands further up."
+            fault(Problem("duplicate", message, "warning"))
+        elif result.key in self.seen_nearly:
+            message = (
+                "but for case, spaces and punctuation, the same conversation stands further up."
+            )
+            fault(Problem("near-duplicate", message, "warning"))
+        self.seen.add(exact)
+        self.seen_nearly.add(result.key)
+        return [Draft([sample], _as_encoded) for sample in samples]
+
+    def _preference(
+        self, preference: PreferenceRow, result: RowResult, fault: Callable[[Problem], None]
+    ) -> list[Draft]:
+        cut = {
+            name: answer_pieces(self.tokenizer, conversation, preference.prompt)
+            for name, conversation in preference.answers
+        }
+        (prompt, _), *_ = cut.values()
+        answers = {name: answer for name, (_, answer) in cut.items()}
+        for problem in self._judged_before(preference, prompt, answers, result):
+            fault(problem)
+        if len(answers) == 2 and self.task != "kto":
+            return [Draft([[prompt], answers["chosen"], answers["rejected"]], _pair)]
+        return [
+            Draft([[prompt], answer], partial(_unpaired, label=name == "chosen"))
+            for name, answer in answers.items()
+        ]
+
+    def _judged_before(
+        self,
+        preference: PreferenceRow,
+        prompt: Span,
+        answers: dict[str, list[Span]],
+        result: RowResult,
+    ) -> Iterator[Problem]:
+        """What the rows further up say about a preference; preferences of a prompt share a key."""
+        said = {name: "".join(piece.text for piece in answer) for name, answer in answers.items()}
+        exact, contrary = (
+            _hash("\0".join((prompt.text, said.get(good, ""), said.get(bad, ""))))
+            for good, bad in (("chosen", "rejected"), ("rejected", "chosen"))
+        )
+        conversations = [conversation for _, conversation in preference.answers]
+        nearly = _hash("\1".join((*answers, *map(_near_text, conversations))))
+        result.key = _hash(_near_text(conversations[0], preference.prompt))
+        if exact in self.seen:
+            yield Problem("duplicate", "the same preference stands further up.", "warning")
+        elif contrary in self.seen:
+            message = "a row further up says the contrary of the same prompt and answers."
+            yield Problem("contradiction", message, "warning")
+        elif nearly in self.seen_nearly:
+            message = "but for case, spaces and punctuation, the same preference stands further up."
+            yield Problem("near-duplicate", message, "warning")
+        self.seen.add(exact)
+        self.seen_nearly.add(nearly)
+
+    def _fit(self, result: RowResult) -> None:
+        """Hold the samples against max_length."""
+        limit = self.data.max_length
+        longest = max(map(length, result.samples), default=0)
+        if longest <= limit:
+            return
+        place = (result.file, result.line)
+        whole = [sample for sample in result.samples if isinstance(sample, Sample)]
+        if not self.data.truncate or not whole:
+            # Answers are judged as a whole: of one that is cut, nobody has said what it is worth.
+            message = f"{longest} tokens, and max_length is {limit}; raise data.max_length"
+            message += (
+                ", shorten the row, or set data.truncate: true." if whole else " or shorten it."
+            )
+            result.faults.append(Fault(*place, "too-long", message))
+            result.samples.clear()
+            return
+        for sample in whole:
+            del sample.input_ids[limit:], sample.labels[limit:]
+        # An answer that has been cut is learned up to the cut; a prompt alone teaches nothing.
+        result.samples = [s for s in whole if s.labels.count(IGNORED) < len(s.labels)]
+        if result.samples:
+            message = f"{longest} tokens, cut at max_length {limit}."
+            result.faults.append(Fault(*place, "truncated", message, "warning"))
+        else:
+            message = f"nothing to learn is left of {longest} tokens after the cut at {limit}."
+            result.faults.append(Fault(*place, "nothing-to-learn", message))
+
+
+def _wrong_task(task: Task | None, read: Conversation | PreferenceRow) -> list[Problem]:
+    """The problem of a row that is not of the kind that a task learns from."""
+    if task is None:
+        return []
+    if isinstance(read, Conversation):
+        if task == "sft":
+            return []
+        wanted = "chosen and rejected" + (", or a label" if task == "kto" else "")
+        message = f"task: {task} needs {wanted}, and the row has one answer; task: sft learns it."
+    elif task == "sft":
+        way = "dpo" if len(read.answers) == 2 else "kto"
+        message = (
+            f"task: sft learns every answer, and the row judges them; task: {way} learns from that "
+            "(or name in data.format the shape of the conversation that is to be learned)."
+        )
+    elif len(read.answers) == 2 or task == "kto":
+        return []
+    else:
+        message = f"task: {task} compares two answers, and the row has one; task: kto takes it."
+    return [Problem("wrong-task", message)]
+
+
+def _as_encoded(sample: Sample) -> Sample:
+    return sample
+
+
+def _pair(prompt: Sample, chosen: Sample, rejected: Sample) -> PairSample:
+    return PairSample(
+        prompt.input_ids, chosen.input_ids, rejected.input_ids, chosen.labels, rejected.labels
+    )
+
+
+def _unpaired(prompt: Sample, answer: Sample, *, label: bool) -> UnpairedSample:
+    return UnpairedSample(prompt.input_ids, answer.input_ids, answer.labels, label)
+
+
+def _near_text(conversation: Conversation, end: int | None = None) -> str:
+    """What near duplicates share: every letter and digit, without case, spaces, punctuation."""
+    said: list[str] = [tool["function"]["name"] for tool in conversation.tools or ()]
+    for message in conversation.messages[:end]:
+        said.append(message["role"])
+        text = unicodedata.normalize("NFKC", message["content"]).casefold()
+        said.append(_NO_WORD.sub("", text))
+        for call in message.get("tool_calls", ()):
+            said.append(json.dumps(call["function"], sort_keys=True))
+    return "\0".join(said)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())

@@ -1,0 +1,155 @@
+"""Showing people what the data is and where it went: rows as the model sees them, and the account.
+
+Learned tokens are marked by colour on a terminal and by ⟦…⟧ everywhere, wanted and unwanted answers
+by + and -, so that a preview in a log file says the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
+from axtune.data.statistics import DatasetStats, RowResult
+
+_CONTROL = re.compile(r"<\|[^|>]*\|>|</?(?:think|tool_call|tool_output)>")
+
+
+def show_row(console: Console, tokenizer: AxTokenizer, checked: RowResult) -> None:
+    """Print a row's samples as the model sees them, or why it is refused.
+
+    Args:
+        console: Where to.
+        tokenizer: The one that made the samples.
+        checked: The row.
+    """
+    place = f"{checked.file}:{checked.line}"
+    for fault in checked.faults:
+        style = "yellow" if fault.severity == "warning" else "red"
+        console.print(Text(str(fault), style=style), soft_wrap=True)
+    for number, sample in enumerate(checked.samples, 1):
+        which = f" sample {number} of {len(checked.samples)}" if len(checked.samples) > 1 else ""
+        title = f"{place}{which} · {_figures(sample)}"
+        console.rule(Text(title, style="bold"), align="left")
+        if isinstance(sample, Sample):
+            text = sample_text(tokenizer, sample)
+        else:
+            text = preference_text(tokenizer, sample)
+        console.print(text, soft_wrap=True)
+
+
+def _figures(sample: AnySample) -> str:
+    if isinstance(sample, Sample):
+        return f"{len(sample.input_ids)} tokens, {_learned(sample.labels)} learned"
+    prompt = f"prompt of {len(sample.prompt_ids)} tokens"
+    if isinstance(sample, PairSample):
+        chosen, rejected = _learned(sample.chosen_labels), _learned(sample.rejected_labels)
+        return f"{prompt}, {chosen} and {rejected} learned"
+    label = "true" if sample.label else "false"
+    return f"{prompt}, {_learned(sample.completion_labels)} learned, label {label}"
+
+
+def _learned(labels: Sequence[int]) -> int:
+    return len(labels) - labels.count(IGNORED)
+
+
+def sample_text(tokenizer: AxTokenizer, sample: Sample) -> Text:
+    """A sample's text; learned stretches stand in ⟦…⟧ and in green, control tokens are dim.
+
+    Args:
+        tokenizer: The one that made the sample.
+        sample: Its ids and labels.
+    """
+    text = Text()
+    _append_tokens(text, tokenizer, sample.input_ids, sample.labels, "green")
+    return text
+
+
+def preference_text(tokenizer: AxTokenizer, sample: PairSample | UnpairedSample) -> Text:
+    """A prompt, and each answer on a line of its own.
+
+    What is wanted is green behind a +, what is not is red behind a -; learned stretches stand in
+    ⟦…⟧, control tokens are dim.
+
+    Args:
+        tokenizer: The one that made the sample.
+        sample: Its ids and labels.
+    """
+    if isinstance(sample, PairSample):
+        answers = [
+            (True, sample.chosen_ids, sample.chosen_labels),
+            (False, sample.rejected_ids, sample.rejected_labels),
+        ]
+    else:
+        answers = [(sample.label, sample.completion_ids, sample.completion_labels)]
+    text = Text()
+    _append_tokens(text, tokenizer, sample.prompt_ids, [IGNORED] * len(sample.prompt_ids), "")
+    for wanted, ids, labels in answers:
+        style = "green" if wanted else "red"
+        text.append("\n+ " if wanted else "\n- ", style=f"bold {style}")
+        _append_tokens(text, tokenizer, ids, labels, style)
+    return text
+
+
+def _append_tokens(
+    text: Text, tokenizer: AxTokenizer, ids: Sequence[int], labels: Sequence[int], style: str
+) -> None:
+    pairs = zip(ids, labels, strict=True)
+    for learned, stretch in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
+        # A terminal would obey an escape sequence that stands in the data.
+        said = tokenizer.decode([token for token, _ in stretch]).replace("\x1b", "␛")
+        if learned:
+            text.append("⟦", style=f"bold {style}")
+            _append(text, said, style)
+            text.append("⟧", style=f"bold {style}")
+        else:
+            _append(text, said, "")
+
+
+def _append(text: Text, said: str, style: str) -> None:
+    """Append with control tokens dim, and each turn on a line of its own."""
+    end = 0
+    for match in _CONTROL.finditer(said):
+        text.append(said[end : match.start()], style=style)
+        if match.group() == "<|im_start|>" and text.plain:
+            text.append("\n")  # the model sees no newline here; it is for reading only
+        text.append(match.group(), style=f"{style} dim".strip())
+        end = match.end()
+    text.append(said[end:], style=style)
+
+
+def show_account(console: Console, account: DatasetStats) -> None:
+    """Print where every row went, as a table."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    share = account.labelled_tokens / account.tokens if account.tokens else 0.0
+    spread = ", ".join(f"{name} {value:,}" for name, value in account.lengths.items())
+    table.add_row("rows", f"{account.rows_read:,}", "read")
+    table.add_row("  used", f"{account.rows_used:,}", "")
+    table.add_row("  refused", f"{account.rows_refused:,}", "")
+    for code, count in sorted(account.refused.items()):
+        table.add_row(f"    {code}", f"{count:,}", "")
+    if account.rows_left_out:
+        table.add_row("  left out", f"{account.rows_left_out:,}", "by weight")
+    table.add_row("samples", f"{account.samples:,}", "")
+    table.add_row("tokens", f"{account.tokens:,}", f"a sample: {spread}" if spread else "")
+    if account.prompt_tokens:
+        shared = account.prompt_tokens / account.tokens
+        pairs = ", each counted once for both answers" if "chosen" in account.answers else ""
+        table.add_row("  prompts", f"{account.prompt_tokens:,}", f"{shared:.1%}{pairs}")
+    table.add_row("  learned", f"{account.labelled_tokens:,}", f"{share:.1%}")
+    for kind, of_kind in account.answers.items():
+        table.add_row(f"    {kind}", f"{of_kind['tokens']:,}", f"in {of_kind['answers']:,} answers")
+    if account.warnings:
+        table.add_row("warnings", f"{sum(account.warnings.values()):,}", "rows stay in")
+        for code, count in sorted(account.warnings.items()):
+            table.add_row(f"    {code}", f"{count:,}", "")
+    console.print(table)

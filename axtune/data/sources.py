@@ -1,0 +1,97 @@
+"""Where rows come from: files, folders, globs and Hub data sets become a list of files.
+
+A Hub data set is read from its own files, not through column types that would turn a date string
+into a timestamp or fill absent keys with null.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from axtune.config.recipe import Source
+from axtune.data.readers import SUFFIXES
+from axtune.errors import AxtuneError
+
+
+def files_of(source: Source) -> list[Path]:
+    """The files that a source stands for, sorted by name.
+
+    Raises:
+        AxtuneError: When there is no such file, or none of a form that is read.
+    """
+    if source.path.startswith("hf:"):
+        return _split_files(_download(source), source.split, source.path)
+    try:
+        path = Path(source.path).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is no such user"
+        raise AxtuneError(f"{source.path} cannot be looked up: {reason}.") from None
+    if is_file:
+        if path.suffix.lower() not in SUFFIXES:
+            raise AxtuneError(
+                f"{source.path} is not a form that is read.", f"Read are {', '.join(SUFFIXES)}."
+            )
+        return [path]
+    matches = path.rglob("*") if is_folder else map(Path, glob.glob(str(path), recursive=True))
+    files = sorted(file for file in matches if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        what = "holds no" if is_folder else "is no file, folder or pattern of"
+        raise AxtuneError(
+            f"{source.path} {what} data files ({', '.join(SUFFIXES)}).",
+            f"Paths are relative to the current folder, {Path.cwd()}.",
+        )
+    return files
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex.
+
+    Raises:
+        AxtuneError: When the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise AxtuneError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _download(source: Source) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    name = source.path.removeprefix("hf:")
+    patterns = [f"*{suffix}" for suffix in SUFFIXES]
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
+    except RepositoryNotFoundError:
+        raise AxtuneError(f"The Hugging Face Hub has no data set {name}.") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError):
+        raise AxtuneError(
+            f"The data set {name} is neither in the cache of this machine nor reachable on the "
+            "Hugging Face Hub.",
+            "Copy its files here and give their folder.",
+        ) from None
+
+
+def _split_files(folder: Path, split: str, name: str) -> list[Path]:
+    """The data files of a split: those with its name in theirs, or all when no split is named."""
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = [file for file in files if file.name not in ("dataset_infos.json", "dataset_dict.json")]
+    splits = ("train", "test", "validation", "valid", "dev", "eval")
+
+    def named(words: Iterable[str]) -> list[Path]:
+        return [f for f in files if any(w in str(f.relative_to(folder)).lower() for w in words)]
+
+    chosen = named([split]) or ([] if named(splits) else files)
+    if not chosen:
+        raise AxtuneError(f"{name} has no split {split}.", "Set split: to one that it has.")
+    return chosen

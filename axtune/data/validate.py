@@ -1,0 +1,207 @@
+"""What a whole conversation must keep to before anything is learned from it.
+
+Something to learn, calls to tools that are there and within their schemas, results behind calls, no
+control tokens inside text. Messages name places, never what a row says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import jsonschema_rs
+
+from axtune.data.conversation import Conversation
+from axtune.data.parse import PreferenceRow
+from axtune.errors import Problem, Severity
+
+# Conjoining jamo: Hangul in NFD, as macOS file names and some scanners write it.
+_NFD_HANGUL = re.compile("[\u1100-\u11ff]")
+_THINK = frozenset(("<think>", "</think>"))
+
+
+def check(row: Conversation | PreferenceRow) -> list[Problem]:
+    """Hold what a row is to teach against every rule that needs no tokenizer.
+
+    Args:
+        row: Normalised; assistant turns that say nothing are taken out of its ``learn``.
+
+    Returns:
+        Every problem found. A call to a wrong tool or with wrong arguments is often what makes an
+        answer the rejected one, so that there it is a warning.
+    """
+    if isinstance(row, Conversation):
+        return _check_conversation(row, len(row.messages))
+    problems: dict[Problem, None] = {}  # what the answers share is found with each
+    for name, conversation in row.answers:
+        strict = row.prompt if name == "rejected" else len(conversation.messages)
+        problems |= dict.fromkeys(_check_conversation(conversation, strict))
+    return list(problems)
+
+
+def _check_conversation(conversation: Conversation, strict: int) -> list[Problem]:
+    """The problems of a conversation; calls in its first `strict` messages have to be right."""
+    problems: list[Problem] = []
+    _check_turns(conversation, problems)
+    _check_calls(conversation, strict, problems)
+    _check_results(conversation, problems)
+    return problems
+
+
+def text_problems(
+    row: Conversation | PreferenceRow, control: re.Pattern[str] | None, *, nfd: bool
+) -> list[Problem]:
+    """What is wrong with the texts themselves: control tokens in them, decomposed Hangul.
+
+    The tokenizer takes a control token written in a text for the real one.
+
+    Args:
+        row: Whose contents, calls and tools are searched.
+        control: Matches control tokens; None lets them stand. An assistant may write ``<think>``.
+        nfd: Whether to report Hangul in conjoining jamo.
+    """
+    problems = []
+    decomposed = False
+    for place, role, text in _texts(row):
+        if nfd and not decomposed and not text.isascii():
+            decomposed = _NFD_HANGUL.search(text) is not None
+        if control and "<" in text:
+            found = set(control.findall(text))
+            if found - _THINK if role == "assistant" else found:
+                message = (
+                    f"{place} holds a control token inside text; remove it, or set "
+                    "data.control_tokens: keep to train on it as vLLM would serve it."
+                )
+                problems.append(Problem("control-token", message))
+    if decomposed:
+        message = "Hangul in decomposed form (NFD), rare in pre-training; nfc: true converts."
+        problems.append(Problem("nfd", message, "warning"))
+    return problems
+
+
+def _texts(row: Conversation | PreferenceRow) -> Iterator[tuple[str, str, str]]:
+    """Every text of a row, once, with its place and who says it, calls and tools as JSON."""
+    if isinstance(row, Conversation):
+        parts = [(row, 0)]
+    else:  # the second answer stands behind the same prompt
+        parts = [(answer, row.prompt if n else 0) for n, (_, answer) in enumerate(row.answers)]
+    for conversation, begin in parts:
+        said = zip(conversation.places[begin:], conversation.messages[begin:], strict=True)
+        for place, message in said:
+            yield place, message["role"], message["content"]
+            for index, call in enumerate(message.get("tool_calls", ())):
+                function = json.dumps(call["function"], ensure_ascii=False)
+                yield f"{place}.tool_calls[{index}]", "call", function
+    for index, tool in enumerate(parts[0][0].tools or ()):
+        yield f"tools[{index}]", "tool", tool.json
+
+
+def _check_turns(conversation: Conversation, problems: list[Problem]) -> None:
+    """There is something to learn, and every assistant turn says something."""
+    messages, places = conversation.messages, conversation.places
+    assistants = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not assistants:
+        problems.append(Problem("no-assistant", "there is no assistant turn to learn from."))
+        return
+    for index in assistants:
+        message = messages[index]
+        if not message["content"].strip() and not message.get("tool_calls"):
+            if index == assistants[-1]:
+                text = f"{places[index]}: the last assistant turn says nothing."
+                problems.append(Problem("empty-assistant", text))
+            else:  # a serving engine shows such a turn, so it stays as context
+                text = f"{places[index]}: an assistant turn says nothing; it is not learned."
+                problems.append(Problem("empty-assistant", text, "warning"))
+                conversation.learn = [turn for turn in conversation.learn if turn != index]
+        if message.get("reasoning_content"):
+            text = (
+                f"{places[index]}: reasoning_content is never shown by the template and is not "
+                "learned; write it into content as <think>…</think> to train it."
+            )
+            problems.append(Problem("reasoning-unseen", text, "warning"))
+    if not conversation.learn:
+        text = "no assistant turn that says something is to be learned (weight 0 on every one?)."
+        problems.append(Problem("nothing-to-learn", text))
+    if assistants[-1] != len(messages) - 1:
+        text = "the turns after the last assistant turn are left out; nothing is learned from them."
+        problems.append(Problem("trailing-turns", text, "warning"))
+
+
+def _check_calls(conversation: Conversation, strict: int, problems: list[Problem]) -> None:
+    """Calls go to the row's own tools and keep to their schemas."""
+    tools = {tool["function"]["name"]: tool for tool in conversation.tools or ()}
+    bad_schemas: set[str] = set()
+    for index, message in enumerate(conversation.messages):
+        severity: Severity = "error" if index < strict else "warning"
+        for number, call in enumerate(message.get("tool_calls", ())):
+            at = f"{conversation.places[index]}.tool_calls[{number}]"
+            if not tools:
+                text = f"{at}: the row has no tools; a client sends them with each request."
+                problems.append(Problem("call-without-tools", text, "warning"))
+                continue
+            tool = tools.get(call["function"]["name"])
+            if tool is None:
+                text = f"{at}: it goes to none of the row's {len(tools)} tools."
+                problems.append(Problem("unknown-tool", text, severity))
+                continue
+            if tool["function"]["parameters"] is None:
+                continue
+            validator = _validator(tool.json)
+            if validator is None:
+                bad_schemas.add(tool["function"]["name"])
+                continue
+            for keyword in _violations(validator, call["function"]["arguments"]):
+                text = f"{at}: the arguments break the tool's JSON Schema (keyword {keyword})."
+                problems.append(Problem("schema-violation", text, severity))
+    if bad_schemas:
+        text = f"{len(bad_schemas)} tools that are called have parameters of no valid JSON Schema."
+        problems.append(Problem("bad-schema", text, "warning"))
+
+
+def _check_results(conversation: Conversation, problems: list[Problem]) -> None:
+    """Results follow calls. Rows that record no calls at all get a warning only."""
+    recorded = bool(conversation.tools) or any(m.get("tool_calls") for m in conversation.messages)
+    waiting = 0
+    previous = ""
+    for index, message in enumerate(conversation.messages):
+        role = message["role"]
+        if role == "assistant":
+            waiting = len(message.get("tool_calls", ()))
+        elif role == "tool":
+            if waiting == 0:
+                lenient = not recorded and previous in ("assistant", "tool")
+                text = f"{conversation.places[index]}: a tool result without a call before it."
+                severity: Severity = "warning" if lenient else "error"
+                problems.append(Problem("result-without-call", text, severity))
+            waiting = max(0, waiting - 1)
+        else:
+            waiting = 0
+        previous = role
+
+
+def _violations(validator: Any, arguments: dict[str, Any]) -> list[str]:
+    """The keyword of each rule that arguments break; names of properties are the row's content."""
+    try:
+        return [error.kind.name for error in validator.iter_errors(arguments)]
+    except UnicodeEncodeError:
+        raise
+    except ValueError:  # jsonschema_rs at its own limit, far below Python's
+        raise RecursionError from None
+
+
+@lru_cache(maxsize=4096)
+def _validator(tool: str) -> Any:
+    """A validator of a tool's parameters, or None when the schema is itself not valid."""
+    try:
+        parameters = json.loads(tool)["function"]["parameters"]
+        return jsonschema_rs.validator_for(parameters, retriever=_retrieve_nothing)
+    except (jsonschema_rs.ValidationError, ValueError):
+        return None
+
+
+def _retrieve_nothing(uri: str) -> NoReturn:
+    """A ``$ref`` to a URL or a file of this machine is not followed: data must not cause that."""
+    raise ValueError(f"{uri} is not retrieved")

@@ -1,0 +1,1 @@
+"""Models in memory: loading, adapters, offloading, attention and loss kernels."""

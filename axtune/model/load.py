@@ -1,0 +1,320 @@
+"""Base weights: a checkpoint's causal language model, in a recipe's precision and bits.
+
+Nothing of the base is ever saved by axtune's training, so what is set here in memory (the ids that
+end a turn and pad) changes no file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.provenance import original_of
+from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.config.faults import bad_value, first_line, key_named, refused
+from axtune.config.recipe import Attention
+from axtune.errors import (
+    AxtuneError,
+    CheckpointError,
+    MissingPackageError,
+)
+from axtune.model.offload import HOSTED
+
+# glibc's name for the size from which blocks are mapped one by one (malloc.h); ours, in bytes.
+_M_MMAP_THRESHOLD, _MAPPED = -3, 256 << 10
+
+Precision = Literal["bf16", "fp16", "fp32"]
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+
+
+def choose_precision(wanted: Literal["auto", "bf16", "fp16", "fp32"]) -> Precision:
+    """The precision that this machine trains in.
+
+    Args:
+        wanted: `Recipe.precision`. ``auto`` is bf16 on a card that has it, fp16 on one that has
+            not, and fp32 on a CPU, where bf16 is slower unless it has matrix units.
+
+    Raises:
+        AxtuneError: When the machine cannot compute in the precision that was asked for.
+    """
+    on_gpu = torch.cuda.is_available()
+    # Cards before Ampere only emulate bf16, several times slower than their fp16.
+    has_bf16 = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "auto":
+        return "fp32" if not on_gpu else "bf16" if has_bf16 else "fp16"
+    if wanted == "bf16" and not has_bf16:
+        raise AxtuneError(
+            f"{torch.cuda.get_device_name()} has no bf16.", "Set precision=auto or precision=fp16."
+        )
+    if wanted == "fp16" and not on_gpu:
+        raise AxtuneError(
+            "fp16 training needs a GPU: a CPU cannot scale its losses.", "Set precision=auto."
+        )
+    return wanted
+
+
+def faster_on_this_cpu(quantization: dict[str, Any] | None, precision: Precision) -> list[str]:
+    """The recipe's words that spare a CPU without bf16 instructions their emulation."""
+    if torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2"):
+        return []
+    words = ["precision=fp32"] if precision == "bf16" else []
+    if (quantization or {}).get("bnb_4bit_compute_dtype") == "bfloat16":
+        words.append("quantization.bnb_4bit_compute_dtype=float32")
+    return words
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    tokenizer: AxTokenizer,
+    *,
+    precision: Precision,
+    attention: Attention = "auto",
+    quantization: dict[str, Any] | None = None,
+) -> PreTrainedModel:
+    """Load a checkpoint's weights onto this process's device.
+
+    Args:
+        checkpoint: Where the files are; found with its weights.
+        tokenizer: The checkpoint's tokenizer, whose end of turn and padding the model takes over.
+        precision: Of the weights (of those that stay unquantised, with `quantization`).
+        attention: Attention kernels; ``auto`` is sdpa.
+        quantization: ``BitsAndBytesConfig`` by its own names; None for plain weights, or for those
+            of a folder that is quantised already.
+
+    Returns:
+        The model, in evaluation mode, its ``name_or_path`` the name that the user gave; of a
+        quantised folder, the name of its original.
+
+    Raises:
+        CheckpointError: When weights are missing, of the wrong shape, or unreadable.
+        MissingPackageError: When flash_attn or bitsandbytes is asked for and absent.
+        RecipeError: When bitsandbytes refuses a value of `quantization`, or the checkpoint was
+            quantised with others, or for another precision.
+    """
+    quantization = quantization_of(checkpoint, quantization, precision)
+    made_from = original_of(checkpoint)
+    options: dict[str, Any] = {}
+    if not torch.cuda.is_available():
+        _give_back_what_is_freed()
+    if quantization and not made_from:  # a quantised folder's settings are in its config.json
+        options["quantization_config"] = bits_and_bytes(quantization, precision)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(checkpoint.folder),
+            dtype=_DTYPES[precision],
+            attn_implementation=_attention(attention, precision),
+            device_map=_device_map(),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    except (AxtuneError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers, safetensors and torch each raise their own
+        raise CheckpointError(
+            f"The weights of {checkpoint.name} cannot be loaded: {first_line(error)}"
+        ) from error
+    model: PreTrainedModel
+    model, info = loaded
+    # transformers fills absent tensors with random numbers and only logs it.
+    if missing := sorted(info["missing_keys"]):
+        raise CheckpointError(
+            f"{checkpoint.name} lacks {len(missing)} of its model's tensors, {missing[0]} first.",
+            "Weights and config.json are of different checkpoints, or a shard is missing.",
+        )
+    if made_from:
+        _give_dtype(model, _DTYPES[precision])
+    # 4.0 Light's config.json says eos 0, which never comes; what ends a turn is <|im_end|>.
+    for config in (model.config, model.generation_config):
+        config.eos_token_id = tokenizer.end_of_turn_id
+        config.pad_token_id = tokenizer.pad_id
+    # What PEFT writes as base_model_name_or_path: the user's name, not this machine's cache path.
+    name = made_from.name if made_from else checkpoint.name
+    model.name_or_path = model.config.name_or_path = name
+    return model
+
+
+def _give_back_what_is_freed() -> None:
+    """Make a freed tensor's memory free for the next one, where glibc would keep it.
+
+    glibc maps large blocks one by one, which gives them back when they are freed, but takes "large"
+    to begin at the largest one freed so far, up to 32 MB (mallopt(3)): after a model is loaded,
+    nearly every tensor lies in its heap. There torch's aligned blocks leave holes, which glibc
+    before 2.38 does not even fill with blocks of the same size
+    (https://sourceware.org/bugzilla/show_bug.cgi?id=14581). A fixed threshold keeps them out.
+    """
+    with suppress(OSError, AttributeError):  # systems without glibc have allocators of their own
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, _MAPPED)
+
+
+def quantization_of(
+    checkpoint: Checkpoint, wanted: dict[str, Any] | None, precision: Precision
+) -> dict[str, Any] | None:
+    """The quantisation that a checkpoint is loaded with.
+
+    Args:
+        checkpoint: 16-bit, or quantised by ``axtune quantize``.
+        wanted: The recipe's section, or None.
+        precision: Of the run.
+
+    Returns:
+        `wanted`, for 16-bit weights; else what the folder was made with.
+
+    Raises:
+        CheckpointError: When the folder is quantised and does not say from what.
+        RecipeError: When it was made with other settings, or for another precision.
+    """
+    made_from = original_of(checkpoint)
+    if made_from is None:
+        return wanted
+    if precision not in made_from.precisions:
+        message = (
+            f"{precision}, but {checkpoint.name} holds what a run in "
+            f"{' or '.join(made_from.precisions)} loads. Set it to that, or set "
+            f"model={made_from.name}, or make a folder for it (axtune quantize --precision)."
+        )
+        raise refused([bad_value("precision", message)])
+    made = made_from.quantization
+    asked, held = (bits_and_bytes(each, precision).to_dict() for each in (wanted or made, made))
+    faults = [
+        bad_value(
+            f"quantization.{key}",
+            f"{asked[key]}, but {checkpoint.name} was made with {value}. Leave the section out "
+            f"(quantization=null), or set model={made_from.name}.",
+        )
+        for key, value in held.items()
+        if asked[key] != value
+    ]
+    if faults:
+        raise refused(faults)
+    return made
+
+
+def skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
+    """The model that ``config.json`` describes, of the right shapes and without numbers.
+
+    Raises:
+        CheckpointError: When it describes none.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(checkpoint.folder), local_files_only=True)
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # config.json can be wrong in many ways
+        raise CheckpointError(
+            f"config.json of {checkpoint.name} makes no model ({type(error).__name__}).",
+            "Use the base's config.json.",
+        ) from error
+    return model
+
+
+def _give_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Bring a quantised folder's model into the precision of a run.
+
+    transformers leaves a serialised weight in the dtype that it is stored in. The 4-bit ones stay
+    as they are; what they are unpacked to is part of their state.
+    """
+    for parameter in model.parameters():
+        if type(parameter).__name__ == "Params4bit":
+            parameter.quant_state.dtype = dtype  # type: ignore[attr-defined]
+        elif parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters of a model.
+
+    Attributes:
+        total: All of them; a 4-bit weight counts as the parameters it stands for.
+        trainable: Those that are trained.
+        quantized_layers: Linear layers held in 4 bit.
+    """
+
+    total: int
+    trainable: int
+    quantized_layers: int
+
+
+def measure(model: torch.nn.Module) -> Size:
+    """Count the parameters of a model."""
+    total = trainable = quantized = 0
+    for parameter in model.parameters():
+        # bitsandbytes packs two 4-bit weights into each byte of its storage type.
+        packed = type(parameter).__name__ == "Params4bit"
+        count = parameter.numel() * (2 * parameter.element_size() if packed else 1)
+        total += count
+        trainable += count if parameter.requires_grad else 0
+        quantized += packed  # by weights: PEFT's layer around a Linear4bit bears the same name
+    tables = (module.table for module in model.modules() if isinstance(module, HOSTED))
+    total += sum(table.numel() for table in tables)
+    return Size(total, trainable, quantized)
+
+
+def _attention(wanted: str, precision: Precision) -> str:
+    if wanted == "flex_attention" and not torch.cuda.is_available():
+        raise AxtuneError("attention: flex_attention trains on a GPU only.", "Set attention=sdpa.")
+    if wanted != "flash_attention_2":
+        return "sdpa" if wanted == "auto" else wanted
+    # transformers would look for a replacement on the Hub; axtune runs no code from there.
+    if importlib.util.find_spec("flash_attn") is None:
+        raise MissingPackageError(
+            "attention: flash_attention_2 needs the package flash-attn, which is not installed.",
+            "pip install flash-attn --no-build-isolation, or set attention=sdpa.",
+        )
+    if not torch.cuda.is_available() or precision == "fp32":
+        raise AxtuneError(
+            "attention: flash_attention_2 needs a GPU and a 16-bit precision.",
+            "Set attention=sdpa.",
+        )
+    return wanted
+
+
+def bits_and_bytes(values: dict[str, Any], precision: Precision) -> BitsAndBytesConfig:
+    """transformers' configuration from a recipe's ``quantization`` section.
+
+    Raises:
+        MissingPackageError: When bitsandbytes is not installed.
+        RecipeError: When it has no such option, or refuses a value.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingPackageError(
+            "quantization needs the package bitsandbytes, which is not installed.",
+            "pip install bitsandbytes, or train without quantization (quantization=null).",
+        )
+    compute = str(values.get("bnb_4bit_compute_dtype", "float32"))
+    faults = []
+    if not isinstance(getattr(torch, compute, None), torch.dtype):
+        message = f"{compute} is no torch dtype; expected bfloat16, float16 or float32."
+        faults.append(bad_value("quantization.bnb_4bit_compute_dtype", message))
+    if compute == "bfloat16" and precision == "fp16":
+        message = "this card has no bf16; use float16."
+        faults.append(bad_value("quantization.bnb_4bit_compute_dtype", message))
+    if values.get("bnb_4bit_quant_type", "fp4") not in ("nf4", "fp4"):
+        faults.append(bad_value("quantization.bnb_4bit_quant_type", "expected nf4 or fp4."))
+    if faults:
+        raise refused(faults)
+    try:
+        return BitsAndBytesConfig(**values)
+    except (TypeError, ValueError, AttributeError) as error:
+        key = key_named(error, "quantization", values)
+        raise refused([bad_value(key, first_line(error))]) from error
+
+
+def _device_map() -> dict[str, int | str]:
+    """Every layer on this process's own device; accelerate has made it the current one."""
+    return {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}

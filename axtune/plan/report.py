@@ -1,0 +1,214 @@
+"""What a plan means for cards, for people as tables and for machines as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from axtune.plan.estimate import STREAMING, UNCERTAINTY, Plan, seconds, speed
+from axtune.plan.gpus import Card
+from axtune.plan.memory import Memory
+from axtune.plan.search import Edits, Search
+from axtune.units import duration
+
+_PARTS = (
+    ("weights", "weights"),
+    ("adapter", "adapter, gradients"),
+    ("optimizer", "optimizer"),
+    ("saved", "saved states"),
+    ("recompute", "one layer's work *"),
+    ("head", "loss head *"),
+    ("workspace", "workspace"),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a run fits a card.
+
+    Attributes:
+        card: The card.
+        edits: What makes it fit, without words where it does as it is; None where nothing does.
+        speed: Tokens a second in training there, with these edits; None where that is not known.
+        seconds: Of the whole run there; None where that is not known.
+    """
+
+    card: Card
+    edits: Edits | None
+    speed: float | None
+    seconds: float | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the recipe fits as it is."""
+        return self.edits is not None and not self.edits.words
+
+
+def judge(search: Search, cards: Sequence[Card]) -> list[Verdict]:
+    """A verdict for each card."""
+    verdicts = []
+    for card in cards:
+        edits = search.fit(card.usable)
+        rate, time = (f(edits.plan, card) if edits else None for f in (speed, seconds))
+        verdicts.append(Verdict(card, edits, rate, time))
+    return verdicts
+
+
+def to_json(plan: Plan, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """A plan for machines. The keys are stable:
+
+    ``model``, ``task``, ``parameters``, ``trained_parameters``; ``samples`` and ``tokens`` of an
+    epoch, padding included; ``longest_tokens`` and ``mean_tokens`` of a forward pass; ``steps`` of
+    the run (these and ``samples`` and ``tokens`` are null with ``--tokens``); ``refused_rows``;
+    ``memory``: bytes on the device of ``longest_step``, ``mean_step`` and ``evaluation`` (or null),
+    each in ``weights``, ``adapter``, ``optimizer``, ``saved``, ``recompute``, ``head``,
+    ``workspace`` and ``total``; ``host``: of ``merge`` and ``export``, the bytes of ``memory`` and
+    those ``written``; ``cards``: a list of ``name``, ``gigabytes``, ``usable`` bytes, ``fits``,
+    ``edits`` (words; null where nothing makes it fit), with them the ``peak`` in bytes, the
+    samples ``left_out``, ``tokens_per_second`` and ``seconds`` (or null).
+    """
+
+    def column(memory: Memory | None) -> dict[str, int] | None:
+        if memory is None:
+            return None
+        parts = {name: round(value) for name, value in asdict(memory).items()}
+        return parts | {"total": round(memory.total)}
+
+    host = {"memory": STREAMING, "written": plan.written}
+    return {
+        "model": plan.known.name,
+        "task": plan.recipe.task,
+        "parameters": plan.known.architecture.parameters,
+        "trained_parameters": plan.job.trained.parameters,
+        "samples": None if plan.known.assumed else plan.batches.samples,
+        "tokens": None if plan.known.assumed else plan.batches.tokens,
+        "longest_tokens": round(plan.batches.longest.tokens),
+        "mean_tokens": round(plan.batches.mean.tokens),
+        "steps": None if plan.known.assumed else plan.batches.steps,
+        "refused_rows": plan.known.refused,
+        "memory": {
+            "longest_step": column(plan.longest),
+            "mean_step": column(plan.mean),
+            "evaluation": column(plan.evaluation),
+        },
+        "host": {"merge": host, "export": host},
+        "cards": [
+            {
+                "name": verdict.card.name,
+                "gigabytes": verdict.card.gigabytes,
+                "usable": round(verdict.card.usable),
+                "fits": verdict.fits,
+                "edits": list(verdict.edits.words) if verdict.edits else None,
+                "peak": round(verdict.edits.plan.peak) if verdict.edits else None,
+                "left_out": verdict.edits.left_out if verdict.edits else None,
+                "tokens_per_second": verdict.speed and round(verdict.speed, 1),
+                "seconds": verdict.seconds and round(verdict.seconds, 3),
+            }
+            for verdict in verdicts
+        ],
+    }
+
+
+def show(console: Console, plan: Plan, verdicts: Sequence[Verdict]) -> None:
+    """Print a plan: what a step takes, how many there are, and what it means for each card."""
+    trained, batches = plan.job.trained, plan.batches
+    share = 100 * trained.parameters / plan.known.architecture.parameters
+    bits = "4-bit" if plan.job.quantized else f"{8 * plan.job.width}-bit"
+    console.print(
+        Text(
+            f"{plan.recipe.task} of {plan.known.name}, {bits} base, "
+            f"{trained.parameters:,} trained parameters ({share:.2f}%)"
+        )
+    )
+    console.print(_peaks(plan))
+    note = "* the larger counts; merge and export are of host memory; GB are 10^9 bytes"
+    console.print(Text(note, style="dim"))
+    a_pass = f"{batches.mean.tokens:,.0f} tokens on average, {batches.longest.tokens:,.0f} at most"
+    console.print(Text(f"{_epoch(plan)}; a forward pass takes {a_pass}"))
+    if plan.known.refused:
+        console.print(
+            Text(f"{plan.known.refused:,} rows are refused: axtune data check", style="yellow")
+        )
+    console.print(_cards(verdicts))
+    _show_edits(console, verdicts)
+    note = "arithmetic, not measured on a card"
+    if any(verdict.speed for verdict in verdicts):
+        note += f"; speed and time from data sheets, ±{UNCERTAINTY:.0%}"
+    console.print(Text(note, style="dim"))
+
+
+def _epoch(plan: Plan) -> str:
+    batches = plan.batches
+    if plan.known.assumed:
+        return f"every sample of {int(plan.known.sizes.lengths[0]):,} tokens, as told"
+    return (
+        f"{batches.steps:,} steps; {batches.samples:,} samples and {batches.tokens:,} tokens an "
+        "epoch, padding included"
+    )
+
+
+def _peaks(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("GB at the peak of", no_wrap=True)
+    columns = {"longest step": plan.longest, "mean step": plan.mean}
+    if plan.evaluation is not None:
+        columns["evaluation"] = plan.evaluation
+    for name in (*columns, "merge", "export"):
+        table.add_column(name, justify="right")
+    for name, label in _PARTS:
+        values = [getattr(memory, name) for memory in columns.values()]
+        table.add_row(label, *map(_figure, values), "", "")
+    totals = [_figure(memory.total) for memory in columns.values()]
+    streaming = _figure(STREAMING)
+    table.add_row("in all", *totals, streaming, streaming, style="bold")
+    on_disk = f"{plan.written / 1e9:.1f}"
+    table.add_row("written to the disk", *("" for _ in columns), on_disk, on_disk)
+    return table
+
+
+def _figure(count: float) -> str:
+    return f"{count / 1e9:.2f}"
+
+
+def _cards(verdicts: Sequence[Verdict]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("card")
+    table.add_column("usable", justify="right")
+    timed = any(verdict.speed for verdict in verdicts)
+    if timed:
+        table.add_column("tokens/s", justify="right")
+        table.add_column("time", justify="right")
+    table.add_column("fits")
+    for verdict in verdicts:
+        cells = [verdict.card.name, f"{verdict.card.usable / 1e9:.1f}"]
+        if timed:
+            cells.append(f"{verdict.speed:,.0f}" if verdict.speed else "")
+            cells.append(duration(verdict.seconds) if verdict.seconds else "")
+        table.add_row(*cells, _fits(verdict))
+    return table
+
+
+def _fits(verdict: Verdict) -> Text:
+    if verdict.edits is None:
+        return Text("no, whatever the recipe says", style="red")
+    if verdict.fits:
+        return Text("yes", style="green")
+    left_out = verdict.edits.left_out
+    fewer = f", leaving out {left_out:,} samples" if left_out else ""
+    return Text(f"with the words below{fewer}", style="yellow")
+
+
+def _show_edits(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """Print the words that make cards fit, each set once, in lines that can be pasted."""
+    cards: dict[tuple[str, ...], list[str]] = {}
+    for verdict in verdicts:
+        if verdict.edits and verdict.edits.words:
+            cards.setdefault(verdict.edits.words, []).append(verdict.card.name)
+    for words, names in cards.items():
+        console.print(Text(f"for {', '.join(names)}:", style="yellow"))
+        console.print(Text(f"  {' '.join(words)}"), soft_wrap=True)

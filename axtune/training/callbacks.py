@@ -1,0 +1,198 @@
+"""What watches a run while it trains: the metrics, the signals, the chosen answers."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import fmean
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_pt_utils import nested_gather
+
+from axtune.checkpoint.run_dir import RunDir
+from axtune.training.plots import plot
+from axtune.training.progress import Report
+
+_WINDOW = 20  # log events that a fall of the chosen answers has to last
+_FALL = 1.0  # nats an answer
+
+
+class Recorder(TrainerCallback):
+    """Carries the trainer's events to ``metrics.jsonl``, the plot and the report."""
+
+    def __init__(self, run_dir: RunDir, report: Report) -> None:
+        self.run_dir = run_dir
+        self.report = report
+        self._tokens = 0.0
+        self._since = 0.0
+        self._paused = 0.0  # seconds of evaluating since the last training event
+        self._pause_began: float | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.best_global_step:
+            best = self.run_dir.checkpoints / f"checkpoint-{state.best_global_step}"
+            state.best_model_checkpoint = str(best) if best.is_dir() else None
+        self._since = time.monotonic()
+        self.report.begin(state.max_steps, state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.report.step(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        logs = logs or {}
+        if not state.is_world_process_zero or not ("loss" in logs or "eval_loss" in logs):
+            return
+        event = {"step": state.global_step, **logs}
+        event.pop("eval_num_tokens", None)
+        if "loss" in logs:
+            now, tokens = time.monotonic(), event.pop("num_tokens", None)
+            seconds = now - self._since - self._paused
+            if tokens is not None:  # ORPO counts none
+                event["tokens_per_second"] = round((tokens - self._tokens) / max(seconds, 1e-9), 1)
+                self._tokens = tokens
+            self._since, self._paused = now, 0.0
+        self.run_dir.log(event)
+        self.report.event(event)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._pause_began is None:
+            self._pause_began = time.monotonic()
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._pause_began is not None:
+            self._paused += time.monotonic() - self._pause_began
+            self._pause_began = None
+        if state.is_world_process_zero:
+            plot(self.run_dir.metrics(), self.run_dir.path / "loss.png")
+
+
+class Stopper(TrainerCallback):
+    """Ctrl-C and SIGTERM: finish the step, save a checkpoint, stop; a second Ctrl-C stops at once.
+
+    Attributes:
+        interrupted: Whether training stopped because of a signal.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.interrupted = False
+        self._signalled_at: float | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Handle the signals while training runs; elsewhere they do what they always do."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only a main thread may handle signals; a notebook's worker has none to handle
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._on_signal) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._signalled_at is None:
+            self._signalled_at = now
+            self.report.say("Stopping after this step, with a checkpoint. Ctrl-C again: at once.")
+        elif now - self._signalled_at > 1:  # launchers pass a terminal's Ctrl-C on a second time
+            raise KeyboardInterrupt
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._agreed(args) and state.global_step < state.max_steps:
+            self.interrupted = True
+            control.should_training_stop = True
+            control.should_save = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        # The trainer ends the epoch when it stops inside one; only a whole epoch is evaluated.
+        inside = abs((state.epoch or 0.0) - round(state.epoch or 0.0)) > 1e-6
+        if self.interrupted and inside:
+            control.should_evaluate = False
+            control.should_save = False
+
+    def _agreed(self, args: TrainingArguments) -> bool:
+        """Whether any process was told to stop; all of them must leave at the same step."""
+        told = self._signalled_at is not None
+        if args.world_size == 1:
+            return told
+        flags = nested_gather(torch.tensor(float(told), device=args.device), args.parallel_mode)
+        return bool(flags.max() > 0)
+
+
+class ChosenWatch(TrainerCallback):
+    """Says, with the figure, when the chosen answers lose probability for long.
+
+    Args:
+        report: Where to say it.
+        beta: Of the loss; TRL's rewards are log-ratios times beta.
+        absolute: Whether rewards are log-probabilities themselves, as with ORPO, which has no
+            reference; then the run's own first events are what it is compared with.
+    """
+
+    def __init__(self, report: Report, beta: float, *, absolute: bool = False) -> None:
+        self._report = report
+        self._beta = beta
+        self._recent: deque[float] = deque(maxlen=_WINDOW)
+        self._start: float | None = None if absolute else 0.0
+        self._said = _FALL
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if not logs or "rewards/chosen" not in logs or not self._beta:
+            return
+        self._recent.append(logs["rewards/chosen"] / self._beta)
+        if len(self._recent) < _WINDOW:
+            return
+        now = fmean(self._recent)
+        if self._start is None:
+            self._start = now
+        fall = self._start - now
+        if fall >= self._said:
+            self._said = 2 * fall  # say it again only when it has become twice as bad
+            self._report.say(
+                f"The chosen answers have lost {fall:.1f} nats of log-probability on average over "
+                f"the last {_WINDOW} log events: the model is unlearning them too. A smaller "
+                "learning_rate, a larger beta or, with DPO, a term that learns them helps: "
+                "training.loss_type=[sigmoid,sft] training.loss_weights=[1,0.2]",
+                "yellow",
+            )

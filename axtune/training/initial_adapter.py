@@ -1,0 +1,123 @@
+"""Where a preference run begins: a fresh adapter, an earlier run's one trained on, or merged.
+
+What a run hands on is always one plain LoRA against the original base. So the terms of an adapter
+that was merged first are kept, and put in front of the new adapter's when it is saved.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedModel
+
+from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.provenance import original_digests
+from axtune.checkpoint.run_dir import is_run, open_run
+from axtune.config.faults import first_line
+from axtune.config.recipe import PreferenceConfig, Recipe
+from axtune.errors import AxtuneError
+from axtune.model.adapter import DEFAULTS, Adapter, Term, add_adapter, terms_of
+from axtune.training.progress import Report
+
+
+def start_adapter(
+    model: PreTrainedModel, recipe: Recipe, checkpoint: Checkpoint, report: Report
+) -> Adapter:
+    """Put the adapter that a run trains on its base.
+
+    Args:
+        model: The base, changed in place.
+        recipe: The job; its ``preference.start_from`` says from where.
+        checkpoint: Where the base's files are.
+        report: Told when the earlier adapter's shape is not the recipe's.
+
+    Raises:
+        AxtuneError: When the earlier adapter cannot be read, was trained on another base, or
+            cannot be merged.
+        RecipeError: When PEFT refuses the ``lora`` section.
+    """
+    preference = recipe.preference or PreferenceConfig.model_validate({})
+    if preference.start_from is None:
+        return add_adapter(model, recipe.lora, seed=recipe.seed)
+    folder = _find(preference.start_from, checkpoint)
+    name = preference.start_from
+    if preference.start_merged:
+        _refuse_unmergeable(model, folder, name, recipe)
+        merged, terms = _merge(model, folder, name)
+        return Adapter(add_adapter(merged, recipe.lora, seed=recipe.seed).model, None, terms)
+    adapted = _load(model, folder, name, trainable=True)
+    config: Any = adapted.peft_config["default"]
+    wanted = {"use_rslora": False, "use_dora": False, **DEFAULTS, **recipe.lora}
+    shape = ("r", "lora_alpha", "use_rslora", "use_dora")
+    if other := [key for key in shape if wanted[key] != getattr(config, key)]:
+        given = ", ".join(f"{key} {getattr(config, key)}" for key in other)
+        report.say(f"{name} is trained further as it is: {given}, whatever lora says.", "yellow")
+    return Adapter(adapted, None)
+
+
+def _find(path: str, checkpoint: Checkpoint) -> Path:
+    """The adapter folder that a run folder holds, or that was given itself."""
+    folder = Path(path)
+    if is_run(folder):
+        run = open_run(folder)
+        if run.manifest["base"]["digests"] != original_digests(checkpoint):
+            raise AxtuneError(
+                f"{path} was trained on {run.manifest['base']['name']}, whose files are not those "
+                f"of {checkpoint.name}.",
+                "Set model to the base that it was trained on.",
+            )
+        folder = run.adapter
+    if not (folder / "adapter_config.json").is_file():
+        raise AxtuneError(
+            f"preference.start_from: {path} is neither a run folder nor an adapter folder.",
+            "A run folder is what output_dir named; an adapter folder holds adapter_config.json.",
+        )
+    return folder
+
+
+def _load(model: PreTrainedModel, folder: Path, name: str, *, trainable: bool) -> PeftModel:
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA":
+        raise AxtuneError(f"{name} is no LoRA adapter.", "Begin from one that axtune trained.")
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (ValueError, RuntimeError, KeyError, OSError) as error:  # other layers, other shapes
+        raise AxtuneError(
+            f"The adapter of {name} does not fit the base: {first_line(error)}",
+            "Set model to the base that it was trained on.",
+        ) from error
+    return adapted
+
+
+def _refuse_unmergeable(model: PreTrainedModel, folder: Path, name: str, recipe: Recipe) -> None:
+    config: Any = PeftConfig.from_pretrained(str(folder))
+    reason = ""
+    if getattr(model, "is_loaded_in_4bit", False):
+        reason = "a 4-bit base does not keep merged weights exactly"
+    elif config.use_dora or recipe.lora.get("use_dora"):
+        reason = "DoRA does not add up to one adapter with another"
+    elif config.modules_to_save or config.bias != "none":
+        reason = f"{name} trains more than LoRA weights"
+    elif str(recipe.lora.get("init_lora_weights", True)).lower().startswith(("pissa", "olora")):
+        reason = "lora.init_lora_weights changes the base as well"
+    if reason:
+        raise AxtuneError(
+            f"preference.start_merged: {reason}.",
+            f"Merge it on the disk: axtune merge {name} --out DIR; then set model=DIR and "
+            "start_from=null. Or train it further: start_merged=false.",
+        )
+
+
+def _merge(
+    model: PreTrainedModel, folder: Path, name: str
+) -> tuple[PreTrainedModel, dict[str, list[Term]]]:
+    """The base with an adapter in its weights, and that adapter's terms."""
+    adapted = _load(model, folder, name, trainable=False)
+    terms = terms_of(adapted)
+    with torch.no_grad():
+        merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
+    return merged, terms

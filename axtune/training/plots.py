@@ -1,0 +1,90 @@
+"""The curves of a run as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from axtune.training.progress import Event
+
+_COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:brown")
+
+
+# The panels of a preference run's plot: what stands at the axis, and the metrics by their labels.
+_PREFERENCE: tuple[tuple[str, dict[str, str]], ...] = (
+    ("reward accuracy", {"rewards/accuracies": "training", "eval_rewards/accuracies": "held out"}),
+    (
+        "log-probability against the reference, times beta",
+        {
+            "rewards/chosen": "chosen",
+            "eval_rewards/chosen": "chosen, held out",
+            "rewards/rejected": "rejected",
+            "eval_rewards/rejected": "rejected, held out",
+        },
+    ),
+    ("KL to the reference, k3, nats a token", {"kl_k3": "training", "eval_kl_k3": "held out"}),
+)
+
+
+def curve(events: Sequence[Event], name: str) -> list[tuple[int, float]]:
+    """The (step, value) pairs of one metric that are numbers."""
+    return [
+        (event["step"], event[name])
+        for event in events
+        if isinstance(event.get(name), (int, float)) and math.isfinite(event[name])
+    ]
+
+
+def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
+    """Exponential moving average with the bias of its start removed (Adam's correction)."""
+    average, result = 0.0, []
+    for count, value in enumerate(values, 1):
+        average = weight * average + (1 - weight) * value
+        result.append(average / (1 - weight**count))
+    return result
+
+
+def plot(events: Sequence[Event], file: Path) -> None:
+    """Draw the loss curves; of a preference run, rewards and log-probabilities beside them.
+
+    Args:
+        events: Of ``metrics.jsonl``.
+        file: A PNG, written whole or not at all.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    panels: list[tuple[str, dict[str, str]]] = [
+        ("loss", {"loss": "training", "eval_loss": "held out"})
+    ]
+    preferred = [panel for panel in _PREFERENCE if any(curve(events, name) for name in panel[1])]
+    if preferred:
+        panels += preferred
+    else:
+        panels[0] = ("loss (nats a labelled token)", panels[0][1])
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(8 if rows == 1 else 12, 4.5 * rows), dpi=120, layout="constrained")
+    grid = figure.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes, (title, names) in zip(grid, panels, strict=False):
+        for color, (name, label) in zip(_COLORS, names.items(), strict=False):
+            if not (points := curve(events, name)):
+                continue
+            steps, values = zip(*points, strict=True)
+            if name.startswith("eval_"):
+                axes.plot(steps, values, "o-", color=color, markersize=4, label=label)
+            else:
+                axes.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
+                axes.plot(steps, smooth(values), color=color, label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    staged = file.with_name(f".{file.name}.tmp")
+    FigureCanvasAgg(figure).print_png(str(staged))
+    staged.replace(file)

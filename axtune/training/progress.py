@@ -1,0 +1,184 @@
+"""What a person sees of a run: derived values first, one live line, a summary, a plot.
+
+On a terminal the line is redrawn in place; elsewhere (a log file, a CI) every log event is one
+plain line without control codes. Only the main process prints.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from axtune.units import duration
+
+# Events of metrics.jsonl: a training event has `loss`, an evaluation has `eval_loss`.
+Event = dict[str, Any]
+
+_NAME_WIDTH = 12
+
+
+class Report:
+    """Prints the story of one run.
+
+    Args:
+        console: Where to; standard output by default.
+        enabled: False on every process but the main one.
+    """
+
+    def __init__(self, console: Console | None = None, *, enabled: bool = True) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.enabled = enabled
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._total = 0
+        self._done = 0
+        self._began = 0.0
+        self._stepped = 0.0  # when the last step was made
+        self._first_step = 0
+        self._shown: Event = {}
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print one line above the live line."""
+        if self.enabled:
+            self.console.print(Text(text, style=style))
+
+    def table(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Print names and values in two columns."""
+        for name, value in rows:
+            if self.enabled:
+                self.console.print(Text.assemble((name.ljust(_NAME_WIDTH), "bold"), value))
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """Count something up before training: a bar on a terminal, else one line at its end.
+
+        Args:
+            what: What is counted, for the eye.
+            total: How many there are.
+
+        Yields:
+            Called once for each.
+        """
+        began = time.monotonic()
+        bar = Progress(
+            TextColumn(f"{what} [bold]{{task.completed}}/{{task.total}}"),
+            BarColumn(bar_width=20),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not (self.enabled and self.console.is_terminal),
+        )
+        task = bar.add_task("", total=total)
+        with bar:
+            yield lambda: bar.advance(task)
+        self.say(f"{what} computed in {duration(time.monotonic() - began)}")
+
+    def begin(self, total: int, done: int = 0) -> None:
+        """Start the live line.
+
+        Args:
+            total: Optimiser steps of the whole run.
+            done: Steps that a resumed run has behind it.
+        """
+        self._total, self._done, self._first_step = total, done, done
+        self._began = self._stepped = time.monotonic()
+        self.table([("steps", f"{total:,}" + (f", {done:,} of them done" if done else ""))])
+        if not self.enabled or not self.console.is_terminal:
+            return
+        self._progress = Progress(
+            TextColumn("[bold]step {task.completed}/{task.total}"),
+            BarColumn(bar_width=20),
+            _Values(self),
+            console=self.console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._task = self._progress.add_task("", total=total, completed=done)
+        self._progress.start()
+
+    def step(self, done: int) -> None:
+        """An optimiser step was made."""
+        self._done, self._stepped = done, time.monotonic()
+        if self._progress:
+            self._progress.update(self._task, completed=done)
+
+    def event(self, event: Event) -> None:
+        """A log event: values for the live line; without a terminal, a line of its own."""
+        self._shown.update(event)
+        if self._progress is None and self.enabled and ("loss" in event or "eval_loss" in event):
+            line = f"step {event.get('step', self._done)}/{self._total}  {event_text(event)}"
+            if "loss" in event and self._done < self._total:
+                line += f"  {self.time_left()}"
+            self.console.print(Text(line))
+
+    def end(self) -> None:
+        """Take the live line away."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    def time_left(self) -> str:
+        """From the pace of this session's steps, evaluation and saving included."""
+        made = self._done - self._first_step
+        if made <= 0:
+            return "time left …"
+        pace = (self._stepped - self._began) / made
+        since = time.monotonic() - self._stepped
+        return f"{duration(pace * (self._total - self._done) - since)} left"
+
+    def live_text(self) -> str:
+        """What stands to the right of the bar."""
+        return f"{self.time_left()}  {event_text(self._shown)}"
+
+
+class _Values(ProgressColumn):
+    """The live line's values, read when it is drawn."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self._report = report
+
+    def render(self, task: Task) -> Text:
+        return Text(self._report.live_text())
+
+
+def event_text(event: Event) -> str:
+    """The values of an event worth showing, in a fixed order."""
+    parts = []
+    if (loss := event.get("loss")) is not None:
+        parts.append(f"loss {loss:.4f}")
+    if (rate := event.get("learning_rate")) is not None:
+        parts.append(f"lr {rate:.2e}")
+    if (speed := event.get("tokens_per_second")) is not None:
+        parts.append(f"{speed:,.0f} tokens/s")
+    for prefix in ("", "eval_"):
+        words = prefix.replace("_", " ")
+        if prefix and (loss := event.get("eval_loss")) is not None:
+            parts.append(f"eval loss {loss:.4f}")
+        both = [event.get(f"{prefix}rewards/{answer}") for answer in ("chosen", "rejected")]
+        if None not in both:
+            parts.append(f"{words}rewards " + "/".join(f"{reward:z.3f}" for reward in both))
+        if (margin := event.get(f"{prefix}rewards/margins")) is not None:
+            parts.append(f"{words}margin {margin:z.3f}")
+        if (share := event.get(f"{prefix}rewards/accuracies")) is not None:
+            parts.append(f"{words}accuracy {share:.0%}")
+    if (chosen := event.get("logps/chosen")) is not None:
+        parts.append(f"chosen {chosen:.1f}")
+    if (rejected := event.get("logps/rejected")) is not None:
+        parts.append(f"rejected {rejected:.1f}")
+    if (kl := event.get("kl_k3", event.get("kl"))) is not None:
+        parts.append(f"kl {kl:.4f}")
+    return "  ".join(parts)

@@ -1,0 +1,1 @@
+"""Proof that a checkpoint serves what was trained: certificates, doctor, vLLM."""

@@ -1,0 +1,368 @@
+"""The certificate: a checkpoint is whole, computes what was trained, and serves the same tokens.
+
+Files are held against the base (`doctor`), the model against base and adapter in float32
+(`layerwise`), and the prompts that the real vLLM makes against those of training (`serving`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from axtune.checkpoint import catalog
+from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.provenance import unquantized
+from axtune.checkpoint.run_dir import Run, find_base
+from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.config.loader import data_options
+from axtune.config.recipe import Data
+from axtune.data.conversation import normalise_request
+from axtune.data.render import parse_answer
+from axtune.data.sources import files_of
+from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
+from axtune.quiet import quiet_libraries
+from axtune.verify.certificate import Certificate, Check
+from axtune.verify.doctor import CONVERSATION, TOOLS, examine
+from axtune.verify.layerwise import Layerwise, Reading
+from axtune.verify.requests import Request, read_requests, requests_of, same_answer
+from axtune.verify.vllm import Served, connect, find_vllm, require_client, serve
+from axtune.weights.lora_delta import CONFIG
+from axtune.weights.merge import run_of
+from axtune.weights.nf4 import FourBit, four_bit
+
+START = "start"  # instead of a server's URL: start one
+
+# How far rounding every weight once may move the logits, as a share of their spread: eight times
+# the rounding of one number (2^-8 for bfloat16, so 3.1%). Errors of a layer's many weights mostly
+# cancel: the embedded models' merges measure 0.2 to 0.6%.
+_ROUNDINGS = 8
+_LEAST_BOUND = 1e-3  # of float32's own noise, when two programs add in different orders
+
+_PROMPTS = 4
+_POSITIONS = 512  # of all prompts together: a row of logits has 100,000 numbers
+_NEW_TOKENS = 16
+_AUTO_TEXTS = 256
+_CALLS = 8
+_TEXTS = 4
+
+_PARSER = "Start vLLM with --enable-auto-tool-choice --tool-call-parser hermes."
+
+
+def verify(
+    folder: str | Path,
+    *,
+    against: str | None = None,
+    adapter: str | Path | None = None,
+    data: Sequence[str] = (),
+    vllm: str | None = None,
+) -> Certificate:
+    """Check a checkpoint and write its certificate beside the weights.
+
+    Args:
+        folder: A checkpoint that `axtune.weights.merge` or `axtune.export.export` made, or any
+            other.
+        against: Its base, as `axtune.checkpoint.catalog.find` takes it, or a folder quantised from
+            that; None takes the adapter's.
+        adapter: What was merged into it: a run's folder or an adapter's; None for the base itself.
+        data: Files whose rows are asked for; none takes those that the run was trained on.
+        vllm: `START`, the URL of a running server, or None to leave vLLM out.
+
+    Returns:
+        The certificate, written.
+
+    Raises:
+        AxtuneError: When the folder, base, adapter, data or server is not there.
+    """
+    checkpoint = _local(folder)
+    run = run_of(Path(adapter)) if adapter else None
+    if adapter and not run and not (Path(adapter) / CONFIG).is_file():
+        raise AxtuneError(f"{adapter} is neither a run nor an adapter.")
+    base = _base(against, run, adapter)
+    asked = data_options(data) if data else run.recipe.data if run else None
+    for source in asked.train if data and asked else ():
+        files_of(source)  # a wrong path fails at once
+    if vllm is not None:
+        require_client()  # and so does what vLLM needs, before the weights are read
+        connect(vllm) if vllm != START else find_vllm()
+    for_vllm = vllm is not None or (checkpoint.folder / "SERVING.md").is_file()
+    with quiet_libraries():
+        texts = _texts(asked, base or checkpoint)
+        checks = [*_absent(asked), *examine(checkpoint, base, for_vllm=for_vllm, texts=texts)]
+        sound = all(check.status != "fail" or check.part == "tokenizer" for check in checks)
+        if sound:
+            tokenizer = load_tokenizer(base or checkpoint)
+            checks += _logits(checkpoint, base, run, adapter, _prompts(asked, tokenizer))
+            if vllm is not None:
+                checks += _served(checkpoint, tokenizer, asked, vllm)
+    certificate = Certificate(checkpoint.folder, tuple(checks))
+    certificate.write()
+    return certificate
+
+
+def _local(folder: str | Path) -> Checkpoint:
+    if not Path(folder).is_dir():
+        raise AxtuneError(f"There is no folder {folder}.", "verify takes a checkpoint's folder.")
+    if (Path(folder) / CONFIG).is_file():
+        raise AxtuneError(
+            f"{folder} is an adapter, not a checkpoint.",
+            "Verify what axtune merge or axtune export --to vllm made of it, with --adapter.",
+        )
+    return catalog.find(str(folder))
+
+
+def _base(against: str | None, run: Run | None, adapter: str | Path | None) -> Checkpoint | None:
+    if against:
+        return unquantized(catalog.find(against))
+    if run:
+        return find_base(run)
+    if adapter:
+        name = catalog.read_json(Path(adapter) / CONFIG).get("base_model_name_or_path")
+        if not name:
+            raise AxtuneError(
+                f"{adapter} does not say which base it is for.", "Give it with --against."
+            )
+        return unquantized(catalog.find(str(name)))
+    return None
+
+
+# --- what is asked ----------------------------------------------------------------------------
+
+
+def _requests(asked: Data | None, tokenizer: AxTokenizer) -> Iterator[Request]:
+    """The data's requests and, so that there are some of every kind, those made for this."""
+    if asked:
+        yield from read_requests(asked, tokenizer)
+    raw = [(f"messages[{n}]", message) for n, message in enumerate(CONVERSATION)]
+    yield from requests_of(normalise_request(raw, TOOLS, []), tokenizer)
+
+
+def _absent(asked: Data | None) -> Iterator[Check]:
+    """Data that was moved since, or is looked for from another folder."""
+    for source in asked.train if asked else ():
+        try:
+            files_of(source)
+        except AxtuneError:
+            name = Path(source.path).name  # a path of this machine is nobody else's business
+            found = f"{name} is not found from here, so its prompts are not asked: --data FILE"
+            yield Check("data", "rows", "skip", found)
+
+
+def _texts(asked: Data | None, checkpoint: Checkpoint) -> list[str]:
+    """Prompts of the data as text, for AutoTokenizer."""
+    try:
+        tokenizer = load_tokenizer(checkpoint)
+    except CheckpointError:
+        return []
+    found = islice(_requests(asked, tokenizer), _AUTO_TEXTS)
+    return [tokenizer.decode(request.prompt) for request in found]
+
+
+def _prompts(asked: Data | None, tokenizer: AxTokenizer) -> list[list[int]]:
+    """A few short prompts; the data's own where there are any."""
+    found: list[list[int]] = []
+    room = _POSITIONS
+    for request in _requests(asked, tokenizer):
+        if len(request.prompt) <= room and request.prompt not in found:
+            found.append(request.prompt)
+            room -= len(request.prompt)
+        if len(found) == _PROMPTS:
+            break
+    return found
+
+
+# --- logits -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Distance:
+    """How far a checkpoint is from a reference.
+
+    Attributes:
+        spread: Root mean square of the logits' difference, as a share of their own spread.
+        largest: Of the differences.
+        kl: Mean divergence of the next token's distribution, in nats.
+        same: Prompts with equal greedy text.
+        ties: Prompts whose greedy text parts where the reference's two best are so near to each
+            other that differences of `largest` can swap them.
+    """
+
+    spread: float
+    largest: float
+    kl: float
+    same: int
+    ties: int
+
+
+def _logits(
+    checkpoint: Checkpoint,
+    base: Checkpoint | None,
+    run: Run | None,
+    adapter: str | Path | None,
+    prompts: list[list[int]],
+) -> list[Check]:
+    """The model's answers against those of base and adapter in float32."""
+    part = "logits"
+    if base is None:
+        return [Check(part, "base + adapter", "skip", "no base to compare with: --against BASE")]
+    if checkpoint.config.get("quantization_config"):
+        return [Check(part, "base + adapter", "skip", "the checkpoint is quantised")]
+    folder = run.adapter if run else Path(adapter) if adapter else None
+    vocabulary = int(checkpoint.config["vocab_size"])
+    own = Layerwise(checkpoint).read(prompts, _NEW_TOKENS)
+    names: dict[FourBit | None, str] = {None: "base + adapter" if folder else "base"}
+    kinds: list[FourBit | None] = [None]
+    if run and run.recipe.quantization:
+        try:
+            seen = four_bit(run.recipe.quantization, str(run.manifest.get("precision")))
+        except (AxtuneError, MissingPackageError):
+            seen = None
+        if seen:
+            kinds.append(seen)
+            names[None], names[seen] = "16-bit base + adapter", f"{seen.kind} base + adapter"
+    distances = {}
+    moved = float("inf")
+    for kind in kinds:
+        reference = Layerwise(base, folder, kind, vocabulary)
+        reading = reference.read(prompts, _NEW_TOKENS)
+        distances[kind] = _distance(own, reading)
+        if folder and kind is None:
+            moved = _spread(reference.without_adapter(prompts), reading.logits)
+    nearest = min(kinds, key=lambda kind: distances[kind].spread)
+    bound = max(_ROUNDINGS * _unit_roundoff(checkpoint), _LEAST_BOUND)
+    checks = []
+    for kind in kinds:
+        found = distances[kind]
+        checks.append(_logit_check(names[kind], found, len(prompts), bound, judged=kind is nearest))
+    if folder:
+        checks.append(_effect(moved, distances[nearest].spread))
+    return checks
+
+
+def _distance(own: Reading, reference: Reading) -> _Distance:
+    largest = float((own.logits - reference.logits).abs().max())
+    left, right = (torch.log_softmax(each.logits, dim=-1) for each in (reference, own))
+    kl = float((left.exp() * (left - right)).sum(dim=-1).mean())
+    same = ties = 0
+    for ours, theirs, margins in zip(own.greedy, reference.greedy, reference.margins, strict=True):
+        parts = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
+        same += parts is None
+        ties += parts is not None and margins[parts] <= 2 * largest
+    return _Distance(_spread(own.logits, reference.logits), largest, kl, same, ties)
+
+
+def _spread(logits: torch.Tensor, reference: torch.Tensor) -> float:
+    """Root mean square of the difference over that of the reference around its mean."""
+    centred = reference - reference.mean(dim=-1, keepdim=True)
+    return float((logits - reference).norm() / centred.norm())
+
+
+def _unit_roundoff(checkpoint: Checkpoint) -> float:
+    config = checkpoint.config
+    dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
+    return float(torch.finfo(dtype).eps) / 2
+
+
+def _logit_check(
+    name: str, distance: _Distance, prompts: int, bound: float, *, judged: bool
+) -> Check:
+    greedy = f"greedy text equal in {distance.same} of {prompts}"
+    if distance.ties and distance.spread <= bound:
+        greedy += f", parting at a tie within rounding in {distance.ties}"
+    found = (
+        f"differ by {distance.spread:.2%} of their spread (bound {bound:.2%}), "
+        f"KL {distance.kl:.1e} nats; {greedy}"
+    )
+    figures = {
+        "spread": distance.spread,
+        "bound": bound,
+        "largest": distance.largest,
+        "kl_nats": distance.kl,
+        "greedy_equal": float(distance.same),
+        "greedy_ties": float(distance.ties),
+        "prompts": float(prompts),
+    }
+    if not judged:
+        return Check(
+            "logits", name, "pass", f"(not what this was merged into) {found}", "", figures
+        )
+    if distance.spread <= bound and distance.same + distance.ties == prompts:
+        return Check("logits", name, "pass", found, "", figures)
+    remedy = "Merge again, from the run itself and its own base."
+    return Check("logits", name, "fail", found, remedy, figures)
+
+
+def _effect(moved: float, distance: float) -> Check:
+    """An adapter that does little leaves even the bare base within the bound."""
+    figures = {"adapter_moves": moved}
+    found = f"the adapter moves the logits by {moved:.2%} of their spread"
+    if moved > 2 * distance:
+        return Check("logits", "adapter", "pass", found, "", figures)
+    found += ", no more than rounding does: whether it is merged cannot be told"
+    return Check("logits", "adapter", "warn", found, "Train it further.", figures)
+
+
+# --- vLLM -------------------------------------------------------------------------------------
+
+
+def _served(
+    checkpoint: Checkpoint, tokenizer: AxTokenizer, asked: Data | None, vllm: str
+) -> list[Check]:
+    requests = list(_requests(asked, tokenizer))
+    if vllm != START:
+        return _ask(connect(vllm), tokenizer, requests)
+    longest = max(len(request.prompt) for request in requests)
+    context = min(tokenizer.context, longest + 1024)
+    with serve(checkpoint.folder, context) as served:
+        return _ask(served, tokenizer, requests)
+
+
+def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> list[Check]:
+    """Prompts of every request, and answers to a few of them."""
+    part = "vllm"
+    wrong = [r for r in requests if served.tokenize(r.messages, r.tools) != r.prompt]
+    if wrong:
+        found = f"{len(wrong)} of {len(requests)} prompts have other ids than training showed"
+        remedy = "Serve the folder that axtune export --to vllm makes."
+        return [Check(part, "prompts", "fail", found, remedy)]
+    found = f"all {len(requests)} prompts have the ids that training showed"
+    checks = [Check(part, "prompts", "pass", found)]
+    with_call = [r for r in requests if r.tools and r.answer.get("tool_calls")][:_CALLS]
+    without = [r for r in requests if not r.answer.get("tool_calls")][:_TEXTS]
+    came = recorded = 0
+    for request in (*with_call, *without):
+        reply = served.ask(request.messages, request.tools)
+        said = tokenizer.decode([id for id in reply.ids if id != tokenizer.end_of_turn_id])
+        written = [
+            (call["function"]["name"], call["function"]["arguments"])
+            for call in parse_answer(said).tool_calls
+        ]
+        if reply.calls != written:
+            found = f"{len(reply.calls)} calls came back, and the model wrote {len(written)}"
+            return [*checks, Check(part, "calls", "fail", found, _PARSER)]
+        came += len(reply.calls)
+        recorded += same_answer(request.answer, reply.content, reply.calls)
+    asked = len(with_call) + len(without)
+    found = f"{recorded} of {asked} answers are the data's own, word for word"
+    figures = {"asked": float(asked), "as_recorded": float(recorded)}
+    answers = Check(part, "answers", "pass", found, "", figures)
+    if came:
+        found = f"the hermes parser returned all {came} calls that the model wrote"
+        return [*checks, Check(part, "calls", "pass", found), answers]
+    return [*checks, _forced_call(served), answers]
+
+
+def _forced_call(served: Served) -> Check:
+    """A model that did not call anything is made to, so that the parser is tried all the same."""
+    name = TOOLS[0]["function"]["name"]
+    form = (
+        rf'<tool_call>\{{"name": "{name}", "arguments": \{{"id": "[0-9]{{1,8}}"\}}\}}</tool_call>'
+    )
+    reply = served.ask(CONVERSATION[:2], TOOLS, structured_outputs={"regex": form})
+    if [called for called, _ in reply.calls] == [name] and reply.finish_reason == "tool_calls":
+        found = "the hermes parser returned a call that the model was made to write"
+        return Check("vllm", "calls", "pass", found)
+    return Check("vllm", "calls", "fail", "a written call did not come back as one", _PARSER)

@@ -1,0 +1,267 @@
+"""The real vLLM: started on a folder, or already running somewhere, and asked as a client asks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from axtune.errors import AxtuneError, MissingPackageError
+
+_START_SECONDS = 900
+_TOKENIZE_SECONDS = 60
+_ANSWER_SECONDS = 600
+_LOG_LINES = 12
+
+# Where scripts/setup_vllm.sh puts it: it needs other versions of torch and transformers than ours.
+_ENVIRONMENT = Path(".venv-vllm") / "bin" / "vllm"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a client got back.
+
+    Attributes:
+        content: The text; empty when there is none.
+        calls: Name and arguments, JSON text, of each call.
+        finish_reason: ``stop``, ``tool_calls`` or ``length``.
+        ids: The tokens that the model wrote, its end of turn among them.
+    """
+
+    content: str
+    calls: list[tuple[str, str]]
+    finish_reason: str
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running vLLM.
+
+    Attributes:
+        url: Where it answers, such as ``http://localhost:8000``.
+        model: The name by which requests ask for the model.
+    """
+
+    url: str
+    model: str
+
+    def tokenize(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None
+    ) -> list[int]:
+        """The ids of the prompt that the engine makes of a request.
+
+        Raises:
+            AxtuneError: When the server refuses the request or does not answer.
+        """
+        request: dict[str, Any] = {"model": self.model, "messages": list(messages)}
+        if tools:
+            request["tools"] = list(tools)
+        answer = _post(f"{self.url}/tokenize", {**request, "add_generation_prompt": True})
+        tokens: list[int] = answer["tokens"]
+        return tokens
+
+    def ask(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None = None,
+        *,
+        max_tokens: int = 512,
+        **extra: Any,
+    ) -> Reply:
+        """One answer at temperature 0, through the OpenAI client.
+
+        Args:
+            messages: In OpenAI's form.
+            tools: What may be called.
+            max_tokens: Longest answer.
+            extra: vLLM's own parameters.
+
+        Raises:
+            AxtuneError: When the server refuses the request or does not answer.
+            MissingPackageError: When the package openai is not installed.
+        """
+        require_client()
+        import openai
+
+        client = openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key="none", timeout=_ANSWER_SECONDS, max_retries=0
+        )
+        try:
+            with client:
+                answer: Any = client.chat.completions.create(
+                    model=self.model,
+                    messages=list(messages),  # type: ignore[arg-type]
+                    tools=list(tools) if tools else openai.omit,  # type: ignore[arg-type]
+                    temperature=0,
+                    max_tokens=max_tokens,
+                    extra_body={"return_token_ids": True, **extra},
+                )
+        except openai.OpenAIError as error:
+            raise AxtuneError(f"{self.url} refused a request: {error}") from None
+        choice = answer.choices[0]
+        return Reply(
+            content=choice.message.content or "",
+            calls=[
+                (call.function.name, call.function.arguments)
+                for call in choice.message.tool_calls or ()
+            ],
+            finish_reason=choice.finish_reason,
+            ids=list(choice.token_ids or ()),
+        )
+
+
+def require_client() -> None:
+    """Check that the OpenAI client is there.
+
+    Raises:
+        MissingPackageError: When it is not.
+    """
+    if importlib.util.find_spec("openai") is None:
+        raise MissingPackageError(
+            "Asking vLLM as a client does needs the package openai, which is not installed.",
+            "pip install openai",
+        )
+
+
+def connect(url: str) -> Served:
+    """A vLLM that is running already.
+
+    Raises:
+        AxtuneError: When nothing that serves a model answers there.
+    """
+    url = url.rstrip("/").removesuffix("/v1")
+    if "://" not in url:
+        url = f"http://{url}"
+    try:
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=10) as stream:
+            models = json.load(stream)["data"]
+        return Served(url, str(models[0]["id"]))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise AxtuneError(
+            f"No vLLM answers at {url} ({error}).", "Give the URL of its server, or --vllm alone."
+        ) from None
+
+
+@contextmanager
+def serve(
+    folder: Path, context: int, words: Sequence[str] = (), log: Path | None = None
+) -> Iterator[Served]:
+    """Start vLLM on a folder and stop it afterwards.
+
+    Args:
+        folder: That ``axtune export --to vllm`` made.
+        context: Longest sequence, prompt and answer, in tokens; what vLLM reserves memory for.
+        words: More words of its command line, such as those for an adapter.
+        log: Where its output goes; None keeps it only for an error's message.
+
+    Yields:
+        The server, ready to answer.
+
+    Raises:
+        AxtuneError: When vLLM is not there, ends, or is not ready in 15 minutes.
+    """
+    port = _free_port()
+    command = [
+        str(find_vllm()), "serve", str(folder), "--served-model-name", folder.name,
+        "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(context),
+        "--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enforce-eager", *words,
+    ]  # fmt: skip
+    # The CPU build would take half of the machine's memory for its cache.
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as scratch:
+        log = log or Path(scratch) / "vllm.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches us alone, and we end it as a group
+            )
+        try:
+            _wait(process, port, log)
+            yield Served(f"http://127.0.0.1:{port}", folder.name)
+        finally:
+            _end(process)
+
+
+def find_vllm() -> Path:
+    """The program ``vllm``: of ``.venv-vllm`` in the working folder or beside axtune, or of PATH.
+
+    Raises:
+        AxtuneError: When there is none.
+    """
+    beside = Path(__file__).parents[2] / _ENVIRONMENT
+    for path in (_ENVIRONMENT.absolute(), beside):
+        if path.is_file():
+            return path
+    if found := shutil.which("vllm"):
+        return Path(found)
+    raise AxtuneError(
+        "There is no vLLM on this machine.",
+        "bash scripts/setup_vllm.sh installs it into an environment of its own; or give the URL of "
+        "a running server: --vllm URL.",
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise AxtuneError(
+                "vLLM ended before it served. Its last lines:\n" + "\n".join(lines[-_LOG_LINES:])
+            )
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise AxtuneError(f"vLLM was not ready after {_START_SECONDS // 60} minutes.")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            break
+    process.wait()
+
+
+def _post(url: str, request: dict[str, Any]) -> Any:
+    body = json.dumps(request).encode()
+    call = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(call, timeout=_TOKENIZE_SECONDS) as stream:
+            return json.load(stream)
+    except urllib.error.HTTPError as error:
+        reason = error.read().decode(errors="replace")[:300]
+        raise AxtuneError(f"{url} refused a request: {reason}") from None
+    except (OSError, ValueError) as error:
+        raise AxtuneError(f"{url} does not answer: {error}") from None

@@ -1,0 +1,1 @@
+"""Tensors on disk: streamed reading and writing, adapters merged, bases quantised."""

@@ -1,0 +1,194 @@
+"""Safetensors files: what a checkpoint holds, and reading it into memory that is used again.
+
+Format: https://huggingface.co/docs/safetensors: 8 bytes of header length, little-endian; the header
+in JSON, each tensor's dtype, shape and place; then the tensors' bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from axtune.checkpoint.catalog import read_json
+from axtune.errors import CheckpointError
+from axtune.weights.direct_io import Buffer, DirectReader
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+# From 4 to 16 MiB the disk is as fast; more only costs memory.
+BLOCK_BYTES = 8 << 20
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor in a safetensors file.
+
+    Attributes:
+        name: Its name in the file.
+        dtype: Of its numbers.
+        shape: Of the tensor.
+        file: Where it is.
+        offset: Of its first byte, from the beginning of the file.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_checkpoint(folder: Path) -> dict[str, list[TensorInfo]]:
+    """What the safetensors files of a checkpoint hold.
+
+    Args:
+        folder: With ``model.safetensors``, or shards and their index.
+
+    Returns:
+        The tensors of each file, in the order of their bytes.
+
+    Raises:
+        CheckpointError: When shards or tensors are missing, cut short, or stand twice.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise CheckpointError(f"{index} has no weight_map.")
+        names = sorted(set(weight_map.values()))
+    else:
+        weight_map, names = None, [SINGLE]
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise CheckpointError(f"{folder} lacks {', '.join(missing)}.", "Copy the checkpoint again.")
+    shards = {name: read_header(folder / name) for name in names}
+    found = {tensor.name: shard for shard, tensors in shards.items() for tensor in tensors}
+    if weight_map is not None and weight_map != found:
+        astray = sorted(set(weight_map.items()) ^ set(found.items()))
+        raise CheckpointError(
+            f"{index} and its shards disagree on {len(astray)} tensors, {astray[0][0]} first.",
+            "Index and shards are of different checkpoints; copy it again.",
+        )
+    return shards
+
+
+def read_header(file: Path) -> list[TensorInfo]:
+    """The tensors of a safetensors file, in the order of their bytes.
+
+    Raises:
+        CheckpointError: When the file is not safetensors, or shorter than its header says.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        raw = stream.read(length) if length <= size else b""
+    try:
+        header: dict[str, Any] = json.loads(raw)
+        header.pop("__metadata__", None)
+        tensors = [
+            TensorInfo(
+                name=name,
+                dtype=DTYPES[entry["dtype"]],
+                shape=tuple(entry["shape"]),
+                file=file,
+                offset=8 + length + entry["data_offsets"][0],
+            )
+            for name, entry in header.items()
+        ]
+        ends = [8 + length + entry["data_offsets"][1] for entry in header.values()]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{file} is not a safetensors file, or is cut short.") from None
+    if max(ends, default=8 + length) != size:
+        raise CheckpointError(
+            f"{file} has {size:,} bytes, and its header speaks of {max(ends, default=0):,}.",
+            "The file is incomplete; copy the checkpoint again.",
+        )
+    for tensor, end in zip(tensors, ends, strict=True):
+        if tensor.offset + tensor.nbytes != end:
+            raise CheckpointError(f"{file}: shape and size of {tensor.name} disagree.")
+    return sorted(tensors, key=lambda tensor: tensor.offset)
+
+
+def header_bytes(
+    tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...], int]], length: int = 0
+) -> bytes:
+    """The first bytes of a safetensors file.
+
+    Args:
+        tensors: Name, dtype, shape, and the place of the first byte behind the header, of each.
+        length: Of the result; what the header is shorter is filled with spaces, which the format
+            allows. At least as long as it must be.
+    """
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for name, dtype, shape, start in tensors:
+        entries[name] = {
+            "dtype": DTYPE_NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [start, start + math.prod(shape) * dtype.itemsize],
+        }
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    text = text.ljust(length - 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def load(tensor: TensorInfo) -> torch.Tensor:
+    """Read one tensor, in its own dtype; for the small ones of an adapter."""
+    buffer = bytearray(tensor.nbytes)
+    with tensor.file.open("rb") as stream:
+        stream.seek(tensor.offset)
+        stream.readinto(buffer)
+    if not buffer:
+        return torch.empty(tensor.shape, dtype=tensor.dtype)
+    return torch.frombuffer(buffer, dtype=tensor.dtype).view(tensor.shape)
+
+
+def blocks(tensor: TensorInfo, multiple: int = 1) -> Iterator[torch.Tensor]:
+    """Read a tensor's numbers in order, flat, a block at a time, in one buffer.
+
+    Args:
+        tensor: Which.
+        multiple: Each block but the last has a number of elements that is a multiple of this.
+
+    Yields:
+        The next numbers; they are overwritten by the block after.
+    """
+    itemsize = tensor.dtype.itemsize
+    step = max(multiple, BLOCK_BYTES // itemsize // multiple * multiple)
+    buffer = Buffer()
+    source = DirectReader(tensor.file)
+    try:
+        total = math.prod(tensor.shape)
+        for start in range(0, total, step):
+            count = min(step, total - start)
+            skip = source.read(buffer, tensor.offset + start * itemsize, count * itemsize, 0)
+            yield buffer.view(count, tensor.dtype, skip)
+    finally:
+        source.close()

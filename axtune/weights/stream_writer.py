@@ -1,0 +1,406 @@
+"""Writing a checkpoint from another one: a stream of tensors, changed on their way.
+
+A few threads each read a block, compute and write it, with buffers of their own: while one waits
+for the disk another computes. Buffers are allocated once and used for all blocks, because fresh
+memory (page faults) costs more than the arithmetic. Nothing else of the weights is in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+
+from axtune.errors import AxtuneError
+from axtune.weights.direct_io import Buffer, DirectReader, DirectWriter
+from axtune.weights.safetensors_file import BLOCK_BYTES, INDEX, SINGLE, TensorInfo, header_bytes
+
+# Float32 numbers worked on at once: with their scratch they stay in a core's cache.
+_CHUNK = 1 << 18
+_THREADS = 4
+
+# Changes rows of a tensor in place: rows (n, width) in float32, the index of the first of them, and
+# scratch of the same shape.
+Step = Callable[[torch.Tensor, int, torch.Tensor], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFormat:
+    """Numbers packed in blocks, each with a scale of its own.
+
+    Attributes:
+        name: Of the format.
+        count: Numbers in a block; rows hold whole blocks.
+        nbytes: Bytes in a block.
+        largest: The largest magnitude that it holds.
+        pack: Rows (n, width) in float32 to their bytes, (n, width / count * nbytes) in uint8.
+    """
+
+    name: str
+    count: int
+    nbytes: int
+    largest: float
+    pack: Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """A tensor of the checkpoint to write.
+
+    Attributes:
+        name: Its name there.
+        dtype: Its dtype there; what differs from the source's is rounded once, from float32.
+        shape: Its shape there, which is the source's.
+        source: Where its numbers come from; None for zeros.
+        prepare: Gives the steps to take on each block of rows, when the tensor's turn comes; None
+            copies the bytes.
+        packed: The format that its rows are packed in, instead of a dtype.
+        head_rows: Rows of an attention head whose halves are to be interleaved (the rows 0, 1, 2, 3
+            of a head of four become 0, 2, 1, 3); None keeps the order.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    source: TensorInfo | None
+    prepare: Callable[[], Sequence[Step]] | None = None
+    packed: BlockFormat | None = None
+    head_rows: int | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of a row in bytes; a vector's rows are its numbers."""
+        width = _width(self.shape)
+        if self.packed:
+            return width // self.packed.count * self.packed.nbytes
+        return width * self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        if self.packed:
+            return math.prod(self.shape) // self.packed.count * self.packed.nbytes
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether its bytes are the source's, unless steps change them."""
+        same = self.source is not None and self.source.dtype == self.dtype
+        return same and not (self.packed or self.head_rows)
+
+
+Shards = dict[str, list[OutputTensor]]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to write.
+
+    Attributes:
+        path: Where; nothing is there yet.
+        header: Its first bytes.
+        pieces: Its tensors, each with the place of its first byte; zeros lie between them.
+        size: In bytes.
+    """
+
+    path: Path
+    header: bytes
+    pieces: Sequence[tuple[int, OutputTensor]]
+    size: int
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+_S = TypeVar("_S", bound=_Sized)
+
+
+def resharded(pieces: Sequence[_S], max_bytes: int) -> dict[str, list[_S]]:
+    """Spread tensors over files of a largest size, in order.
+
+    Args:
+        pieces: All tensors.
+        max_bytes: Of a file's tensors; a single larger tensor has a file of its own.
+    """
+    groups: list[list[_S]] = [[]]
+    filled = 0
+    for piece in pieces:
+        if groups[-1] and filled + piece.nbytes > max_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(piece)
+        filled += piece.nbytes
+    if len(groups) == 1:
+        return {SINGLE: groups[0]}
+    count = len(groups)
+    return {
+        f"model-{number:05d}-of-{count:05d}.safetensors": group
+        for number, group in enumerate(groups, start=1)
+    }
+
+
+def total_bytes(shards: Shards) -> int:
+    """The size of all tensors together."""
+    return sum(piece.nbytes for pieces in shards.values() for piece in pieces)
+
+
+def write_checkpoint(folder: Path, shards: Shards) -> None:
+    """Write shards, and their index if there are several.
+
+    Args:
+        folder: An empty folder.
+        shards: File names and their tensors, in the order to write them.
+
+    Raises:
+        AxtuneError: As `write_files`.
+        OSError: When the disk fills up.
+    """
+    write_files(_safetensors(folder / name, pieces) for name, pieces in shards.items())
+    if list(shards) != [SINGLE]:
+        weight_map = {piece.name: shard for shard, pieces in shards.items() for piece in pieces}
+        write_index(folder, weight_map, total_bytes(shards))
+
+
+def write_index(folder: Path, weight_map: dict[str, str], nbytes: int) -> None:
+    """Write the index of a checkpoint of several files.
+
+    Args:
+        folder: The checkpoint's.
+        weight_map: Each tensor's file.
+        nbytes: The size of all tensors together.
+    """
+    index = {
+        "metadata": {"total_size": nbytes},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_files(files: Iterable[File]) -> None:
+    """Write files of tensors, each flushed to the disk.
+
+    Args:
+        files: In the order to write them.
+
+    Raises:
+        AxtuneError: When a tensor would hold numbers that are not finite in its dtype.
+        OSError: When the disk fills up.
+    """
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(1)  # each worker computes by itself, and so does what prepares for them
+    workers = ThreadPoolExecutor(_THREADS, "merge", torch.set_num_threads, (1,))
+    flusher = ThreadPoolExecutor(1, "flush")
+    writer = _Writer(workers)
+    flushed = []
+    try:
+        for file in files:
+            futures, sink = writer.start(file)
+            flushed.append(flusher.submit(_finish, futures, sink))
+        for future in flushed:
+            future.result()
+    except BaseException:
+        writer.stopped.set()
+        raise
+    finally:
+        workers.shutdown(wait=True, cancel_futures=True)
+        flusher.shutdown(wait=True)
+        writer.close()
+        torch.set_num_threads(threads_before)
+
+
+class _Writer:
+    """Cuts tensors into blocks and hands them to the workers."""
+
+    def __init__(self, workers: ThreadPoolExecutor) -> None:
+        self.stopped = threading.Event()
+        self._workers = workers
+        self._sources: dict[Path, DirectReader] = {}
+        self._sinks: list[DirectWriter] = []
+        self._own = threading.local()
+        # So many blocks wait at most: those of a tensor hold its adapter's factors in memory.
+        self._slots = threading.Semaphore(4 * _THREADS)
+
+    def start(self, file: File) -> tuple[list[Future[None]], DirectWriter]:
+        """Write a file's header and hand out its blocks.
+
+        Returns:
+            The blocks under way, and the file.
+        """
+        sink = DirectWriter(file.path, file.header, file.size)
+        self._sinks.append(sink)
+        futures: list[Future[None]] = []
+        for position, piece in file.pieces:
+            if piece.source is not None:  # a file is zeros where nothing was written
+                steps = tuple(piece.prepare()) if piece.prepare else ()
+                if piece.source.file not in self._sources:
+                    self._sources[piece.source.file] = DirectReader(piece.source.file)
+                for start, stop in _row_blocks(piece):
+                    self._slots.acquire()
+                    if self.stopped.is_set():
+                        return futures, sink
+                    job = self._workers.submit(
+                        self._block, piece, steps, start, stop, sink, position
+                    )
+                    futures.append(job)
+        return futures, sink
+
+    def close(self) -> None:
+        """Close all files."""
+        for source in self._sources.values():
+            source.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def _block(
+        self,
+        piece: OutputTensor,
+        steps: Sequence[Step],
+        start: int,
+        stop: int,
+        sink: DirectWriter,
+        position: int,
+    ) -> None:
+        """Read rows, change them, write them."""
+        try:
+            if self.stopped.is_set():
+                return
+            source = piece.source
+            assert source is not None
+            own = self._buffers()
+            width = _width(source.shape)
+            count = (stop - start) * width
+            position += start * piece.row_bytes
+            offset = source.offset + start * width * source.dtype.itemsize
+            wanted = sink.skip(position)
+            size = count * source.dtype.itemsize
+            skip = self._sources[source.file].read(own.read, offset, size, wanted)
+            size = (stop - start) * piece.row_bytes
+            in_place = piece.as_stored and skip == wanted
+            buffer = own.read if in_place else own.write
+            if steps or not in_place:
+                rows = own.read.view(count, source.dtype, skip).view(-1, width)
+                kind = torch.uint8 if piece.packed else piece.dtype
+                out = buffer.view(size // kind.itemsize, kind, wanted).view(len(rows), -1)
+                if steps or not piece.as_stored:
+                    _change(piece, rows, out, steps, start, own)
+                else:
+                    out.copy_(rows)
+            sink.write(buffer.reserve(wanted + size), position, wanted, size)
+        except BaseException:
+            self.stopped.set()
+            raise
+        finally:
+            self._slots.release()
+
+    def _buffers(self) -> _Own:
+        if not hasattr(self._own, "buffers"):
+            self._own.buffers = _Own()
+        buffers: _Own = self._own.buffers
+        return buffers
+
+
+class _Own:
+    """What each worker has for itself."""
+
+    def __init__(self) -> None:
+        self.read = Buffer()
+        self.write = Buffer()
+        self.rows = Buffer()
+        self.scratch = Buffer()
+
+
+def _change(
+    piece: OutputTensor,
+    rows: torch.Tensor,
+    out: torch.Tensor,
+    steps: Sequence[Step],
+    start: int,
+    own: _Own,
+) -> None:
+    """Take the steps in float32, and round once into `out`.
+
+    `out` may be `rows` itself where the piece keeps its dtype and the order of its rows.
+    """
+    count, width = rows.shape
+    # 4-bit blocks of 64 run on from row to row; a chunk must hold whole ones.
+    unit = 64 // math.gcd(64, width)
+    height = max(1, _CHUNK // width // unit) * unit
+    largest = piece.packed.largest if piece.packed else torch.finfo(piece.dtype).max
+    places = _interleaved(count, piece.head_rows) if piece.head_rows else None
+    for low in range(0, count, height):
+        high = min(low + height, count)
+        exact = own.rows.view((high - low) * width, torch.float32).view(-1, width)
+        scratch = own.scratch.view((high - low) * width, torch.float32).view(-1, width)
+        exact.copy_(rows[low:high])
+        for step in steps:
+            step(exact, start + low, scratch)
+        least, most = torch.aminmax(exact)
+        # Also false when either is NaN.
+        if not (-largest <= least.item() and most.item() <= largest):
+            raise AxtuneError(
+                f"{piece.name} would hold numbers that are not finite in {_name(piece)}.",
+                "The adapter is broken (its training diverged), the weights are, or the dtype is "
+                "too narrow.",
+            )
+        rounded = piece.packed.pack(exact) if piece.packed else exact
+        if places is None:
+            out[low:high].copy_(rounded)
+        else:
+            out.index_copy_(0, places[low:high], rounded.to(out.dtype))
+
+
+def _interleaved(count: int, head_rows: int) -> torch.Tensor:
+    """Where each row goes when the halves of every head are interleaved; `count` is whole heads."""
+    return torch.arange(count).view(-1, head_rows // 2, 2).transpose(1, 2).reshape(-1)
+
+
+def _finish(futures: Sequence[Future[None]], sink: DirectWriter) -> None:
+    """Wait for a file's blocks and flush it, while the next one is being written."""
+    for future in futures:
+        future.result()
+    sink.flush()
+
+
+def _safetensors(path: Path, pieces: Sequence[OutputTensor]) -> File:
+    position = 0
+    places = []
+    for piece in pieces:
+        places.append(position)
+        position += piece.nbytes
+    header = header_bytes(
+        (piece.name, piece.dtype, piece.shape, place)
+        for place, piece in zip(places, pieces, strict=True)
+    )
+    placed = [(len(header) + place, piece) for place, piece in zip(places, pieces, strict=True)]
+    return File(path, header, placed, len(header) + position)
+
+
+def _row_blocks(piece: OutputTensor) -> Iterator[tuple[int, int]]:
+    """Ranges of rows of about the size of a block."""
+    width = _width(piece.shape)
+    count = math.prod(piece.shape) // width if width else 0
+    unit = math.lcm(64 // math.gcd(64, width), piece.head_rows or 1) if width else 1
+    source = piece.source
+    assert source is not None
+    size = max(piece.row_bytes, width * source.dtype.itemsize)
+    height = max(1, BLOCK_BYTES // size // unit) * unit if width else 1
+    for start in range(0, count, height):
+        yield start, min(start + height, count)
+
+
+def _width(shape: tuple[int, ...]) -> int:
+    """Numbers in a row; a vector's rows are its numbers."""
+    return math.prod(shape[1:])
+
+
+def _name(piece: OutputTensor) -> str:
+    return piece.packed.name if piece.packed else str(piece.dtype).removeprefix("torch.")

@@ -1,0 +1,319 @@
+"""Recipes: every fault at once, each with its line; overrides; what is dumped is what is read."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.rows import ROOT
+
+from axtune.config.loader import data_options, dump, load
+from axtune.config.passthrough import TRAINING_CONFIGS, passed_names
+from axtune.config.recipe import Recipe
+from axtune.errors import Fault, RecipeError
+
+PLAIN = """\
+task: sft
+model: tiny-ax-4.0
+output_dir: runs/a
+seed: 7
+data:
+  train: data/상담.jsonl
+  eval: 0.1
+  max_length: 2048
+lora:
+  r: 8
+training:
+  learning_rate: 2e-4
+"""
+
+
+def read(folder: Path, text: str | bytes, *overrides: str) -> Recipe:
+    path = folder / "recipe.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load(path, overrides)
+
+
+def faults_of(folder: Path, text: str | bytes, *overrides: str) -> list[tuple[str, int, str]]:
+    """Each fault's place and code; the file's own name is shortened to its last part."""
+    with pytest.raises(RecipeError) as caught:
+        read(folder, text, *overrides)
+    return [(Path(f.file).name, f.line, f.code) for f in caught.value.faults]
+
+
+def swap(old: str, new: str) -> str:
+    assert PLAIN.count(old) == 1
+    return PLAIN.replace(old, new)
+
+
+def test_plain_recipe(tmp_path: Path) -> None:
+    recipe = read(tmp_path, PLAIN)
+    assert recipe.seed == 7
+    assert [source.path for source in recipe.data.train] == ["data/상담.jsonl"]
+    assert recipe.training == {"learning_rate": 2e-4}
+    assert isinstance(recipe.training["learning_rate"], float)  # YAML 1.1 would make it a text
+    assert recipe.quantization is None
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "code"),
+    [
+        (swap("seed: 7", "sead: 7"), 4, "unknown-key"),
+        (swap("max_length:", "maxlength:"), 8, "unknown-key"),
+        (swap("  r: 8", "  rr: 8"), 10, "unknown-key"),
+        (swap("learning_rate", "learning_rte"), 12, "unknown-key"),
+        (
+            PLAIN + "quantization:\n  load_in_4bit: true\n  bnb_4bit_quant_typ: nf4\n",
+            15,
+            "unknown-key",
+        ),
+        (swap("data/상담.jsonl", "[a.jsonl,\n    {path: b.jsonl, wieght: 2}]"), 7, "unknown-key"),
+        (swap("eval: 0.1", "eval: {pth: a.jsonl}"), 7, "missing-key"),
+        (swap("seed: 7", "seed: 일곱"), 4, "bad-value"),
+        (swap("seed: 7", "seed: 4294967296"), 4, "bad-value"),
+        (swap("seed: 7", "precision: fp8"), 4, "bad-value"),
+        (swap("eval: 0.1", "eval: 1.5"), 7, "bad-value"),
+        (swap("eval: 0.1", "eval: true"), 7, "bad-value"),
+        (swap("eval: 0.1", "eval: .nan"), 7, "bad-value"),
+        (swap("max_length: 2048", "max_line_mb: .inf"), 8, "bad-value"),
+        (swap("data/상담.jsonl", "{path: a, weight: .inf}"), 6, "bad-value"),
+        (swap("data/상담.jsonl", "{path: a, weight: 0}"), 6, "bad-value"),
+        (swap("data/상담.jsonl", "[]"), 6, "bad-value"),
+        (swap("  r: 8", "  r: 여덟"), 10, "bad-value"),
+        (swap("  r: 8", "  use_dora: maybe"), 10, "bad-value"),
+        (swap("  r: 8", "  r: !tag 8"), 10, "bad-value"),
+        (swap("  r: 8", "  r: 2026-03-14"), 10, "bad-value"),
+        (swap("2e-4", "fast"), 12, "bad-value"),
+        (swap("  r: 8", "  task_type: X"), 10, "not-here"),
+        (swap("learning_rate: 2e-4", "packing: true"), 12, "not-here"),
+        (swap("learning_rate: 2e-4", "eval_strategy: 'no'"), 12, "conflict"),
+        (PLAIN + "quantization:\n  load_in_4bit: false\n", 13, "bad-value"),
+        (swap("max_length: 2048", "truncate: true").replace("sft", "dpo"), 8, "conflict"),
+        (swap("  eval: 0.1\n", "") + "early_stopping_patience: 2\n", 12, "conflict"),
+        (swap("seed: 7", "seed: 7\nseed: 8"), 5, "not-yaml"),
+        (swap("  r: 8", "\tr: 8"), 10, "not-yaml"),
+        (swap("  r: 8", "  r: *nowhere"), 10, "not-yaml"),
+        (swap("  r: 8", "  r: [8"), 11, "not-yaml"),
+        (PLAIN + "---\nseed: 8\n", 13, "not-yaml"),
+        (PLAIN + "a: \x07\n", 0, "not-yaml"),
+        (PLAIN + "a: " + "[" * 400 + "]" * 400 + "\n", 0, "not-yaml"),
+        (swap("seed: 7", "seed: " + "9" * 5000), 0, "not-yaml"),
+        ("", 1, "not-a-recipe"),
+        ("- a\n", 1, "not-a-recipe"),
+        (PLAIN.encode("utf-16"), 0, "unreadable"),
+        (PLAIN.encode("cp949"), 0, "unreadable"),
+    ],
+)
+def test_each_fault_has_its_line(tmp_path: Path, text: str, line: int, code: str) -> None:
+    assert ("recipe.yaml", line, code) in faults_of(tmp_path, text)
+
+
+def test_all_faults_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = swap("seed: 7", "sead: 7").replace("2048", "길게").replace("  r: 8", "  rr: 8")
+    found = faults_of(tmp_path, text, "training.optm=x", "lora")
+    assert found == [
+        ("lora", 0, "bad-override"),
+        ("recipe.yaml", 4, "unknown-key"),
+        ("recipe.yaml", 8, "bad-value"),
+        ("recipe.yaml", 10, "unknown-key"),
+        ("training.optm=x", 0, "unknown-key"),
+    ]
+
+
+def test_misspelt_key_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"lora\.lora_alhpa: .*did you mean lora_alpha\?"):
+        read(tmp_path, swap("  r: 8", "  lora_alhpa: 8"))
+
+
+def test_a_missing_key_is_said_with_every_other(tmp_path: Path) -> None:
+    assert faults_of(tmp_path, "task: sft\ndata: {}\n") == [
+        ("recipe.yaml", 0, "missing-key"),
+        ("recipe.yaml", 0, "missing-key"),
+        ("recipe.yaml", 2, "missing-key"),
+    ]
+
+
+def test_unreadable_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="No such file"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(RecipeError, match="directory"):
+        load(tmp_path)
+
+
+def test_anchors_merges_and_a_byte_order_mark(tmp_path: Path) -> None:
+    text = "\ufeff" + swap("seed: 7", "seed: &n 7\nresume: &t true").replace("r: 8", "r: *n")
+    recipe = read(tmp_path, text + "  weight_decay: 0.1\n")
+    assert (recipe.seed, recipe.resume, recipe.lora) == (7, True, {"r": 7})
+    anchored = swap("  r: 8", "  use_dora: &d true\n  use_rslora: *d")
+    assert read(tmp_path, anchored).lora == {"use_dora": True, "use_rslora": True}
+    merged = swap("  r: 8", "  <<: {r: 8, lora_alpha: 16}\n  r: 4")
+    assert read(tmp_path, merged).lora == {"r": 4, "lora_alpha": 16}
+    assert ("recipe.yaml", 10, "unknown-key") in faults_of(
+        tmp_path, swap("  r: 8", "  <<: {rr: 8}")
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "section", "key", "value"),
+    [
+        ("lora.r=32", "lora", "r", 32),
+        ("--lora.r=32", "lora", "r", 32),
+        ("lora.target_modules=[q_proj,v_proj]", "lora", "target_modules", ["q_proj", "v_proj"]),
+        ("training.learning_rate=1e-5", "training", "learning_rate", 1e-5),
+        ("training.run_name=한빛 상담", "training", "run_name", "한빛 상담"),
+        ("training.report_to=", "training", "report_to", None),
+        ("quantization.load_in_4bit=true", "quantization", "load_in_4bit", True),
+    ],
+)
+def test_override(tmp_path: Path, word: str, section: str, key: str, value: Any) -> None:
+    assert getattr(read(tmp_path, PLAIN, word), section)[key] == value
+
+
+def test_override_of_data(tmp_path: Path) -> None:
+    recipe = read(
+        tmp_path, PLAIN, "data.train=[a.jsonl,{path: b.jsonl,weight: 0.5}]", "data.eval=e.jsonl"
+    )
+    assert [(s.path, s.weight) for s in recipe.data.train] == [("a.jsonl", 1.0), ("b.jsonl", 0.5)]
+    assert isinstance(recipe.data.eval, list)
+    assert recipe.data.eval[0].path == "e.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [
+        ("lora.r", "bad-override"),
+        ("=3", "bad-override"),
+        ("lora..r=3", "bad-override"),
+        ("seed.x=3", "bad-override"),
+        ("data.train.0.path=x", "bad-override"),
+        ("lora.rr=3", "unknown-key"),
+        ("no.such.key=1", "unknown-key"),
+        ("data.train=[a,{path: b,wieght: 2}]", "unknown-key"),
+        ("lora=5", "bad-value"),
+        ("seed=[1", "bad-value"),
+        ("seed=&a [*a]", "bad-value"),
+        ("quantization.load_in_4bit=false", "bad-value"),
+    ],
+)
+def test_a_fault_of_an_override_points_at_the_override(
+    tmp_path: Path, word: str, code: str
+) -> None:
+    assert faults_of(tmp_path, PLAIN, word) == [(word, 0, code)]
+
+
+def test_a_list_that_is_overridden_leaves_no_lines_behind(tmp_path: Path) -> None:
+    text = swap("data/상담.jsonl", "[a.jsonl, {path: b.jsonl, weight: 2}]")
+    word = "data.train=[a.jsonl,{path: b.jsonl,weight: 0}]"
+    assert faults_of(tmp_path, text, word) == [(word, 0, "bad-value")]
+
+
+def test_script_line_is_dropped(tmp_path: Path) -> None:
+    text = (ROOT / "recipes" / "sft_lora.yaml").read_text(encoding="utf-8")
+    assert text.startswith('if __name__ == "__main__"')
+    assert read(tmp_path, text).task == "sft"
+
+
+def test_passed_names_are_the_libraries_own() -> None:
+    from dataclasses import fields
+
+    from peft import LoraConfig
+
+    lora = {f.name for f in fields(LoraConfig) if f.init and not f.name.startswith("_")}
+    assert lora - {"auto_mapping", "peft_version"} <= set(passed_names("lora"))  # PEFT sets these
+    for task, config in TRAINING_CONFIGS.items():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*trl.experimental.*")
+            module = importlib.import_module(config[0])
+        known = fields(getattr(module, config[1]))
+        names = {f.name for f in known if f.init and not f.name.startswith("_")}
+        assert set(passed_names("training", task)) == names, task
+    assert "bnb_4bit_quant_type" in passed_names("quantization")
+
+
+def preference(task: str, *words: str) -> list[str]:
+    return [f"task={task}", "data.train=pairs.jsonl", *words]
+
+
+@pytest.mark.parametrize(
+    ("task", "word", "code", "message"),
+    [
+        ("dpo", "training.betta=0.1", "unknown-key", "did you mean beta?"),
+        ("dpo", "training.desirable_weight=1", "unknown-key", "no such key"),
+        ("kto", "training.loss_typ=kto", "unknown-key", "did you mean loss_type?"),
+        ("orpo", "training.label_smoothing=0.1", "unknown-key", "label_smoothing_factor"),
+        ("sft", "training.beta=0.1", "unknown-key", "no such key"),
+        ("dpo", "training.precompute_ref_log_probs=true", "not-here", "preference.reference"),
+        ("dpo", "training.sync_ref_model=true", "not-here", "model before this run"),
+        ("sft", "preference.shared_prefix=true", "conflict", "dpo, kto and orpo"),
+        ("dpo", "preference.start_merged=true", "conflict", "start_from"),
+        ("dpo", "preference.shared_prefx=true", "unknown-key", "did you mean shared_prefix?"),
+        ("dpo", "preference.reference=never", "bad-value", "cached"),
+    ],
+)
+def test_keys_of_preference_training(
+    tmp_path: Path, task: str, word: str, code: str, message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, PLAIN, *preference(task, word))
+    (fault,) = caught.value.faults
+    assert (fault.file, fault.code) == (word, code)
+    assert message in fault.message
+
+
+def test_the_shared_prefix_wants_its_own_attention(tmp_path: Path) -> None:
+    words = preference("dpo", "attention=eager", "preference.shared_prefix=true")
+    with pytest.raises(RecipeError, match="attention: auto"):
+        read(tmp_path, PLAIN, *words)
+    read(tmp_path, PLAIN, *words[:-1], "preference.shared_prefix=false")
+
+
+def test_data_options_refuse_what_a_recipe_refuses() -> None:
+    assert data_options(["a.jsonl"], max_length=100).max_length == 100
+    with pytest.raises(RecipeError) as caught:
+        data_options(["a.jsonl"], max_length=1)
+    assert caught.value.faults == (
+        Fault("max_length", 0, "bad-value", "Input should be greater than or equal to 16."),
+    )
+
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1)
+
+
+@settings(max_examples=25)
+@given(
+    model=words,
+    path=words,
+    weight=st.floats(0.01, 1000),
+    fraction=st.none() | st.floats(0.01, 0.99),
+    rate=st.floats(allow_nan=False, allow_infinity=False),
+    name=words | st.sampled_from(["null", "yes", "1e3", "0x10", "- a", "a: b", "#", "~", " x "]),
+)
+def test_what_is_dumped_is_read_back_equal(
+    tmp_path_factory: pytest.TempPathFactory,
+    model: str,
+    path: str,
+    weight: float,
+    fraction: float | None,
+    rate: float,
+    name: str,
+) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "task": "sft",
+            "model": model,
+            "output_dir": name,
+            "data": {"train": [{"path": path, "weight": weight}], "eval": fraction},
+            "training": {"learning_rate": rate, "run_name": name},
+        }
+    )
+    file = tmp_path_factory.getbasetemp() / "dumped.yaml"
+    file.write_text(dump(recipe), encoding="utf-8")
+    again = load(file)
+    assert again == recipe
+    assert math.isclose(again.training["learning_rate"], rate, rel_tol=0, abs_tol=0)

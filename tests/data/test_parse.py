@@ -1,0 +1,396 @@
+"""Judged rows of every shape become one preference, or problems that say where."""
+
+from __future__ import annotations
+
+import csv
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.rows import calls, check_rows, codes, tool
+
+from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.data.conversation import Conversation
+from axtune.data.parse import PreferenceRow, read_row
+from axtune.data.pipeline import check
+
+ASKED = {"role": "user", "content": "창원 점심은요?"}
+GOOD = {"role": "assistant", "content": "닭곰탕입니다."}
+BAD = {"role": "assistant", "content": "모릅니다."}
+SYSTEM = {"role": "system", "content": "존댓말로."}
+MENU = tool("menu", {"type": "object", "properties": {"site": {"type": "string"}}})
+
+
+def good(row: Any, **options: Any) -> PreferenceRow:
+    read, problems = read_row(row, **options)
+    assert isinstance(read, PreferenceRow), problems
+    assert [problem for problem in problems if problem.severity == "error"] == []
+    return read
+
+
+def bad(row: Any, **options: Any) -> list[str]:
+    _, problems = read_row(row, **options)
+    return [problem.code for problem in problems if problem.severity == "error"]
+
+
+def said(conversation: Conversation | None) -> list[tuple[str, str]]:
+    assert conversation is not None
+    return [(message["role"], message["content"]) for message in conversation.messages]
+
+
+def as_turns(*messages: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in messages]
+
+
+def whole(prompt: list[Any], good: Any = GOOD, bad: Any = BAD) -> dict[str, Any]:
+    return {"chosen": [*prompt, good], "rejected": [*prompt, bad]}
+
+
+TEXT = {"chosen": GOOD["content"], "rejected": BAD["content"]}
+FROM = {
+    "chosen": {"from": "gpt", "value": GOOD["content"]},
+    "rejected": {"from": "gpt", "value": BAD["content"]},
+}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [SYSTEM, ASKED], "chosen": [GOOD], "rejected": [BAD]},
+        {"prompt": [SYSTEM, ASKED], "chosen": GOOD, "rejected": BAD},
+        {"prompt": [SYSTEM, ASKED], **TEXT},
+        {"system": SYSTEM["content"], "prompt": ASKED["content"], **TEXT},
+        {"system": SYSTEM["content"], "question": ASKED["content"], **TEXT},
+        {"system": SYSTEM["content"], "prompt": ASKED["content"], "chosen": GOOD, "rejected": BAD},
+        {"messages": [SYSTEM, ASKED], "chosen": GOOD, "rejected": BAD},
+        whole([SYSTEM, ASKED]),
+        whole([SYSTEM, ASKED]) | {"prompt": ASKED["content"], "messages": [SYSTEM, ASKED, GOOD]},
+        whole([SYSTEM, ASKED]) | {"prompt": [SYSTEM, ASKED]},
+        {"system": SYSTEM["content"], "instruction": ASKED["content"], "input": "", **TEXT},
+        {
+            "system": SYSTEM["content"],
+            "conversations": [{"from": "human", "value": ASKED["content"]}],
+            **FROM,
+        },
+        {
+            "conversations": [
+                {"from": "system", "value": SYSTEM["content"]},
+                {"from": "human", "value": ASKED["content"]},
+            ],
+            **{key: [turn] for key, turn in FROM.items()},
+        },
+        {
+            "input": {"messages": [SYSTEM, ASKED], "parallel_tool_calls": True},
+            "preferred_output": [GOOD],
+            "non_preferred_output": [BAD],
+        },
+        {key: json.dumps(value) for key, value in whole([SYSTEM, ASKED]).items()},
+        {key: str(value) for key, value in whole([SYSTEM, ASKED]).items()},
+        {"prompt": str([SYSTEM, ASKED]), "chosen": str([GOOD]), "rejected": json.dumps([BAD])},
+    ],
+    ids=lambda row: "+".join(row),
+)
+def test_every_shape_of_a_pair_is_the_same_pair(row: Any) -> None:
+    preference = good(row)
+    assert preference.prompt == 2
+    assert said(preference.chosen) == as_turns(SYSTEM, ASKED, GOOD)
+    assert said(preference.rejected) == as_turns(SYSTEM, ASKED, BAD)
+    for name, conversation in preference.answers:
+        assert conversation.learn == [2]
+        key = name if name in row else {"chosen": "preferred_output"}.get(name, "non_preferred")
+        assert conversation.places[2].startswith(key)
+    if row.get("prompt") is None or "messages" not in row:
+        assert good(row, row_format="preference").prompt == 2
+
+
+@pytest.mark.parametrize("label", [True, False])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [SYSTEM, ASKED], "completion": [GOOD], "label": bool},
+        {"prompt": [SYSTEM, ASKED], "completion": GOOD["content"], "label": str},
+        {
+            "system": SYSTEM["content"],
+            "prompt": ASKED["content"],
+            "completion": GOOD["content"],
+            "label": bool,
+        },
+        {"prompt": [SYSTEM, ASKED], "completion": [SYSTEM, ASKED, GOOD], "kto_tag": bool},
+        {"messages": [SYSTEM, ASKED, GOOD], "kto_tag": bool},
+        {
+            "system": SYSTEM["content"],
+            "conversations": [
+                {"from": "human", "value": ASKED["content"]},
+                {"from": "gpt", "value": GOOD["content"]},
+            ],
+            "kto_tag": bool,
+        },
+        {
+            "system": SYSTEM["content"],
+            "instruction": ASKED["content"],
+            "output": GOOD["content"],
+            "kto_tag": str,
+        },
+    ],
+    ids=lambda row: "+".join(row) if isinstance(row, dict) else None,
+)
+def test_every_shape_of_a_labelled_answer_is_the_same(row: Any, label: bool) -> None:
+    made = {k: v(label) if isinstance(v, type) else v for k, v in row.items()}
+    for preference in (good(made), good(made, row_format="unpaired_preference")):
+        ((name, conversation),) = preference.answers
+        assert name == ("chosen" if label else "rejected")
+        assert preference.prompt == 2
+        assert said(conversation) == as_turns(SYSTEM, ASKED, GOOD)
+        assert conversation.learn == [2]
+
+
+def test_a_label_beside_messages_counts_only_when_the_format_says_so() -> None:
+    row = {"messages": [ASKED, GOOD], "label": True}
+    assert isinstance(read_row(row)[0], Conversation)
+    assert good(row, row_format="unpaired_preference").chosen is not None
+    assert isinstance(read_row({"prompt": "q", "completion": "a", "label": None})[0], Conversation)
+    judged = whole([ASKED]) | {"messages": [ASKED, GOOD]}
+    assert isinstance(read_row(judged)[0], PreferenceRow)
+    assert isinstance(read_row(judged, row_format="chat")[0], Conversation)
+
+
+def test_pairs_that_a_table_holds(tiny: AxTokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, ["prompt", "chosen", "rejected", "tools"])
+        table.writeheader()
+        table.writerow({"prompt": "q", "chosen": "a", "rejected": "b"})
+        called = json.dumps([calls(("menu", {"site": "창원"}))], ensure_ascii=False)
+        listed = json.dumps([ASKED], ensure_ascii=False)
+        table.writerow(
+            {"prompt": listed, "chosen": called, "rejected": "b", "tools": json.dumps([MENU])}
+        )
+    account, faults = check(str(file), tiny)
+    assert faults == []
+    assert account.answers["chosen"]["answers"] == 2
+
+
+def test_tools_are_the_rows_or_those_written_in_the_system_turn() -> None:
+    written = {"role": "system", "content": f"<tools>[{json.dumps(MENU)}]</tools>"}
+    call = calls(("menu", {"site": "창원"}))
+    text = '<tool_call>{"name": "menu", "arguments": {"site": "창원"}}</tool_call>'
+    rows = [
+        {"prompt": [ASKED], "chosen": [call], "rejected": [BAD], "tools": [MENU]},
+        {"prompt": [written, ASKED], "chosen": text, "rejected": [BAD]},
+        whole([written, ASKED], call),
+        {
+            "input": {"messages": [ASKED], "tools": [MENU]},
+            "preferred_output": [call],
+            "non_preferred_output": [BAD],
+        },
+    ]
+    for row in rows:
+        preference = good(row)
+        assert preference.chosen is not None
+        assert preference.rejected is not None
+        assert preference.prompt == 1
+        assert preference.chosen.tools == preference.rejected.tools == [MENU]
+        (made,) = preference.chosen.messages[1]["tool_calls"]
+        assert made["function"] == {"name": "menu", "arguments": {"site": "창원"}}
+    assert bad({"chosen": [written, ASKED, GOOD], "rejected": [ASKED, BAD]}) == ["prompt-differs"]
+    other = {"role": "system", "content": '<tools>[{"name": "f"}]</tools>'}
+    assert bad({"chosen": [written, ASKED, GOOD], "rejected": [other, ASKED, BAD]}) == [
+        "prompt-differs"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"prompt": "q", "chosen": "a", "rejected": "a"}, ["same-answers"]),
+        (whole([ASKED], GOOD, GOOD), ["same-answers"]),
+        (
+            {
+                "prompt": "q",
+                "chosen": [calls(("f", {"a": 1}))],
+                "rejected": [
+                    {
+                        **calls(("f", '{"a":1}')),
+                        "tool_calls": [
+                            {"id": "other", "function": {"name": "f", "arguments": '{"a":1}'}}
+                        ],
+                    }
+                ],
+            },
+            ["same-answers"],
+        ),
+        (
+            {
+                "prompt": "q",
+                "chosen": [calls(("f", {"a": 1}))],
+                "rejected": [calls(("f", {"a": True}))],
+            },
+            [],
+        ),
+        ({"prompt": "q", "chosen": "", "rejected": "b"}, ["empty-answer"]),
+        ({"prompt": "q", "chosen": "a", "rejected": " \n"}, ["empty-answer"]),
+        ({"prompt": "q", "chosen": None, "rejected": "b"}, ["empty-answer"]),
+        ({"prompt": "q", "chosen": [], "rejected": ""}, ["empty-answer", "empty-answer"]),
+        ({"prompt": "q", "chosen": [{"role": "assistant"}], "rejected": "b"}, ["empty-answer"]),
+        ({"prompt": "q", "completion": "", "label": True}, ["empty-answer"]),
+        ({"chosen": [ASKED], "rejected": [ASKED, BAD]}, ["empty-answer"]),
+        ({"chosen": [ASKED, GOOD], "rejected": []}, ["empty-answer"]),
+        ({"prompt": [ASKED], "chosen": [ASKED], "rejected": [BAD]}, ["answer-role"]),
+        ({"prompt": "q", "chosen": [SYSTEM, GOOD], "rejected": [BAD]}, ["answer-role"]),
+        ({"messages": [ASKED, GOOD, ASKED], "kto_tag": True}, ["prompt-role", "answer-role"]),
+        ({"prompt": [ASKED, GOOD], "chosen": [GOOD], "rejected": [BAD]}, ["prompt-role"]),
+        ({"chosen": [GOOD], "rejected": [BAD]}, ["empty-prompt"]),
+        ({"prompt": " ", "chosen": "a", "rejected": "b"}, ["empty-prompt"]),
+        ({"prompt": None, "completion": "a", "label": True}, ["empty-prompt"]),
+        ({"chosen": [ASKED, GOOD], "rejected": [SYSTEM, ASKED, BAD]}, ["prompt-differs"]),
+        (
+            {"chosen": [ASKED, GOOD, ASKED, GOOD], "rejected": [ASKED, GOOD, SYSTEM, BAD]},
+            ["prompt-differs"],
+        ),
+        ({"chosen": [ASKED, GOOD], "rejected": [ASKED, GOOD, ASKED, BAD]}, ["prompt-differs"]),
+        (whole([ASKED]) | {"prompt": "다른 질문"}, ["prompt-differs"]),
+        (whole([ASKED]) | {"system": "다른 지시", "prompt": ASKED["content"]}, ["prompt-differs"]),
+        ({"chosen": "a", "rejected": "b"}, ["bad-messages", "bad-messages"]),
+        ({"prompt": "q", "chosen": 3, "rejected": "b"}, ["bad-messages"]),
+        ({"prompt": 3, "chosen": "a", "rejected": "b"}, ["bad-messages"]),
+        ({"prompt": "q", "chosen": ["a"], "rejected": "b"}, ["bad-messages"]),
+        (
+            {"prompt": "q", "chosen": {"role": "bot"}, "rejected": {"from": "gpt"}},
+            ["bad-messages", "bad-role"],
+        ),
+        ({"prompt": "q", "completion": "a", "label": 1}, ["bad-label"]),
+        ({"prompt": "q", "completion": "a", "label": "billing"}, ["bad-label"]),
+        ({"messages": [ASKED, GOOD], "kto_tag": "yes"}, ["bad-label"]),
+        ({"prompt": "q", "chosen": "a"}, ["unknown-shape"]),
+        ({"prompt": "q", "chosen": None, "rejected": None}, ["unknown-shape"]),
+        ({"completion": "a", "label": True}, ["unknown-shape"]),
+    ],
+)
+def test_faults_of_a_preference(row: Any, wanted: list[str]) -> None:
+    assert sorted(bad(row)) == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    ("row_format", "row", "lacking"),
+    [
+        ("preference", {"prompt": "q", "chosen": "a"}, "rejected"),
+        ("preference", {"input": {}, "preferred_output": []}, "non_preferred_output"),
+        ("preference", {"messages": []}, "chosen"),
+        ("unpaired_preference", {"prompt": "q", "completion": "a"}, "label"),
+        ("unpaired_preference", {"prompt": "q", "label": True}, "completion"),
+    ],
+)
+def test_a_key_that_the_named_format_lacks(row_format: str, row: Any, lacking: str) -> None:
+    _, (problem,) = read_row(row, row_format=row_format)
+    assert (problem.code, problem.message.split()[-1]) == ("unknown-shape", f"{lacking}.")
+
+
+def test_a_label_that_is_none_says_how_to_read_the_row_without_it() -> None:
+    row = {"prompt": "q", "completion": "a", "label": "billing"}
+    _, (problem,) = read_row(row)
+    assert "data.format: prompt_completion" in problem.message
+    assert isinstance(read_row(row, row_format="prompt_completion")[0], Conversation)
+
+
+def test_nfc_makes_one_prompt_of_two_spellings() -> None:
+    decomposed = {"role": "user", "content": unicodedata.normalize("NFD", "창원 점심은요?")}
+    row = {"chosen": [ASKED, GOOD], "rejected": [decomposed, BAD]}
+    assert bad(row) == ["prompt-differs"]
+    assert said(good(row, nfc=True).rejected) == as_turns(ASKED, BAD)
+    same = {"prompt": "q", "chosen": "각", "rejected": unicodedata.normalize("NFD", "각")}
+    assert bad(same) == []
+    assert bad(same, nfc=True) == ["same-answers"]
+
+
+def test_ids_of_calls_and_reasoning_do_not_make_prompts_differ() -> None:
+    one, two = calls(("f", {"a": 1})), calls(("f", '{"a": 1}'))
+    two["tool_calls"][0]["id"] = "call_other"
+    two["reasoning_content"] = "왜"
+    result = {"role": "tool", "content": "{}"}
+    row = {"chosen": [ASKED, one, result, GOOD], "rejected": [ASKED, two, result, BAD]}
+    preference = good(row | {"tools": [tool("f")]})
+    assert preference.prompt == 3
+    assert preference.rejected is not None
+    assert preference.rejected.places == ["chosen[0]", "chosen[1]", "chosen[2]", "rejected[3]"]
+
+
+def test_answers_of_several_turns() -> None:
+    prompt = [SYSTEM, ASKED]
+    chosen = [calls(("menu", {"site": "창원"})), {"role": "tool", "content": "닭곰탕"}, GOOD]
+    row = {"prompt": prompt, "chosen": chosen, "rejected": [BAD], "tools": [MENU]}
+    for made in (row, whole_of(row), row | whole_of(row)):
+        preference = good(made)
+        assert preference.prompt == 2
+        assert preference.chosen is not None
+        assert preference.chosen.learn == [2, 4]
+    context = [{**chosen[0], "weight": 0}, *chosen[1:]]
+    preference = good(row | {"chosen": context})
+    assert preference.chosen is not None
+    assert preference.chosen.learn == [4]
+
+
+def whole_of(row: dict[str, Any]) -> dict[str, Any]:
+    """A row's answers as whole conversations, without its prompt."""
+    rest = {key: value for key, value in row.items() if key != "prompt"}
+    return rest | {key: [*row["prompt"], *row[key]] for key in ("chosen", "rejected")}
+
+
+_messages = st.lists(
+    st.builds(
+        lambda role, content: {"role": role, "content": content},
+        st.sampled_from(["user", "assistant", "assistant", "tool"]),
+        st.sampled_from(["가", "나"]),
+    ),
+    max_size=5,
+)
+
+
+@given(shared=_messages, one=_messages, two=_messages)
+def test_the_common_prompt_is_all_that_is_shared(shared: Any, one: Any, two: Any) -> None:
+    """Against the definition, searched for by trying every length."""
+    one, two = [*shared, *one], [*shared, *two]
+    ends = [
+        n
+        for n in range(min(len(one), len(two)))
+        if one[:n] == two[:n]
+        and one[n] != two[n]
+        and one[n]["role"] == two[n]["role"] == "assistant"
+    ]
+    preference, problems = read_row({"chosen": one, "rejected": two})
+    if any(turn["role"] == "assistant" for turn in one) and any(
+        turn["role"] == "assistant" for turn in two
+    ):
+        differ = [p.code for p in problems if p.code in ("prompt-differs", "same-answers")]
+        assert bool(ends) == (not differ)
+    else:
+        assert "empty-answer" in [problem.code for problem in problems]
+    if ends and not problems:
+        assert isinstance(preference, PreferenceRow)
+        assert preference.prompt == ends[0]
+        assert said(preference.chosen) == as_turns(*one)
+        assert said(preference.rejected) == as_turns(*two)
+
+
+_said = st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"]), max_size=8)
+_answers = st.lists(_said.filter(str.strip), min_size=2, max_size=2, unique=True)
+
+
+@given(system=_said.filter(str.strip), question=_said.filter(str.strip), answers=_answers)
+def test_shapes_make_the_same_ids(
+    tiny: AxTokenizer, system: str, question: str, answers: list[str]
+) -> None:
+    prompt = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    chosen, rejected = ({"role": "assistant", "content": text} for text in answers)
+    rows = [
+        {"prompt": prompt, "chosen": [chosen], "rejected": [rejected]},
+        whole(prompt, chosen, rejected),
+        {"system": system, "question": question, "chosen": answers[0], "rejected": answers[1]},
+        {"instruction": question, "system": system, "chosen": chosen, "rejected": rejected},
+    ]
+    made = [check_rows(tiny, [row])[0] for row in rows]
+    assert all(codes(checked) == [] for checked in made)
+    assert all(checked.samples == made[0].samples for checked in made)

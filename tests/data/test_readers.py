@@ -1,0 +1,288 @@
+"""Files become rows with their line; what cannot be read is a fault that says what it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.strategies import json_values
+
+from axtune.config.recipe import Source
+from axtune.data import readers
+from axtune.data.readers import read_rows
+from axtune.data.sources import files_of
+from axtune.errors import AxtuneError
+
+ROW = '{"messages": [{"role": "user", "content": "안녕"}]}'
+LIMIT = 16_000_000
+
+
+def read(folder: Path, name: str, data: bytes | str, limit: int = LIMIT) -> list[tuple[int, Any]]:
+    """Each row's line with its value, or with the code of its fault after an exclamation mark."""
+    path = folder / name
+    path.write_bytes(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+    out = []
+    for row in read_rows(path, max_line_bytes=limit):
+        assert row.file == str(path)
+        if row.fault:
+            assert (row.fault.file, row.fault.severity) == (str(path), "error")
+            assert "안녕" not in row.fault.message
+        out.append((row.line, f"!{row.fault.code}" if row.fault else row.value))
+    return out
+
+
+GOOD = json.loads(ROW)
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        ("", []),
+        ("\n \n\r\n", []),
+        (ROW, [(1, GOOD)]),
+        (ROW + "\r\n" + ROW + "\r\n", [(1, GOOD), (2, GOOD)]),
+        ("\n" + ROW + "\n\n" + ROW, [(2, GOOD), (4, GOOD)]),
+        ("\ufeff" + ROW, [(1, GOOD)]),
+        (ROW + "\n\ufeff" + ROW + "\n" + ROW, [(1, GOOD), (2, "!bom"), (3, GOOD)]),
+        (ROW + "\noops\n" + ROW, [(1, GOOD), (2, "!not-json"), (3, GOOD)]),
+        (ROW + "\n" + ROW + ROW, [(1, GOOD), (2, "!not-json")]),
+        ('{"a": NaN}\n{"a": -Infinity}\n' + ROW, [(1, "!not-json"), (2, "!not-json"), (3, GOOD)]),
+        ('{"a": 1' + "0" * 5000 + "}\n" + ROW, [(1, "!not-json"), (2, GOOD)]),
+        ("[" * 100_000 + "\n" + ROW, [(1, "!not-json"), (2, GOOD)]),
+        ('{"a": "\\ud83d"}\n{"a": "\\ud83d\\ude00"}', [(1, "!lone-surrogate"), (2, {"a": "😀"})]),
+        ('{"a": "\ud83d"}\n' + ROW, [(1, "!lone-surrogate"), (2, GOOD)]),
+        (
+            ROW.encode() + b"\n" + ROW.encode("cp949") + b"\n" + ROW.encode(),
+            [(1, GOOD), (2, "!cp949"), (3, GOOD)],
+        ),
+        (b'{"a": "\xff\xfe\xff"}\n' + ROW.encode(), [(1, "!not-utf8"), (2, GOOD)]),
+        (ROW.encode("utf-16"), [(0, "!not-utf8")]),
+        (ROW.encode("utf-16-le"), [(1, "!not-utf8")]),
+        ('"\u2028\x85"\n' + ROW, [(1, "\u2028\x85"), (2, GOOD)]),
+    ],
+)
+def test_jsonl(tmp_path: Path, data: bytes | str, wanted: list[tuple[int, Any]]) -> None:
+    assert read(tmp_path, "a.jsonl", data) == wanted
+    assert read(tmp_path, "a.NDJSON", data) == wanted
+
+
+def test_a_line_too_large_is_not_kept(tmp_path: Path) -> None:
+    long = json.dumps({"a": "가" * 100}, ensure_ascii=False)
+    lines = f"{ROW}\n{long}\n{ROW}\n{long}"
+    wanted = [(1, GOOD), (2, "!line-too-large"), (3, GOOD), (4, "!line-too-large")]
+    assert read(tmp_path, "a.jsonl", lines, 200) == wanted
+    exact = len(long.encode())
+    assert [value for _, value in read(tmp_path, "a.jsonl", lines, exact)] == [
+        GOOD,
+        json.loads(long),
+        GOOD,
+        json.loads(long),
+    ]
+    assert read(tmp_path, "a.json", f"[{ROW},\n{long},\n{ROW}]", 200) == wanted[:3]
+    assert read(tmp_path, "a.csv", "a\nx\n" + "가" * 300 + "\ny\n", 200) == [
+        (2, {"a": "x"}),
+        (3, "!line-too-large"),
+        (4, {"a": "y"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        ("[]", []),
+        ("", []),
+        (f"[{ROW}]", [(1, GOOD)]),
+        (f"\ufeff \n[\n{ROW},\n\n{ROW}\n]\n", [(3, GOOD), (5, GOOD)]),
+        (" " * 5000 + f"[{ROW}]", [(1, GOOD)]),
+        (f"{ROW}\n{ROW}", [(1, GOOD), (2, GOOD)]),
+        ('{\n "messages": []\n}', [(1, "!not-json")]),
+        (f"[{ROW},]", [(1, GOOD), (1, "!not-json")]),
+        (f"[{ROW}] [{ROW}]", [(1, GOOD), (1, "!not-json")]),
+        (f"[{ROW}\n{ROW}]", [(1, GOOD), (2, "!not-json")]),
+        (f"[{ROW}", [(1, GOOD), (1, "!not-json")]),
+        (f"[{ROW},", [(1, GOOD), (1, "!not-json")]),
+        (f"[\n{ROW},\n{ROW[:20]}", [(2, GOOD), (3, "!not-json")]),
+        (f"[\n{ROW},\noops,\n{ROW}]", [(2, GOOD), (3, "!not-json")]),
+        (f'[\n{ROW},\n{{"a":\n\noops}},\n{ROW}]', [(2, GOOD), (5, "!not-json")]),
+        (f'[\n{ROW},\n{{"a": NaN}},\n{ROW}]', [(2, GOOD), (3, "!not-json"), (4, GOOD)]),
+        (f'[{{"a": "\\ud83d"}},\n{ROW}]', [(1, "!lone-surrogate"), (2, GOOD)]),
+        (f"[{ROW},\n{'[' * 100_000}", [(1, GOOD), (2, "!not-json")]),
+        (f"[{ROW},\n{'9' * 5000}]", [(1, GOOD), (2, "!not-json")]),
+        (f"[1,\n{ROW}]", [(1, 1), (2, GOOD)]),
+        (f"[{ROW},\n".encode() + ROW.encode("cp949") + b"]", [(1, GOOD), (2, "!cp949")]),
+        (f"[{ROW},\n".encode() + b'"\xed\xa0\xbd"]', [(1, GOOD), (2, "!lone-surrogate")]),
+        (f"[{ROW}]".encode("utf-16"), [(0, "!not-utf8")]),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_json_list(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    data: bytes | str,
+    wanted: list[tuple[int, Any]],
+    chunk: int,
+) -> None:
+    if len(data) > 5000:
+        chunk *= 1000  # as large in tiny pieces says nothing more
+    monkeypatch.setattr(readers, "_CHUNK", chunk)
+    assert read(tmp_path, "a.json", data) == wanted
+
+
+@given(
+    st.lists(json_values, max_size=6),
+    st.integers(1, 40),
+    st.sampled_from([None, 0, 2]),
+    st.booleans(),
+)
+def test_json_list_reads_what_json_reads(
+    tmp_path_factory: pytest.TempPathFactory,
+    items: list[Any],
+    chunk: int,
+    indent: int | None,
+    ascii_only: bool,
+) -> None:
+    text = json.dumps(items, ensure_ascii=ascii_only, indent=indent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "_CHUNK", chunk)
+        rows = read(tmp_path_factory.getbasetemp(), "list.json", text)
+    assert json.dumps([value for _, value in rows]) == json.dumps(items)
+    lines = text.split("\n")
+    for line, value in rows:
+        begin = json.dumps(value, ensure_ascii=ascii_only, indent=indent).split("\n")[0]
+        assert begin in lines[line - 1]
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        ("", []),
+        ("a,b\n", []),
+        ("a,b\n1,2\r\n\n3,\n", [(2, {"a": "1", "b": "2"}), (4, {"a": "3", "b": ""})]),
+        ("\ufeffa\n글\n", [(2, {"a": "글"})]),
+        ("a\r1\r2\r", [(2, {"a": "1"}), (3, {"a": "2"})]),
+        (
+            'a,b\n"1\n\n""2""",x\n3,4\n',
+            [(2, {"a": '1\n\n"2"', "b": "x"}), (5, {"a": "3", "b": "4"})],
+        ),
+        (
+            "a,b\n1\n1,2\n1,2,3\n",
+            [(2, "!bad-csv-row"), (3, {"a": "1", "b": "2"}), (4, "!bad-csv-row")],
+        ),
+        ('a,b\n1,2\n"3,4\n5,6\n', [(2, {"a": "1", "b": "2"}), (3, "!bad-csv-row")]),
+        ('a,b\n"1"x,2\n3,4\n', [(2, "!bad-csv-row")]),
+        ("a,a\n1,2\n", [(1, "!bad-csv-row")]),
+        (
+            b"a\nx\n" + "글\n".encode("cp949") + b"y\n",
+            [(2, {"a": "x"}), (3, "!cp949"), (4, {"a": "y"})],
+        ),
+        ("제목\n글\n".encode("cp949"), [(1, "!cp949")]),
+        ("a\nx\n".encode("utf-16"), [(0, "!not-utf8")]),
+    ],
+)
+def test_csv(tmp_path: Path, data: bytes | str, wanted: list[tuple[int, Any]]) -> None:
+    assert read(tmp_path, "a.csv", data) == wanted
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), max_size=4)
+)
+def test_csv_returns_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[str]
+) -> None:
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerows([["a", "b"], *([cell, "x"] for cell in cells)])
+    rows = read(tmp_path_factory.getbasetemp(), "written.csv", stream.getvalue())
+    assert [value for _, value in rows] == [{"a": cell, "b": "x"} for cell in cells]
+
+
+def write_parquet(path: Path, table: pa.Table) -> list[tuple[int, Any]]:
+    pq.write_table(table, path)
+    return read(path.parent, path.name, path.read_bytes())
+
+
+def test_parquet_with_texts_and_lists_of_structs(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    assert write_parquet(path, pa.table({"messages": [ROW, ROW]})) == [
+        (1, {"messages": ROW}),
+        (2, {"messages": ROW}),
+    ]
+    turns = [{"role": "user", "content": "안녕"}, {"role": "assistant", "content": None}]
+    assert write_parquet(path, pa.Table.from_pylist([{"messages": turns}])) == [
+        (1, {"messages": turns})
+    ]
+    written = {"name": "f", "arguments": '{"날짜": "2026-03-14"}'}
+    called = [{"role": "assistant", "tool_calls": [{"type": "function", "function": written}]}]
+    ((_, row),) = write_parquet(path, pa.Table.from_pylist([{"messages": called}]))
+    assert row["messages"][0]["tool_calls"][0]["function"] == written
+    assert write_parquet(path, pa.table({"messages": pa.array([], pa.string())})) == []
+
+
+def test_parquet_with_typed_arguments_is_refused(tmp_path: Path) -> None:
+    called = {"function": {"name": "f", "arguments": {"a": 1}}}
+    table = pa.Table.from_pylist([{"messages": [{"role": "assistant", "tool_calls": [called]}]}])
+    assert write_parquet(tmp_path / "a.parquet", table) == [(0, "!typed-columns")]
+    tool = {"function": {"name": "f", "parameters": {"type": "object"}}}
+    table = pa.Table.from_pylist([{"messages": ROW, "tools": [tool]}])
+    assert write_parquet(tmp_path / "a.parquet", table) == [(0, "!typed-columns")]
+
+
+def test_broken_parquet(tmp_path: Path) -> None:
+    assert read(tmp_path, "a.parquet", b"") == [(0, "!not-parquet")]
+    assert read(tmp_path, "a.parquet", b"PAR1 is not enough PAR1") == [(0, "!not-parquet")]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": [f"질문 {n}" * 9 for n in range(500)]}), path, compression="none")
+    data = bytearray(path.read_bytes())
+    data[20:4000] = bytes(3980)
+    rows = read(tmp_path, "a.parquet", bytes(data))
+    assert rows[-1][1] == "!not-parquet"
+    assert rows[-1][0] == len(rows)
+    cp949 = pa.array(["글".encode("cp949")]).view(pa.string())
+    assert write_parquet(path, pa.table({"a": cp949})) == [(1, "!not-parquet")]
+
+
+def names(path: str) -> list[str]:
+    return [file.name for file in files_of(Source(path=path))]
+
+
+def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("b.jsonl", "a.csv", "deep/c.parquet", "deep/er/d.JSON", "notes.txt", "[x].jsonl"):
+        (tmp_path / name).touch()
+    assert names(str(tmp_path)) == ["[x].jsonl", "a.csv", "b.jsonl", "c.parquet", "d.JSON"]
+    assert names(str(tmp_path / "*.jsonl")) == ["[x].jsonl", "b.jsonl"]
+    assert names(str(tmp_path / "**" / "*")) == names(str(tmp_path))
+    assert names(str(tmp_path / "[x].jsonl")) == ["[x].jsonl"]  # a file before a pattern
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert names("~/b.jsonl") == names("~/b*.jsonl") == ["b.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "path", ["none.jsonl", "*.none", "", "~nobody-here/a.jsonl", "a" * 5000 + ".jsonl", "a\0.jsonl"]
+)
+def test_no_such_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AxtuneError):
+        names(path)
+
+
+def test_a_file_of_another_form_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(AxtuneError, match=r"not a form that is read\.\nRead are \.jsonl"):
+        names(str(tmp_path / "a.txt"))
+
+
+def test_hub_data_set_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name in ("hf:owner/name", "hf:not a name"):
+        with pytest.raises(AxtuneError, match="neither in the cache"):
+            names(name)

@@ -1,0 +1,191 @@
+"""What people copy: every recipe runs as it lies, every template is true to its schema."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from support.rows import ROOT, TEMPLATES, check_rows, read_jsonl
+
+from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.config.loader import SCRIPT_KEY, dump, load
+from axtune.data.pipeline import check
+
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+DATA = sorted(file for file in TEMPLATES.iterdir() if file.suffix in (".jsonl", ".csv"))
+
+
+def named(file: Path) -> str:
+    return file.name
+
+
+def test_there_are_recipes_and_templates() -> None:
+    assert {"sft_lora.yaml", "sft_qlora.yaml"} <= {file.name for file in RECIPES}
+    assert {"chat.jsonl", "chat_eval.jsonl", "preference.jsonl"} <= {file.name for file in DATA}
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=named)
+def test_a_recipe_loads_and_is_dumped_equal(file: Path, tmp_path: Path) -> None:
+    recipe = load(file)
+    again = tmp_path / "recipe.yaml"
+    again.write_text(dump(recipe), encoding="utf-8")
+    assert load(again) == recipe
+    assert recipe.model == "skt/A.X-4.0-Light"
+    assert all((ROOT / source.path).is_file() for source in recipe.data.train)
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=named)
+def test_a_recipe_is_a_python_script(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = file.read_text(encoding="utf-8")
+    code = compile(text, str(file), "exec")
+    started: list[str] = []
+    monkeypatch.setattr("axtune.launch.main", started.append)
+    exec(code, {"__name__": "__main__", "__file__": str(file)})
+    assert started == [str(file)]
+    exec(code, {"__name__": "imported", "__file__": str(file)})
+    assert len(started) == 1
+    assert text.startswith(SCRIPT_KEY)
+    assert text.endswith('# """\n')
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=named)
+def test_every_key_of_a_recipe_has_a_comment(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    keys = [line for line in text.splitlines()[1:] if re.match(r"\s*\w+:", line)]
+    assert len(keys) > 30
+    for line in keys:
+        assert re.search(r"\S\s+# \S", line) or line == "data:", line
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=named)
+def test_a_recipe_spells_out_the_defaults_of_the_schema(file: Path) -> None:
+    """A key that a reader finds in the recipe is a key of the schema, and none is forgotten."""
+    recipe = load(file)
+    unset = set(type(recipe).model_fields) - recipe.model_fields_set
+    assert unset <= {"quantization"} | ({"preference"} if recipe.task == "sft" else set())
+    unset = set(type(recipe.data).model_fields) - recipe.data.model_fields_set
+    assert unset == (set() if recipe.task == "sft" else {"packing"})
+
+
+@pytest.mark.parametrize("file", DATA, ids=named)
+def test_templates_check_clean(file: Path, either_tiny: AxTokenizer) -> None:
+    account, faults = check(str(file), either_tiny)
+    assert faults == []
+    assert account.rows_read == account.rows_used > 0
+    assert account.lengths["max"] <= load(RECIPES[0]).data.max_length
+
+
+def rows_of(file: Path) -> list[Any]:
+    if file.suffix == ".csv":
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            return list(csv.DictReader(stream))
+    return read_jsonl(file)
+
+
+def schema_of(file: Path) -> Any:
+    kinds = {"chat_eval": "chat", "hermes": "chat"}
+    kinds |= dict.fromkeys(("preference_text", "preference_conversations"), "preference")
+    kind = kinds.get(file.stem, file.stem)
+    return json.loads((TEMPLATES / "schema" / f"{kind}.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("file", DATA, ids=named)
+def test_templates_obey_their_schema(file: Path) -> None:
+    schema = schema_of(file)
+    jsonschema_rs.meta.validate(schema)
+    validator = jsonschema_rs.validator_for(schema)
+    rows = rows_of(file)
+    assert rows
+    for row in rows:
+        validator.validate(row)
+        for key in schema["required"]:
+            broken = {name: value for name, value in row.items() if name != key}
+            assert not validator.is_valid(broken)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "usr", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"messages": [{"role": "user", "content": "q"}]},
+        {"messages": [{"role": "user", "content": 1}, {"role": "assistant", "content": "a"}]},
+        {"messages": []},
+    ],
+)
+def test_schema_and_loader_refuse_alike(row: Any, tiny: AxTokenizer) -> None:
+    assert not jsonschema_rs.validator_for(schema_of(TEMPLATES / "chat.jsonl")).is_valid(row)
+    assert check_rows(tiny, [row])[0].refused
+
+
+def test_the_examples_of_the_page_are_true(tiny: AxTokenizer) -> None:
+    page = (TEMPLATES / "README.md").read_text(encoding="utf-8")
+    examples = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    assert len(examples) >= 5
+    for row in examples:
+        if "role" in row:
+            row = {"messages": [{"role": "user", "content": "q"}, row]}
+        (checked,) = check_rows(tiny, [row])
+        assert not checked.refused, checked.faults
+    for name in re.findall(r"`([\w.]+\.(?:jsonl|csv|json))`", page):
+        assert list(TEMPLATES.rglob(name)), name
+
+
+def test_training_and_evaluation_share_no_conversation() -> None:
+    train, held_out = (
+        {json.dumps(row["messages"], sort_keys=True) for row in read_jsonl(TEMPLATES / name)}
+        for name in ("chat.jsonl", "chat_eval.jsonl")
+    )
+    assert not train & held_out
+
+
+def test_tools_file_holds_the_tools_of_the_rows() -> None:
+    tools = json.loads((TEMPLATES / "tools.json").read_text(encoding="utf-8"))
+    names = {tool["function"]["name"] for tool in tools}
+    used = {
+        tool["function"]["name"]
+        for row in read_jsonl(TEMPLATES / "chat.jsonl")
+        for tool in row.get("tools") or ()
+    }
+    assert used <= names
+
+
+def test_readme_names_every_code_of_a_row() -> None:
+    """Every code that a data room can report stands in README.md's table."""
+    codes: set[str] = set()
+    for room in ("readers", "formats", "hermes", "conversation", "parse", "validate", "pipeline"):
+        tree = ast.parse((ROOT / "axtune" / "data" / f"{room}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "Fault"):
+                words = (a.value for a in node.args if isinstance(a, ast.Constant))
+                codes.update(w for w in map(str, words) if re.fullmatch("[a-z][a-z0-9-]*", w))
+    codes.discard("warning")
+    assert len(codes) > 30
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [code for code in sorted(codes) if f"`{code}`" not in readme] == []
+
+
+def test_korean_readme_shows_the_same() -> None:
+    """README.ko.md has README.md's sections, commands, and tables of the same keys and figures."""
+    english, korean = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")
+    )
+    for kind in (r"(?m)^## ", r"(?m)^    .+$", r"(?s)```python.*?```", r"(?m)^\|.*\|$"):
+        ours, theirs = (
+            [_without_words(shown) for shown in re.findall(kind, text)]
+            for text in (english, korean)
+        )
+        assert ours
+        assert ours == theirs
+
+
+def _without_words(shown: str) -> list[str]:
+    """Of a table's row what is no language's: code and figures; anything else as it stands."""
+    if not shown.startswith("|"):
+        return [shown]
+    return sorted(re.findall(r"`[^`]+`|(?<=\| )\d[\d.,]*(?: MB)?(?= \|)", shown))

@@ -1,0 +1,371 @@
+"""Training runs end to end, on the embedded models; every one of them really trains."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from support.commands import ENVIRONMENT, losses
+from support.tiny import LIBRARY_WARNINGS, RECIPES, checkpoint, recipe, write_rows
+
+from axtune.checkpoint import catalog
+from axtune.checkpoint.tokenizer import load_tokenizer
+from axtune.config import loader
+from axtune.data.pipeline import render_row
+from axtune.errors import AxtuneError
+from axtune.model.load import load_model
+from axtune.plan.estimate import from_data, make_plan
+from axtune.plan.memory import CPU
+from axtune.run import train
+
+pytestmark = [pytest.mark.slow, LIBRARY_WARNINGS]
+
+
+def words(job) -> list[str]:
+    """The command-line words that make recipes/sft_lora.yaml this job."""
+    dump = job.model_dump(mode="json")
+    keys = {
+        "model": dump["model"],
+        "output_dir": dump["output_dir"],
+        "precision": dump["precision"],
+        "resume": dump["resume"],
+        "data.train": dump["data"]["train"][0]["path"],
+        "data.eval": dump["data"]["eval"],
+        "data.max_length": dump["data"]["max_length"],
+        **{f"training.{key}": value for key, value in dump["training"].items()},
+        "training.warmup_steps": 0,
+        "training.lr_scheduler_type": "linear",
+        "training.gradient_checkpointing": True,
+    }
+    return [f"{key}={json.dumps(value)}" for key, value in keys.items()]
+
+
+def reloaded(folder: Path, model: str):
+    """Base and adapter as a stranger loads them: PEFT on the plain base."""
+    found = catalog.find(model)
+    base = load_model(found, load_tokenizer(found), precision="fp32")
+    return PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+
+
+def mean_loss(model, rows: Path, tokenizer) -> float:
+    """The mean of the rows' own mean losses, as the trainer's eval_loss with one row a batch."""
+    total = 0.0
+    lines = rows.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        (sample,) = render_row(json.loads(line), tokenizer)
+        with torch.no_grad():
+            ids, labels = torch.tensor([sample.input_ids]), torch.tensor([sample.labels])
+            total += model(input_ids=ids, labels=labels).loss.item()
+    return total / len(lines)
+
+
+@pytest.mark.parametrize("name", ["sft_lora", "sft_qlora"])
+@pytest.mark.parametrize("model", ["tiny-ax-4.0", "tiny-ax-3.1"])
+def test_the_main_job_learns(tmp_path, monkeypatch, model, name):
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "chat.jsonl", 16)
+    job = loader.load(
+        RECIPES / f"{name}.yaml",
+        [f"model={model}", "output_dir=out", "data.train=chat.jsonl", "data.eval=null",
+         "training.learning_rate=5e-3", "training.gradient_accumulation_steps=4",
+         "training.num_train_epochs=4"],
+    )  # fmt: skip
+    run = train(job)
+    curve = losses(tmp_path / "out")
+    assert len(curve) == 16
+    assert sum(curve[-4:]) < 0.6 * sum(curve[:4])
+    assert run.manifest["status"] == "finished"
+    assert run.manifest["data"]["train"]["rows_read"] == run.manifest["counts"]["rows"] == 16
+    assert {file.name for file in run.path.iterdir()} == {
+        "adapter", "checkpoints", "recipe.yaml", "manifest.json", "metrics.jsonl", "loss.png"
+    }  # fmt: skip
+    if name == "sft_qlora":
+        found = catalog.find(model)
+        base = load_model(
+            found, load_tokenizer(found), precision="bf16", quantization=job.quantization
+        )
+        kinds = {type(module).__name__ for module in base.modules()}
+        assert "Linear4bit" in kinds
+
+
+def test_a_run_folder_leaks_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "rows.jsonl", 8, start=7000)
+
+    def refuse(self, address):
+        raise AssertionError(f"a run connects to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    job = recipe(tmp_path, output_dir="out", data={"train": "rows.jsonl", "eval": 0.25})
+    train(job)
+    for file in (tmp_path / "out").rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert str(tmp_path).encode() not in content, file
+            assert str(Path.home() / ".cache").encode() not in content, file
+            assert "비밀".encode() not in content or file.name == "tokenizer.json", file
+    adapter = {file.name for file in (tmp_path / "out" / "adapter").iterdir()}
+    source = catalog.find("tiny-ax-4.0").folder
+    tokenizer = {n for n in catalog.TOKENIZER_FILES if (source / n).is_file()}
+    assert adapter == {"adapter_config.json", "adapter_model.safetensors", "README.md", *tokenizer}
+    for name in tokenizer:
+        assert (tmp_path / "out" / "adapter" / name).read_bytes() == (source / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("lora", "training"),
+    [
+        ({}, {}),
+        ({"use_dora": True}, {}),
+        ({"use_rslora": True}, {}),
+        ({"init_lora_weights": "pissa"}, {}),
+        ({}, {"neftune_noise_alpha": 5}),
+    ],
+    ids=["lora", "dora", "rslora", "pissa", "neftune"],
+)
+def test_the_adapter_on_the_plain_base_gives_the_loss_that_the_run_reports(
+    tmp_path, lora, training
+):
+    rows = write_rows(tmp_path / "held_out.jsonl", 4, start=900)
+    data = {"train": str(write_rows(tmp_path / "rows.jsonl", 16)), "eval": str(rows)}
+    job = recipe(
+        tmp_path, data=data, lora={"r": 8, **lora},
+        training={"per_device_eval_batch_size": 1, "eval_strategy": "steps", "eval_steps": 2,
+                  **training},
+    )  # fmt: skip
+    run = train(job)
+    assert losses(run.path)[-1] < losses(run.path)[0]
+    tokenizer = load_tokenizer("tiny-ax-4.0")
+    trained = mean_loss(reloaded(run.path, job.model), rows, tokenizer)
+    found = catalog.find(job.model)
+    before = mean_loss(load_model(found, tokenizer, precision="fp32"), rows, tokenizer)
+    assert abs(before - trained) > 0.05  # the adapter changed something
+    assert trained == pytest.approx(run.manifest["metrics"]["best_eval_loss"], rel=1e-4)
+
+
+def test_early_stopping_keeps_the_best_checkpoint_on_disk(tmp_path):
+    job = recipe(
+        tmp_path,
+        data={"train": str(write_rows(tmp_path / "rows.jsonl", 16)),
+              "eval": str(write_rows(tmp_path / "held_out.jsonl", 4, start=900))},
+        training={"learning_rate": 0.5, "lr_scheduler_type": "constant", "max_steps": 20,
+                  "eval_strategy": "steps", "eval_steps": 1, "save_total_limit": 1},
+        early_stopping_patience=2,
+    )  # fmt: skip
+    run = train(job)
+    curve = losses(run.path, "eval_loss")
+    best = min(range(len(curve)), key=curve.__getitem__) + 1
+    assert len(curve) < 20  # it stopped, two evaluations after the best one
+    assert run.manifest["metrics"]["best_step"] == best == len(curve) - 2
+    kept = run.path / "checkpoints" / f"checkpoint-{best}"
+    final = load_file(run.adapter / "adapter_model.safetensors")
+    for name, tensor in load_file(kept / "adapter_model.safetensors").items():
+        assert torch.equal(tensor, final[name])
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_curve(tmp_path):
+    data = {"train": str(write_rows(tmp_path / "rows.jsonl", 32)), "eval": 0.25}
+    cadence = {"max_steps": 8, "eval_strategy": "steps", "eval_steps": 4}
+    whole = recipe(tmp_path, output_dir=str(tmp_path / "whole"), data=data, training=cadence)
+    command = [sys.executable, "-m", "axtune", str(RECIPES / "sft_lora.yaml")]
+    subprocess.run([*command, *words(whole)], env=ENVIRONMENT, check=True, timeout=200)
+
+    broken = recipe(tmp_path, output_dir=str(tmp_path / "broken"), data=data, training=cadence)
+    process = subprocess.Popen(
+        [*command, *words(broken)], env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 2/8"):
+            process.send_signal(signal.SIGINT)
+            break
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    folder = tmp_path / "broken"
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"
+    (saved,) = (folder / "checkpoints").iterdir()
+    assert str(saved) in output
+    assert "resume=true" in output
+    stopped = int(saved.name.partition("-")[2])
+    assert stopped < 8
+
+    resumed = subprocess.run(
+        [*command, *words(broken), "resume=true"], env=ENVIRONMENT, check=True, timeout=200,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert f"{stopped} of them done" in resumed.stdout
+    assert resumed.stderr == ""
+    for name, count in (("loss", 8), ("eval_loss", 2)):
+        assert len(losses(folder, name)) == count
+        expected = losses(tmp_path / "whole", name)
+        assert losses(folder, name) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(AxtuneError, match="already holds a run"):
+        train(broken)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_two_processes_give_the_curve_of_one_with_the_same_effective_batch(tmp_path, packing):
+    data = {"train": str(write_rows(tmp_path / "rows.jsonl", 32)), "eval": 0.25,
+            "packing": packing, "max_length": 40}  # fmt: skip
+    curves = []
+    for processes, accumulation in ((1, 4), (2, 2)):
+        folder = tmp_path / f"on_{processes}"
+        job = recipe(
+            tmp_path, output_dir=str(folder), data=data,
+            training={"per_device_train_batch_size": 1, "per_device_eval_batch_size": 1,
+                      "gradient_accumulation_steps": accumulation, "max_steps": 5,
+                      "eval_strategy": "steps", "eval_steps": 5},
+        )  # fmt: skip
+        launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes),
+                  "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
+                  str(RECIPES / "sft_lora.yaml")]  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, *launch, *words(job)], env=ENVIRONMENT, timeout=300,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("steps ") == 1  # one process speaks
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["counts"]["processes"] == processes
+        assert manifest["counts"]["effective_batch"] == 4
+        curves.append(losses(folder) + losses(folder, "eval_loss"))
+    assert len(curves[0]) == 6
+    assert curves[0][0] - curves[0][4] > 0.3  # the weights have moved
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+
+
+def test_a_process_that_fails_takes_the_others_with_it(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{broken\n", encoding="utf-8")
+    job = recipe(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+         "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
+         str(RECIPES / "sft_lora.yaml"), *words(job)],
+        env=ENVIRONMENT, timeout=120, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("rows.jsonl:1: not-json") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_changed_rows_or_batch_are_not_resumed(tmp_path):
+    base = str(checkpoint(tmp_path / "base").folder)
+    job = recipe(tmp_path, model=base, training={"max_steps": 1})
+    train(job)
+    other = {"gradient_accumulation_steps": 1, "max_steps": 2}
+    with pytest.raises(AxtuneError, match="effective batch of 4; this one has 2"):
+        train(recipe(tmp_path, model=base, resume=True, training=other))
+    write_rows(tmp_path / "rows.jsonl", 17)
+    with pytest.raises(AxtuneError, match="rows have changed"):
+        train(recipe(tmp_path, model=base, resume=True, training={"max_steps": 2}))
+
+
+def test_a_run_that_breaks_says_so_in_its_manifest(tmp_path, monkeypatch):
+    from axtune.training.sft import SftTrainer
+
+    def out_of_memory(self, *args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(SftTrainer, "training_step", out_of_memory)  # no test fills a card's memory
+    job = recipe(tmp_path)
+    with pytest.raises(AxtuneError, match=r"not enough, though the plan.*\n.*load_in_4bit=true"):
+        train(job)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "failed"
+    monkeypatch.undo()
+    assert train(job).manifest["status"] == "finished"  # the folder is free again
+
+
+@pytest.mark.parametrize("plan", ["refuse", "warn"])
+def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(
+    tmp_path, monkeypatch, capsys, plan
+):
+    loaded = []
+
+    def load(*args, **keys):
+        loaded.append(args)
+        raise AxtuneError("far enough")
+
+    monkeypatch.setattr("axtune.run.load_model", load)
+    rows = write_rows(tmp_path / "rows.jsonl", 16)
+    job = recipe(
+        tmp_path, plan=plan, data={"train": str(rows), "max_length": 256},
+        training={"per_device_train_batch_size": 8, "gradient_checkpointing": False},
+    )  # fmt: skip
+    found = catalog.find(job.model)
+    known = from_data(job, found, load_tokenizer(found))
+    room = make_plan(job, known, CPU).peak - 3e6  # a little more than what recomputing saves
+    monkeypatch.setattr("axtune.run.free_memory", lambda: room)
+    with pytest.raises(AxtuneError) as raised:
+        train(job)
+    said = capsys.readouterr().out
+    assert "by the plan" in said
+    if plan == "warn":
+        assert raised.value.found == "far enough"
+        assert loaded
+    else:
+        assert not loaded
+        said = str(raised.value)
+    assert "The run does not fit: it needs" in said
+    words = said.partition("so: ")[2].partition(". plan=warn")[0].split()
+    assert any(word.startswith("training.per_device_train_batch_size=") for word in words)
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    monkeypatch.undo()
+    smaller = loader.changed(job, [*words, "training.max_steps=1"])
+    monkeypatch.setattr("axtune.run.free_memory", lambda: room)
+    assert train(smaller).manifest["status"] == "finished"
+
+
+@pytest.mark.parametrize("lora", [{}, {"init_lora_weights": "pissa"}], ids=["lora", "pissa"])
+def test_a_run_that_is_made_longer_ends_where_a_long_one_does(tmp_path, lora):
+    def job(steps, folder, **changes):
+        steady = {"max_steps": steps, "eval_strategy": "steps", "eval_steps": 2,
+                  "lr_scheduler_type": "constant"}  # fmt: skip
+        return recipe(tmp_path, output_dir=str(folder), training=steady, lora=lora, **changes)
+
+    long, short = tmp_path / "long", tmp_path / "short"
+    train(job(4, long))
+    train(job(2, short))
+    train(job(4, short, resume=True))
+    assert losses(short) == pytest.approx(losses(long), rel=1e-5)
+    expected = load_file(long / "adapter" / "adapter_model.safetensors")
+    for name, tensor in load_file(short / "adapter" / "adapter_model.safetensors").items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder in which nobody can create another")
+def test_a_folder_that_cannot_be_created_is_a_sentence(tmp_path):
+    with pytest.raises(AxtuneError, match="/proc/run cannot be written: No such file"):
+        train(recipe(tmp_path, output_dir="/proc/run"))
+
+
+def test_a_run_whose_adapter_cannot_be_written_is_not_finished(tmp_path, monkeypatch):
+    from axtune.model.adapter import Adapter
+
+    def disk_full(self, folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Adapter, "save", disk_full)
+    with pytest.raises(AxtuneError, match="No space left"):
+        train(recipe(tmp_path))
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "failed"
+    assert not (tmp_path / "run" / "adapter").exists()
+    monkeypatch.undo()
+    assert train(recipe(tmp_path, resume=True)).adapter.name == "adapter"
+
+
+def test_prepared_rows_do_not_outlive_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "scratch").mkdir()
+    train(recipe(tmp_path, training={"max_steps": 1}))
+    assert list((tmp_path / "scratch").glob("axtune-*")) == []

@@ -1,0 +1,296 @@
+"""The test of everything: what was trained comes back from the real vLLM, to the OpenAI client.
+
+The embedded models learn conversations with calls by heart, are exported as a user would, served on
+the CPU, and asked. Needs the environment that scripts/setup_vllm.sh makes; without it these tests
+are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from openai import OpenAI
+from support import memory, tiny, tool_pairs
+from support.rows import ROOT, read_jsonl, write_jsonl
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.config.loader import data_options
+from axtune.data.pipeline import render_row
+from axtune.data.samples import PairSample
+from axtune.errors import AxtuneError
+from axtune.verify.requests import Request, read_requests, same_answer
+from axtune.verify.verify import verify
+from axtune.verify.vllm import Served, find_vllm, serve
+
+pytestmark = [pytest.mark.slow, tiny.LIBRARY_WARNINGS]
+
+CONTEXT = 2048
+
+
+@pytest.fixture(scope="module", autouse=True)
+def vllm() -> None:
+    try:
+        find_vllm()
+    except AxtuneError:
+        pytest.skip("there is no vLLM; bash scripts/setup_vllm.sh installs it")
+
+
+@pytest.fixture(scope="module", params=["tiny-ax-4.0", "tiny-ax-3.1"])
+def model(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("data") / "memory.jsonl", memory.rows())
+
+
+@pytest.fixture(scope="module")
+def requests(model: str, data: Path) -> list[Request]:
+    found = list(read_requests(data_options([str(data)]), load_tokenizer(model)))
+    assert len(found) == 56
+    assert sum(bool(request.answer.get("tool_calls")) for request in found) == 24
+    return found
+
+
+@pytest.fixture(scope="module")
+def learn(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Trains a recipe until the conversations are known, once; gives the run's folder."""
+    made: dict[str, Path] = {}
+
+    def train(recipe: str, *words: str) -> Path:
+        if recipe not in made:
+            run = tmp_path_factory.mktemp("runs") / f"{recipe}-{model}"
+            axtune(
+                "train", f"recipes/{recipe}.yaml", f"model={model}", f"output_dir={run}",
+                f"data.train={data}", "data.eval=null", "lora.r=32", "lora.lora_alpha=128",
+                "training.num_train_epochs=40", "training.per_device_train_batch_size=4",
+                "training.gradient_accumulation_steps=1", "training.learning_rate=4e-3",
+                "training.gradient_checkpointing=false", "training.logging_steps=80",
+                *words,
+            )  # fmt: skip
+            made[recipe] = run
+        return made[recipe]
+
+    return train
+
+
+def axtune(*words: str) -> str:
+    """A command as a user types it, from the checkout."""
+    command = [sys.executable, "-m", "axtune", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def ask_all(served: Served, requests: list[Request]) -> None:
+    """Every prompt and every answer is the one of the data."""
+    wrong = []
+    for request in requests:
+        assert served.tokenize(request.messages, request.tools) == request.prompt
+        reply = served.ask(request.messages, request.tools, max_tokens=128)
+        reason = "tool_calls" if request.answer.get("tool_calls") else "stop"
+        if not (
+            same_answer(request.answer, reply.content, reply.calls)
+            and reply.finish_reason == reason
+        ):
+            wrong.append((request.answer, reply))
+    assert wrong == []
+
+
+def test_merged_lora(learn: Callable[..., Path], requests: list[Request], tmp_path: Path) -> None:
+    run, folder = learn("sft_lora"), tmp_path / "served"
+    axtune("export", str(run), "--to", "vllm", "--out", str(folder))
+    with serve(folder, CONTEXT) as served:
+        ask_all(served, requests)
+        certificate = verify(folder, adapter=run, vllm=served.url)
+    checks = {(check.part, check.name): check for check in certificate.checks}
+    assert certificate.passed
+    assert checks["vllm", "answers"].figures == {"asked": 12.0, "as_recorded": 12.0}
+    written = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
+    assert written["passed"] is True
+
+
+def test_merged_qlora(learn: Callable[..., Path], requests: list[Request], tmp_path: Path) -> None:
+    run, folder = learn("sft_qlora", tiny.IN_FLOAT32), tmp_path / "served"
+    axtune("export", str(run), "--to", "vllm", "--into", "nf4", "--out", str(folder))
+    with serve(folder, CONTEXT) as served:
+        ask_all(served, requests)
+
+
+def test_hot_loaded_adapter(
+    model: str, learn: Callable[..., Path], requests: list[Request], tmp_path: Path
+) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "memory"
+    axtune("export", model, "--to", "vllm", "--out", str(base))
+    axtune("export", str(learn("sft_lora")), "--to", "adapter", "--out", str(adapter))
+    words = ("--enable-lora", "--max-lora-rank", "32", "--lora-modules", f"memory={adapter}")
+    with serve(base, CONTEXT, words) as served:
+        ask_all(Served(served.url, "memory"), requests)
+        reply = served.ask(requests[0].messages, requests[0].tools, max_tokens=128)
+        assert not same_answer(requests[0].answer, reply.content, reply.calls)  # the bare base
+
+
+def test_what_dpo_taught_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pairs that no run has seen, vLLM finds the right call the more probable one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    train_rows, held_out = (
+        tool_pairs.rows(tool_pairs.CITIES[:9]),
+        tool_pairs.rows(tool_pairs.CITIES[9:]),
+    )
+    sft = tool_pairs.train_sft(tmp_path, train_rows)
+    dpo = tool_pairs.train_dpo(tmp_path, train_rows, held_out)
+    share = {}
+    for run in (sft, dpo):
+        folder = tmp_path / f"served-{run.path.name}"
+        axtune("export", str(run.path), "--to", "vllm", "--out", str(folder))
+        with serve(folder, CONTEXT) as served:
+            share[run.path.name] = preferred(served, load_tokenizer(str(folder)), held_out)
+    assert share["sft"] <= 0.7
+    assert share["run"] >= 0.9
+
+
+def preferred(served: Served, tokenizer: AxTokenizer, pairs: list[dict[str, Any]]) -> float:
+    """The share of pairs whose chosen answer vLLM gives the higher log-probability."""
+    right = 0
+    with OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+        for pair in pairs:
+            (sample,) = render_row(pair, tokenizer)
+            assert isinstance(sample, PairSample)
+            assert served.tokenize(pair["prompt"], pair["tools"]) == sample.prompt_ids
+            scores = []
+            for answer in (sample.chosen_ids, sample.rejected_ids):
+                reply: Any = client.completions.create(
+                    model=served.model, prompt=[*sample.prompt_ids, *answer], max_tokens=1,
+                    extra_body={"prompt_logprobs": 0},
+                )  # fmt: skip
+                told = reply.choices[0].prompt_logprobs[len(sample.prompt_ids) :]
+                at = zip(told, answer, strict=True)
+                scores.append(sum(found[str(token)]["logprob"] for found, token in at))
+            right += scores[0] > scores[1]
+    return right / len(pairs)
+
+
+def test_served_ids_of_every_golden_conversation(
+    shared: Path, real_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A 4.0 base with random weights and the real tokenizer, exported for vLLM."""
+    base = tiny.with_weights(
+        real_checkpoint("4.0"), tmp_path / "base", max_position_embeddings=16_384
+    )
+    folder = tmp_path / "served"
+    axtune("export", str(base.folder), "--to", "vllm", "--out", str(folder))
+    count = 0
+    with serve(folder, 16_384) as served:
+        for row in read_jsonl(shared / "goldens" / "serve_prompts.jsonl"):
+            tools = row.get("tools")
+            for recorded in row["serve"]:
+                messages = row["messages"][: recorded["turn"]]
+                assert served.tokenize(messages, tools) == recorded["prompt_ids"]
+                count += 1
+    assert count == 738
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    declared = load_tokenizer(base)
+    text = "57600원 2024년 12월"
+    assert tokenizer.encode(text, add_special_tokens=False) == declared.encode(text)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert type(model).__name__ == "LlamaForCausalLM"
+
+
+# --- the examples of the models' own cards ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("card") / model
+    axtune("export", model, "--to", "vllm", "--dtype", "float32", "--out", str(folder))
+    return folder
+
+
+def card(shared: Path, model: str) -> list[str]:
+    """The Python blocks of a model's card: transformers, a chat, tools."""
+    name = {"tiny-ax-4.0": "A.X-4.0-Light", "tiny-ax-3.1": "A.X-3.1-Light"}[model]
+    text = (shared / "model-cards" / f"{name}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    return blocks
+
+
+def test_card_quickstart_with_transformers(
+    shared: Path, model: str, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The 4.0 card's code as it stands; 3.1's has lost its indentation on the way into the file.
+
+    Since transformers 5 apply_chat_template answers a dictionary unless told not to, so the card
+    needs that one word whatever the checkpoint.
+    """
+    code = card(shared, "tiny-ax-4.0")[0].replace("skt/A.X-4.0-Light", str(exported))
+    code = code.replace("torch.bfloat16", "torch.float32")
+    found: dict[str, Any] = {}
+    exec(code.replace('return_tensors="pt"', 'return_tensors="pt", return_dict=False'), found)
+    tokenizer = load_tokenizer(str(exported))
+    prompt = tokenizer.encode(tokenizer.render(found["messages"], None, add_generation_prompt=True))
+    assert found["input_ids"][0].tolist() == prompt
+    assert capsys.readouterr().out.strip() == found["response"].strip() != ""
+
+
+def test_card_examples_with_the_openai_client(shared: Path, model: str, exported: Path) -> None:
+    """Chat, slot filling, function calling, completion: vLLM answers what transformers does."""
+    tokenizer = load_tokenizer(str(exported))
+    plain = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
+    with serve(exported, CONTEXT, ("--dtype", "float32")) as served:
+        asked = list(card_requests(card(shared, model)[1:], served))
+        assert len(asked) == 5
+        for messages, tools, printed in asked:
+            assert printed.role == "assistant"
+            ids = served.tokenize(messages, tools)
+            reply = served.ask(messages, tools, max_tokens=48)
+            with torch.inference_mode():
+                out = plain.generate(
+                    input_ids=torch.tensor([ids]),
+                    attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                    max_new_tokens=48,
+                    do_sample=False,
+                )
+            assert reply.ids == out[0, len(ids) :].tolist()
+            assert tokenizer.decode(ids).endswith("<|im_start|><|assistant|>")
+
+
+def card_requests(
+    blocks: list[str], served: Served
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]] | None, Any]]:
+    """Run a card's client code against a server; what it asks and what its client prints."""
+    for block in blocks:
+        # The definition of `call` is the part of 3.1's code that needs its lost indentation.
+        body = block[block.index("client = OpenAI(") :]
+        body = body.replace("http://localhost:8000/v1", f"{served.url}/v1")
+        body = re.sub(r'model = "skt/[^"]+"', f"model = {served.model!r}", body)
+        made: list[tuple[list[dict[str, Any]], list[dict[str, Any]] | None, Any]] = []
+        found: dict[str, Any] = {"OpenAI": OpenAI}
+
+        def call(
+            messages: list[dict[str, Any]],
+            model: str,
+            found: dict[str, Any] = found,
+            made: list[Any] = made,
+        ) -> None:
+            keys = {"tools": found["tools"]} if "tools" in found else {}
+            completion = found["client"].chat.completions.create(
+                model=model, messages=messages, max_tokens=48, **keys
+            )
+            made.append((messages, found.get("tools"), completion.choices[0].message))
+
+        found["call"] = call
+        exec(body, found)
+        found["client"].close()
+        yield from made
