@@ -25,6 +25,7 @@ from axtune.errors import (
     CheckpointError,
     MissingPackageError,
 )
+from axtune.model.cpu_bf16 import avoid_broken_kernels
 from axtune.model.offload import HOSTED
 
 # glibc's name for the size from which blocks are mapped one by one (malloc.h); ours, in bytes.
@@ -136,6 +137,8 @@ def load_model(
             f"{checkpoint.name} lacks {len(missing)} of its model's tensors, {missing[0]} first.",
             "Weights and config.json are of different checkpoints, or a shard is missing.",
         )
+    if not torch.cuda.is_available():
+        avoid_broken_kernels(model)
     if made_from:
         _give_dtype(model, _DTYPES[precision])
     # 4.0 Light's config.json says eos 0, which never comes; what ends a turn is <|im_end|>.
