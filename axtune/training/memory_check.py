@@ -82,6 +82,6 @@ def out_of_memory(search: Search | None) -> AxtuneError:
     # The plan was too hopeful by nobody knows how much; edits that save a sixth are worth a try.
     way = advice(search, needed * 5 / 6)
     return AxtuneError(
-        f"There is not enough memory, though by its plan the run needs only {gigabytes(needed)}.",
+        f"There is not enough memory, though the plan needs only {gigabytes(needed)}.",
         way,
     )
