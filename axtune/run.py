@@ -36,7 +36,7 @@ from axtune.checkpoint.run_dir import (
 )
 from axtune.checkpoint.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
 from axtune.config.faults import first_line
-from axtune.config.recipe import Recipe, Task
+from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared, prepare
 from axtune.data.packing import PackLayout
 from axtune.errors import AxtuneError, CheckpointError, Fault, MissingPackageError
@@ -61,9 +61,8 @@ from axtune.training.arguments import training_arguments
 from axtune.training.initial_adapter import start_adapter
 from axtune.training.plots import plot
 from axtune.training.progress import Report
-from axtune.training.sft import SftTrainer
 from axtune.training.summary import summary
-from axtune.training.trainer import Rehearsal, RunTrainer
+from axtune.training.trainer import Rehearsal, RunContext, make_trainer
 from axtune.units import duration, gigabytes
 
 T = TypeVar("T")
@@ -189,12 +188,12 @@ def _train(
     adapter = start_adapter(model, recipe, checkpoint, report)
     size = measure(adapter.model)
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    trainer = _trainer_of(recipe.task)(adapter, args, tokenizer, data, run_dir, report, recipe)
+    context = RunContext(adapter, args, tokenizer, data, run_dir, report, recipe)
+    trainer = make_trainer(context)
 
     counts = _counts(args, data, size, batch)
     _check_resume(run_dir, counts, data)
-    packing = trainer.packing if isinstance(trainer, SftTrainer) else None
-    report.table(_derived(recipe, precision, args, data, size, batch, packing))
+    report.table(_derived(recipe, precision, args, data, size, batch, trainer.packing))
     facts = {"precision": precision, "counts": counts, "data": _accounts(data)}
     manifest = describe(recipe, checkpoint, facts) if state.is_main_process else {}
     if state.is_main_process:
@@ -232,16 +231,6 @@ def _train(
         raise KeyboardInterrupt
     report.table(_outcome(recipe, manifest))
     return open_run(run_dir.path)
-
-
-def _trainer_of(task: Task) -> type[RunTrainer]:
-    if task == "sft":
-        return SftTrainer
-    from axtune.training.preference import (
-        TRAINERS,  # three more of TRL's trainers, for those who need them
-    )
-
-    return TRAINERS[task]
 
 
 def _fill(folder: Path, adapter: Adapter, tokenizer: AxTokenizer, manifest: dict[str, Any]) -> None:
