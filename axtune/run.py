@@ -25,7 +25,7 @@ from axtune.checkpoint.run_dir import (
 )
 from axtune.checkpoint.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
 from axtune.config.faults import first_line
-from axtune.config.recipe import Recipe, Task
+from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared, prepare
 from axtune.errors import AxtuneError, MissingPackageError
 from axtune.model.adapter import Adapter
@@ -53,7 +53,6 @@ from axtune.training.initial_adapter import start_adapter
 from axtune.training.memory_check import check_memory, is_out_of_memory, out_of_memory, search_of
 from axtune.training.plots import plot
 from axtune.training.progress import Report
-from axtune.training.sft import SftTrainer
 from axtune.training.summary import (
     FaultLines,
     accounts,
@@ -64,7 +63,7 @@ from axtune.training.summary import (
     rehearsed,
     summary,
 )
-from axtune.training.trainer import RunTrainer
+from axtune.training.trainer import RunContext, make_trainer
 
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
@@ -129,14 +128,13 @@ def train(recipe: Recipe) -> Run:
             size = measure(adapter.model)
             rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
             batch = rows * args.world_size
-            kind = _trainer_of(recipe.task)
-            trainer = kind(adapter, args, tokenizer, data, run_dir, report, recipe)
+            context = RunContext(adapter, args, tokenizer, data, run_dir, report, recipe)
+            trainer = make_trainer(context)
 
             # Its record.
             counted = counts(args, data, size, batch)
             _check_resume(run_dir, counted, data)
-            packing = trainer.packing if isinstance(trainer, SftTrainer) else None
-            report.table(derived(recipe, precision, args, data, size, batch, packing))
+            report.table(derived(context, precision, size, batch, trainer.packing))
             facts = {"precision": precision, "counts": counted, "data": accounts(data)}
             manifest = describe(recipe, checkpoint, facts) if state.is_main_process else {}
             if state.is_main_process:
@@ -243,16 +241,6 @@ def _offload(
         embeddings_to_host(model, args.device)
     elif recipe.offload and args.device.type == "cpu":
         report.say("offload is for GPUs: on a CPU everything is in host memory as it is.", "yellow")
-
-
-def _trainer_of(task: Task) -> type[RunTrainer]:
-    if task == "sft":
-        return SftTrainer
-    from axtune.training.preference import (
-        TRAINERS,  # three more of TRL's trainers, for those who need them
-    )
-
-    return TRAINERS[task]
 
 
 def _check_resume(run_dir: RunDir, counted: dict[str, int], data: Prepared) -> None:

@@ -191,8 +191,8 @@ def axtune(options: argparse.Namespace) -> tuple[Any, Any]:
     from axtune.quiet import quiet_libraries
     from axtune.training.arguments import training_arguments
     from axtune.training.initial_adapter import start_adapter
-    from axtune.training.preference import TRAINERS
     from axtune.training.progress import Report
+    from axtune.training.trainer import RunContext, make_trainer
 
     base = find(str(options.folder / "base"))
     recipe = Recipe.model_validate({
@@ -212,7 +212,8 @@ def axtune(options: argparse.Namespace) -> tuple[Any, Any]:
         run_dir.begin(recipe, {})
         account: Any = None
         data = Prepared(load_from_disk(str(options.folder / "rows")), None, account, None)
-        trainer = TRAINERS["dpo"](adapter, args, tokenizer, data, run_dir, report, recipe)
+        run = RunContext(adapter, args, tokenizer, data, run_dir, report, recipe)
+        trainer = make_trainer(run)
     return trainer, lambda: trainer.make_ready(base, options.precision)
 
 

@@ -211,9 +211,8 @@ def run(setting: Setting, folder: Path, layers: int) -> dict[str, Any]:
     from axtune.quiet import quiet_libraries
     from axtune.training.arguments import training_arguments
     from axtune.training.initial_adapter import start_adapter
-    from axtune.training.preference import TRAINERS
     from axtune.training.progress import Report
-    from axtune.training.sft import SftTrainer
+    from axtune.training.trainer import RunContext, make_trainer
 
     tokenizer = load_tokenizer(base)
     rows = folder / "rows.jsonl"
@@ -252,8 +251,8 @@ def run(setting: Setting, folder: Path, layers: int) -> dict[str, Any]:
         report = Report(enabled=False)
         adapter = start_adapter(model, recipe, base, report)
         run_dir.begin(recipe, {})
-        kind = SftTrainer if recipe.task == "sft" else TRAINERS[recipe.task]
-        trainer: Any = kind(adapter, args, tokenizer, prepared, run_dir, report, recipe)
+        run = RunContext(adapter, args, tokenizer, prepared, run_dir, report, recipe)
+        trainer = make_trainer(run)
         reset_memory()
         trainer.make_ready(base, recipe.precision)
         trainer.train()

@@ -214,7 +214,7 @@ def axtune(options: argparse.Namespace, contender: str, rows: Any) -> Any:
     from axtune.training.arguments import training_arguments
     from axtune.training.initial_adapter import start_adapter
     from axtune.training.progress import Report
-    from axtune.training.sft import SftTrainer
+    from axtune.training.trainer import RunContext, make_trainer
 
     base = find(str(options.folder / "base"))
     longest = max(map(len, rows["input_ids"]))
@@ -240,7 +240,7 @@ def axtune(options: argparse.Namespace, contender: str, rows: Any) -> Any:
         folder.begin(recipe, {})
         account: Any = None
         data = Prepared(rows, None, account, None)
-        return SftTrainer(adapter, args, tokenizer, data, folder, report, recipe)
+        return make_trainer(RunContext(adapter, args, tokenizer, data, folder, report, recipe))
 
 
 def trl(options: argparse.Namespace, contender: str, rows: Any) -> Any:

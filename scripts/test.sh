@@ -5,7 +5,7 @@
 #   bash scripts/test.sh -m 'not slow'   words go to pytest
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh qlora,test
+bash scripts/setup.sh test
 bash scripts/setup_llama_cpp.sh
 bash scripts/setup_vllm.sh
 export PATH="$PWD/.venv/bin:$PATH"

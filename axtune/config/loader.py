@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
+from axtune.config.objective import OBJECTIVES, listed, tasks
 from axtune.config.passthrough import SECTIONS, check_passed, nearest
 from axtune.config.recipe import Data, PreferenceConfig, Recipe, Source
 from axtune.errors import Fault, RecipeError
@@ -246,10 +247,11 @@ def _cross_checks(
             yield ("training", "eval_strategy"), "conflict", "data.eval is set; remove one of them."
     elif values.get("early_stopping_patience") is not None:
         yield ("early_stopping_patience",), "conflict", "needs data.eval, such as 0.05."
-    if data.get("truncate") is True and values.get("task") in ("dpo", "kto", "orpo"):
+    objective = OBJECTIVES.get(str(values.get("task")))
+    if data.get("truncate") is True and objective and objective.judges:
         message = "answers are judged as a whole and never cut; set it to false."
         yield ("data", "truncate"), "conflict", message
-    packed = values.get("task") == "sft" and data.get("packing", True) is True
+    packed = objective and objective.packs and data.get("packing", True) is True
     if packed and training.get("neftune_noise_alpha"):
         message = "scales its noise by a sequence's length; set data.packing=false with it."
         yield ("training", "neftune_noise_alpha"), "conflict", message
@@ -258,8 +260,9 @@ def _cross_checks(
     if after == ["verify"]:
         yield ("after",), "conflict", "verify needs merge or export before it."
     preference = values.get("preference")
-    if preference is not None and values.get("task") == "sft":
-        yield ("preference",), "conflict", "is for dpo, kto and orpo; remove it."
+    if preference is not None and objective and not objective.judges:
+        judging = listed(tasks(lambda one: one.judges))
+        yield ("preference",), "conflict", f"is for {judging}; remove it."
     elif isinstance(preference, dict):
         if preference.get("start_merged") and not preference.get("start_from"):
             yield ("preference", "start_merged"), "conflict", "needs preference.start_from."
@@ -276,9 +279,11 @@ def _cross_checks(
 def _offload_checks(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """What can be kept in host memory depends on the rest of the recipe."""
     offload, lora = values.get("offload"), values.get("lora")
+    objective = OBJECTIVES.get(str(values.get("task")))
     kept = offload if isinstance(offload, list) else []
-    if "activations" in kept and values.get("task") == "orpo":
-        yield ("offload",), "conflict", "TRL's ORPO does not offload activations; leave it out."
+    if "activations" in kept and objective and not objective.offloads_activations:
+        message = f"TRL's {objective.name.upper()} does not offload activations; leave it out."
+        yield ("offload",), "conflict", message
     trained = lora.get("modules_to_save") if isinstance(lora, dict) else None
     if "embeddings" in kept and {"embed_tokens", "lm_head"} & set(trained or ()):
         message = "embeddings that are trained (lora.modules_to_save) stay on the card."

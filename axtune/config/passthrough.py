@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from axtune.config.objective import OBJECTIVES
+
 # Names of the libraries' configs that a recipe sets elsewhere, or that axtune decides.
 _OWNED: dict[str, dict[str, str]] = {
     "training": {
@@ -86,14 +88,6 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
 }
 
-# Module and class of the TRL configuration that a task's ``training`` section passes to.
-TRAINING_CONFIGS = {
-    "sft": ("trl.trainer.sft_config", "SFTConfig"),
-    "dpo": ("trl.trainer.dpo_config", "DPOConfig"),
-    "kto": ("trl.trainer.kto_config", "KTOConfig"),
-    "orpo": ("trl.experimental.orpo.orpo_config", "ORPOConfig"),
-}
-
 # Module and class whose fields a section passes to, read from source: importing them costs seconds.
 _PASSED: dict[str, tuple[tuple[str, str], ...]] = {
     "lora": (("peft.tuners.lora.config", "LoraConfig"), ("peft.config", "PeftConfig")),
@@ -108,22 +102,21 @@ SECTIONS = tuple(_PASSED)
 
 
 @lru_cache
-def passed_names(section: str, task: str = "sft") -> dict[str, str]:
+def passed_names(section: str, *configs: tuple[str, str]) -> dict[str, str]:
     """The names that the installed libraries accept in a pass-through section.
 
     Read from the libraries' source by `ast`, so that no torch is imported.
 
     Args:
         section: ``lora``, ``training`` or ``quantization``.
-        task: Whose ``training`` section it is.
+        configs: Of ``training``, module and class of the tasks' own configurations.
 
     Returns:
         Field names of the dataclass and its bases, or the parameters of its ``__init__``, each
         with its annotation; empty where there is none.
     """
     names: dict[str, str] = {}
-    own = (TRAINING_CONFIGS[task],) if section == "training" else ()
-    for module, class_name in own + _PASSED[section]:
+    for module, class_name in configs + _PASSED[section]:
         package, _, rest = module.partition(".")
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:  # an axtune without its training packages
@@ -140,20 +133,20 @@ def passed_names(section: str, task: str = "sft") -> dict[str, str]:
     return {name: kind for name, kind in names.items() if not name.startswith("_")}
 
 
-def check_passed(
-    section: str, given: dict[str, Any], task: str = "sft"
-) -> Iterator[tuple[str, str, str]]:
+def check_passed(section: str, given: dict[str, Any], task: str) -> Iterator[tuple[str, str, str]]:
     """What is wrong with the names and values of a section.
 
     Args:
         section: One of `SECTIONS`.
         given: Its keys and values.
-        task: Whose section it is; one that there is not counts as ``sft``.
+        task: Whose section it is; for one that there is not, the names of every task will do.
 
     Yields:
         The key, a fault's code, and its message.
     """
-    names = passed_names(section, task if task in TRAINING_CONFIGS else "sft")
+    known = [OBJECTIVES[task]] if task in OBJECTIVES else OBJECTIVES.values()
+    configs = (one.config for one in known) if section == "training" else ()
+    names = passed_names(section, *configs)
     for name, value in given.items():
         if remedy := _OWNED[section].get(name):
             yield name, "not-here", f"{remedy}."

@@ -3,7 +3,8 @@
 A recipe is one YAML file that also runs as a Python script (see `axtune.launch`): its first line
 is a key that the loader drops. About thirty keys are axtune's own; the sections ``lora``,
 ``quantization`` and ``training`` pass by name to PEFT's ``LoraConfig``, transformers'
-``BitsAndBytesConfig`` and TRL's ``SFTConfig``. Every fault of a file is reported at once.
+``BitsAndBytesConfig`` and TRL's configuration of the task. Every fault of a file is reported at
+once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,6 +20,9 @@ from pydantic import (
     Field,
     Tag,
 )
+from pydantic_core import PydanticCustomError
+
+from axtune.config.objective import OBJECTIVES, Objective, objective_of, unknown_task
 
 RowFormat = Literal[
     "auto",
@@ -28,7 +33,15 @@ RowFormat = Literal[
     "preference",
     "unpaired_preference",
 ]
-Task = Literal["sft", "dpo", "kto", "orpo"]
+
+
+def _known_task(task: str) -> str:
+    if task not in OBJECTIVES:
+        raise PydanticCustomError("unknown_task", "{message}", {"message": unknown_task(task)})
+    return task
+
+
+Task = Annotated[str, AfterValidator(_known_task)]  # the name of an `Objective`
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"]
 
 
@@ -151,3 +164,13 @@ class Recipe(_Section):
         "refuse",
         description="a run that does not fit into memory: refuse it before it begins, or warn",
     )
+
+    @property
+    def objective(self) -> Objective:
+        """The record of the task."""
+        return objective_of(self.task)
+
+
+def preference_of(recipe: Recipe) -> PreferenceConfig:
+    """A recipe's preference section, or its defaults where the recipe has none."""
+    return recipe.preference or PreferenceConfig.model_validate({})

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.config.recipe import Data, Recipe, Source, Task
+from axtune.config.recipe import Data, Recipe, Source
 from axtune.data.pipeline import RowChecker
-from axtune.data.samples import PairSample, Sample, UnpairedSample
+from axtune.data.samples import SAMPLE_TYPES, AnySample
 from axtune.data.sources import digest, files_of
 from axtune.data.statistics import DatasetStats, RowResult, Sizes, StatsBuilder
 from axtune.errors import CheckpointError, DataError, Fault
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 _BATCH = 256  # rows written to Arrow together
 _SHOWN = 3  # warnings of one code that a training run prints before it only counts them
 _LISTED = 50  # errors that stop a run and are listed one by one
-_SAMPLES: dict[Task, type[Sample | PairSample | UnpairedSample]] = {
-    "sft": Sample,
-    "dpo": PairSample,
-    "orpo": PairSample,
-    "kto": UnpairedSample,
-}
 
 
 @dataclass(frozen=True)
@@ -43,8 +37,8 @@ class Prepared:
     """What a trainer is fed with.
 
     Attributes:
-        train: The attributes of a `Sample` (task sft), a `PairSample` (dpo, orpo) or an
-            `UnpairedSample` (kto) as columns, ids and labels as lists of int32; mapped from disk.
+        train: The attributes of the samples that the task learns from (`Sample`, `PairSample` or
+            `UnpairedSample`) as columns, ids and labels as lists of int32; mapped from disk.
         eval: The same for the held-out rows, or None.
         account: Where the training rows went.
         eval_account: Where the held-out rows went, or None.
@@ -100,7 +94,8 @@ def prepare(
     plan: dict[str, Any] = {}
     rng = np.random.default_rng(recipe.seed)
     checker = RowChecker(tokenizer, data, recipe.task)
-    ledger, spans, keys = _write(data.train, checker, folder / "train.arrow", report)
+    kind = SAMPLE_TYPES[recipe.objective.learns_from]
+    ledger, spans, keys = _write(data.train, checker, kind, folder / "train.arrow", report)
     row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
     used = np.unique(row_of)
     held_out = np.zeros(ledger.rows_read, bool)
@@ -123,7 +118,7 @@ def prepare(
         plan["eval"] = {"file": "train.arrow", "account": account}
     elif isinstance(data.eval, list):
         # The same checker: a held-out row that stands in the training data is a duplicate.
-        ledger, _, _ = _write(data.eval, checker, folder / "eval.arrow", report)
+        ledger, _, _ = _write(data.eval, checker, kind, folder / "eval.arrow", report)
         if not len(ledger.row):
             raise DataError("There is nothing to evaluate on.", [], "No row of data.eval is fit.")
         _save(folder, "eval", np.arange(len(ledger.row)), ledger.sizes())
@@ -154,6 +149,7 @@ def tokens_of(rows: datasets.Dataset) -> NDArray[np.int64]:
 def _write(
     sources: Sequence[Source],
     checker: RowChecker,
+    kind: type[AnySample],
     path: Path,
     report: Callable[[Fault], None],
 ) -> tuple[StatsBuilder, list[tuple[int, float]], array[int]]:
@@ -164,9 +160,8 @@ def _write(
     """
     import pyarrow as pa
 
-    kinds = {"list[int]": pa.list_(pa.int32()), "bool": pa.bool_()}
-    sample_type = _SAMPLES[checker.task or "sft"]
-    schema = pa.schema([(field.name, kinds[str(field.type)]) for field in fields(sample_type)])
+    columns = {"list[int]": pa.list_(pa.int32()), "bool": pa.bool_()}
+    schema = pa.schema([(field.name, columns[str(field.type)]) for field in fields(kind)])
     ledger = StatsBuilder()
     spans: list[tuple[int, float]] = []
     keys = array("Q")
@@ -200,7 +195,7 @@ def _write(
         raise DataError(
             f"{total} of {ledger.rows_read} rows cannot be trained on.",
             errors[:_LISTED],
-            f"Mend them, or train without them: data.on_error=skip.{tail}",
+            f"Repair them, or train without them: data.on_error=skip.{tail}",
         )
     for code, count in ledger.warnings.items():
         if count > _SHOWN:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
+from axtune.config.objective import Objective, RowKind, objective_of, tasks
 from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
 from axtune.data.parse import PreferenceRow, read_row
@@ -32,7 +33,7 @@ from axtune.data.render import (
     encode,
     pieces,
 )
-from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample, length
+from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
 from axtune.data.sources import files_of
 from axtune.data.statistics import DatasetStats, RowResult, StatsBuilder
 from axtune.data.validate import check as check_conversation
@@ -169,7 +170,7 @@ class RowChecker:
     def __init__(self, tokenizer: AxTokenizer, data: Data, task: Task | None = None) -> None:
         self.tokenizer = tokenizer
         self.data = data
-        self.task = task
+        self.objective = objective_of(task) if task else None
         self.control = None
         if data.control_tokens == "refuse":
             tokens = sorted(tokenizer.control_tokens)
@@ -229,7 +230,7 @@ class RowChecker:
             problems += text_problems(read, self.control, nfd=not self.data.nfc)
             if whole:
                 problems += check_conversation(read)
-            problems += _wrong_task(self.task, read)
+            problems += _wrong_task(self.objective, read)
         for problem in problems:
             fault(problem)
         if read is None or result.refused:
@@ -275,7 +276,8 @@ class RowChecker:
         answers = {name: answer for name, (_, answer) in cut.items()}
         for problem in self._judged_before(preference, prompt, answers, result):
             fault(problem)
-        if len(answers) == 2 and self.task != "kto":
+        one_by_one = self.objective is not None and self.objective.learns_from == "judged"
+        if len(answers) == 2 and not one_by_one:
             return [Draft([[prompt], answers["chosen"], answers["rejected"]], _pair)]
         return [
             Draft([[prompt], answer], partial(_unpaired, label=name == "chosen"))
@@ -312,7 +314,7 @@ class RowChecker:
     def _fit(self, result: RowResult) -> None:
         """Hold the samples against max_length."""
         limit = self.data.max_length
-        longest = max(map(length, result.samples), default=0)
+        longest = max((sample.length for sample in result.samples), default=0)
         if longest <= limit:
             return
         place = (result.file, result.line)
@@ -338,25 +340,24 @@ class RowChecker:
             result.faults.append(Fault(*place, "nothing-to-learn", message))
 
 
-def _wrong_task(task: Task | None, read: Conversation | PreferenceRow) -> list[Problem]:
-    """The problem of a row that is not of the kind that a task learns from."""
-    if task is None:
+def _wrong_task(objective: Objective | None, read: Conversation | PreferenceRow) -> list[Problem]:
+    """The problem of a row that is not of the kind that an objective learns from."""
+    kind: RowKind = "conversation"
+    if isinstance(read, PreferenceRow):
+        kind = "pair" if len(read.answers) == 2 else "judged"
+    if objective is None or kind in objective.accepts:
         return []
-    if isinstance(read, Conversation):
-        if task == "sft":
-            return []
-        wanted = "chosen and rejected" + (", or a label" if task == "kto" else "")
-        message = f"task: {task} needs {wanted}, and the row has one answer; task: sft learns it."
-    elif task == "sft":
-        way = "dpo" if len(read.answers) == 2 else "kto"
+    task, (other, *_) = f"task: {objective.name}", tasks(lambda one: one.learns_from == kind)
+    if kind == "conversation":
+        wanted = "chosen and rejected" + (", or a label" if "judged" in objective.accepts else "")
+        message = f"{task} needs {wanted}, and the row has one answer; task: {other} learns it."
+    elif objective.judges:
+        message = f"{task} compares two answers, and the row has one; task: {other} takes it."
+    else:
         message = (
-            f"task: sft learns every answer, and the row judges them; task: {way} learns from that "
+            f"{task} learns every answer, and the row judges them; task: {other} learns from that "
             "(or name in data.format the shape of the conversation that is to be learned)."
         )
-    elif len(read.answers) == 2 or task == "kto":
-        return []
-    else:
-        message = f"task: {task} compares two answers, and the row has one; task: kto takes it."
     return [Problem("wrong-task", message)]
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
+from axtune.data.samples import IGNORED, AnySample
 from axtune.data.statistics import DatasetStats, RowResult
 
 _CONTROL = re.compile(r"<\|[^|>]*\|>|</?(?:think|tool_call|tool_output)>")
@@ -35,64 +35,26 @@ def show_row(console: Console, tokenizer: AxTokenizer, checked: RowResult) -> No
         console.print(Text(str(fault), style=style), soft_wrap=True)
     for number, sample in enumerate(checked.samples, 1):
         which = f" sample {number} of {len(checked.samples)}" if len(checked.samples) > 1 else ""
-        title = f"{place}{which} · {_figures(sample)}"
+        title = f"{place}{which} · {sample.figures}"
         console.rule(Text(title, style="bold"), align="left")
-        if isinstance(sample, Sample):
-            text = sample_text(tokenizer, sample)
-        else:
-            text = preference_text(tokenizer, sample)
-        console.print(text, soft_wrap=True)
+        console.print(sample_text(tokenizer, sample), soft_wrap=True)
 
 
-def _figures(sample: AnySample) -> str:
-    if isinstance(sample, Sample):
-        return f"{len(sample.input_ids)} tokens, {_learned(sample.labels)} learned"
-    prompt = f"prompt of {len(sample.prompt_ids)} tokens"
-    if isinstance(sample, PairSample):
-        chosen, rejected = _learned(sample.chosen_labels), _learned(sample.rejected_labels)
-        return f"{prompt}, {chosen} and {rejected} learned"
-    label = "true" if sample.label else "false"
-    return f"{prompt}, {_learned(sample.completion_labels)} learned, label {label}"
+def sample_text(tokenizer: AxTokenizer, sample: AnySample) -> Text:
+    """A sample's text: of a preference the prompt, and each answer on a line of its own.
 
-
-def _learned(labels: Sequence[int]) -> int:
-    return len(labels) - labels.count(IGNORED)
-
-
-def sample_text(tokenizer: AxTokenizer, sample: Sample) -> Text:
-    """A sample's text; learned stretches stand in ⟦…⟧ and in green, control tokens are dim.
+    Learned stretches stand in ⟦…⟧, control tokens are dim. What is wanted is green, in a preference
+    behind a +; what is not is red behind a -.
 
     Args:
         tokenizer: The one that made the sample.
         sample: Its ids and labels.
     """
     text = Text()
-    _append_tokens(text, tokenizer, sample.input_ids, sample.labels, "green")
-    return text
-
-
-def preference_text(tokenizer: AxTokenizer, sample: PairSample | UnpairedSample) -> Text:
-    """A prompt, and each answer on a line of its own.
-
-    What is wanted is green behind a +, what is not is red behind a -; learned stretches stand in
-    ⟦…⟧, control tokens are dim.
-
-    Args:
-        tokenizer: The one that made the sample.
-        sample: Its ids and labels.
-    """
-    if isinstance(sample, PairSample):
-        answers = [
-            (True, sample.chosen_ids, sample.chosen_labels),
-            (False, sample.rejected_ids, sample.rejected_labels),
-        ]
-    else:
-        answers = [(sample.label, sample.completion_ids, sample.completion_labels)]
-    text = Text()
-    _append_tokens(text, tokenizer, sample.prompt_ids, [IGNORED] * len(sample.prompt_ids), "")
-    for wanted, ids, labels in answers:
-        style = "green" if wanted else "red"
-        text.append("\n+ " if wanted else "\n- ", style=f"bold {style}")
+    for ids, labels, wanted in sample.stretches:
+        style = "red" if wanted is False else "green"
+        if wanted is not None:
+            text.append("\n+ " if wanted else "\n- ", style=f"bold {style}")
         _append_tokens(text, tokenizer, ids, labels, style)
     return text
 

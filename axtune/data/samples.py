@@ -2,13 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from axtune.config.objective import RowKind
 
 IGNORED = -100  # the label of a token that is not learned, as in torch.nn.CrossEntropyLoss
 
 
+class Stretch(NamedTuple):
+    """A part of a sample that is one thing: a conversation, a prompt, an answer.
+
+    Attributes:
+        ids: Token ids.
+        labels: As long: the id where the token is learned, else -100.
+        wanted: Whether the answer is wanted; None of what nobody judges.
+    """
+
+    ids: Sequence[int]
+    labels: Sequence[int]
+    wanted: bool | None = None
+
+    @property
+    def labelled(self) -> int:
+        """How many tokens are learned."""
+        return len(self.labels) - self.labels.count(IGNORED)
+
+
+class _Counted:
+    """What can be said of every sample by its stretches."""
+
+    __slots__ = ()
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """Its parts, in order: those of a preference are the prompt and its answers."""
+        raise NotImplementedError
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of a preference's prompt; 0 of a conversation, which has none of its own."""
+        return len(self.stretches[0].ids)
+
+    @property
+    def length(self) -> int:
+        """The longest sequence, in tokens: what ``data.max_length`` limits."""
+        _, *answers = self.stretches
+        return self.prompt_length + max(len(answer.ids) for answer in answers)
+
+    @property
+    def tokens(self) -> int:
+        """All tokens; a pair's prompt counts once."""
+        return sum(len(stretch.ids) for stretch in self.stretches)
+
+    @property
+    def labelled(self) -> tuple[int, int]:
+        """Tokens that are learned: of conversations and wanted answers, and of unwanted ones."""
+        counts = [0, 0]
+        for stretch in self.stretches:
+            counts[stretch.wanted is False] += stretch.labelled
+        return counts[0], counts[1]
+
+
 @dataclass(slots=True)
-class Sample:
+class Sample(_Counted):
     """One training sequence.
 
     Attributes:
@@ -20,9 +78,29 @@ class Sample:
     input_ids: list[int]
     labels: list[int]
 
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The whole conversation."""
+        return (Stretch(self.input_ids, self.labels),)
+
+    @property
+    def prompt_length(self) -> int:
+        """None of its tokens are a prompt alone."""
+        return 0
+
+    @property
+    def length(self) -> int:
+        """Its tokens."""
+        return len(self.input_ids)
+
+    @property
+    def figures(self) -> str:
+        """Its size, in words."""
+        return f"{self.length} tokens, {self.labelled[0]} learned"
+
 
 @dataclass(slots=True)
-class PairSample:
+class PairSample(_Counted):
     """A prompt and two answers to it; ``prompt_ids + chosen_ids`` is what serving would show.
 
     Attributes:
@@ -40,9 +118,24 @@ class PairSample:
     chosen_labels: list[int]
     rejected_labels: list[int]
 
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The prompt, the chosen answer, the rejected one."""
+        return (
+            _prompt(self.prompt_ids),
+            Stretch(self.chosen_ids, self.chosen_labels, True),
+            Stretch(self.rejected_ids, self.rejected_labels, False),
+        )
+
+    @property
+    def figures(self) -> str:
+        """Its size, in words."""
+        chosen, rejected = self.labelled
+        return f"prompt of {self.prompt_length} tokens, {chosen} and {rejected} learned"
+
 
 @dataclass(slots=True)
-class UnpairedSample:
+class UnpairedSample(_Counted):
     """A prompt and one answer to it, which is wanted or not.
 
     Attributes:
@@ -57,14 +150,28 @@ class UnpairedSample:
     completion_labels: list[int]
     label: bool
 
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The prompt and the answer."""
+        answer = Stretch(self.completion_ids, self.completion_labels, self.label)
+        return _prompt(self.prompt_ids), answer
+
+    @property
+    def figures(self) -> str:
+        """Its size and its label, in words."""
+        label = "true" if self.label else "false"
+        return f"prompt of {self.prompt_length} tokens, {sum(self.labelled)} learned, label {label}"
+
 
 AnySample = Sample | PairSample | UnpairedSample
 
+# What becomes of the rows that an objective learns from.
+SAMPLE_TYPES: dict[RowKind, type[AnySample]] = {
+    "conversation": Sample,
+    "pair": PairSample,
+    "judged": UnpairedSample,
+}
 
-def length(sample: AnySample) -> int:
-    """A sample's longest sequence, in tokens: what ``data.max_length`` limits."""
-    if isinstance(sample, Sample):
-        return len(sample.input_ids)
-    if isinstance(sample, PairSample):
-        return len(sample.prompt_ids) + max(len(sample.chosen_ids), len(sample.rejected_ids))
-    return len(sample.prompt_ids) + len(sample.completion_ids)
+
+def _prompt(ids: list[int]) -> Stretch:
+    return Stretch(ids, [IGNORED] * len(ids))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, length
+from axtune.data.samples import AnySample
 from axtune.errors import Fault
 
 
@@ -86,7 +86,7 @@ class Sizes:
     """How long samples are, an entry each, in tokens.
 
     Attributes:
-        lengths: The longest sequence, as `length` says.
+        lengths: The longest sequence, as `axtune.data.samples` counts it.
         tokens: All tokens; a pair's prompt counts once.
         prompts: Those of a preference's prompt; 0 of a conversation.
         learned: Those that are learned.
@@ -138,22 +138,11 @@ class StatsBuilder:
         if errors:
             self.refused[errors[0]] += 1
         for sample in checked.samples:
-            prompt = answers = wanted = unwanted = 0
-            if isinstance(sample, Sample):
-                wanted = _learned(sample.labels)
-                answers = len(sample.input_ids)
-            elif isinstance(sample, PairSample):
-                prompt = len(sample.prompt_ids)
-                wanted, unwanted = _learned(sample.chosen_labels), _learned(sample.rejected_labels)
-                answers = len(sample.chosen_ids) + len(sample.rejected_ids)
-            else:
-                prompt, answers = len(sample.prompt_ids), len(sample.completion_ids)
-                learned = _learned(sample.completion_labels)
-                wanted, unwanted = (learned, 0) if sample.label else (0, learned)
+            wanted, unwanted = sample.labelled
             self.row.append(self.rows_read)
-            self.lengths.append(length(sample))
-            self.tokens.append(prompt + answers)
-            self.prompts.append(prompt)
+            self.lengths.append(sample.length)
+            self.tokens.append(sample.tokens)
+            self.prompts.append(sample.prompt_length)
             self.wanted.append(wanted)
             self.unwanted.append(unwanted)
         self.rows_read += 1
@@ -198,10 +187,6 @@ class StatsBuilder:
             np.asarray(c, np.int64) for c in (self.lengths, self.tokens, self.prompts)
         )
         return Sizes(lengths, tokens, prompts, wanted + unwanted)
-
-
-def _learned(labels: Sequence[int]) -> int:
-    return len(labels) - labels.count(IGNORED)
 
 
 def _answers(

@@ -8,7 +8,7 @@ grows with the square of the pack.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,59 +16,10 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from axtune.data.samples import IGNORED
 from axtune.errors import AxtuneError
 
 # The name under which transformers' attention interface knows `_attend`.
 _ATTENTION = "axtune_documents"
-
-
-class PackCollator(torch.utils.data.Dataset[dict[str, Any]]):
-    """Packs as rows: ``input_ids`` and ``labels`` of the samples one after the other, ``lengths``.
-
-    Args:
-        rows: A `datasets.Dataset` of samples with ``input_ids`` and ``labels``.
-        packs: Of each pack, the indices of its samples.
-    """
-
-    def __init__(self, rows: Any, packs: Sequence[Sequence[int]]) -> None:
-        self.rows = rows
-        self.packs = packs
-
-    def __len__(self) -> int:
-        return len(self.packs)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        columns = self.rows[self.packs[index]]
-        return {
-            "input_ids": list(chain.from_iterable(columns["input_ids"])),
-            "labels": list(chain.from_iterable(columns["labels"])),
-            "lengths": list(map(len, columns["input_ids"])),
-        }
-
-
-def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """One sequence of packs.
-
-    Args:
-        rows: Of `PackCollator`.
-
-    Returns:
-        ``lengths`` (samples,); ``input_ids``, ``labels`` and ``position_ids``, (1, tokens). A
-        sample's first token has no label: what stands before it is another sample.
-    """
-    names = ("input_ids", "labels", "lengths")
-    input_ids, labels, lengths = (
-        torch.tensor(list(chain.from_iterable(row[name] for row in rows))) for name in names
-    )
-    labels[lengths.cumsum(0)[:-1]] = IGNORED
-    positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
-    return {
-        "lengths": lengths,  # first: a trainer takes the size of a batch from the first tensor
-        "input_ids": input_ids[None],
-        "labels": labels[None],
-        "position_ids": positions[None],
-    }
 
 
 def install(model: PreTrainedModel) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from axtune.checkpoint.catalog import Checkpoint
 from axtune.checkpoint.provenance import original_of
 from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.config.recipe import PreferenceConfig, Recipe, Source
+from axtune.config.recipe import Recipe, Source, preference_of
 from axtune.data.pipeline import RowChecker
 from axtune.data.sources import files_of
 from axtune.data.statistics import Sizes, StatsBuilder
@@ -152,8 +152,8 @@ def from_length(recipe: Recipe, checkpoint: Checkpoint, tokens: int) -> PlanInpu
         tokens: Of the longest sequence of each sample. All of a conversation counts as learned; of
             a preference one half is the prompt, and each answer as long.
     """
-    prompt = 0 if recipe.task == "sft" else tokens // 2
-    answers = (tokens - prompt) * (2 if recipe.task in ("dpo", "orpo") else 1)
+    prompt = tokens // 2 if recipe.objective.judges else 0
+    answers = (tokens - prompt) * recipe.objective.answers
     columns = (tokens, prompt + answers, prompt, answers)
     # As many samples as a few steps take; how many there are nobody knows.
     batching = batching_of(recipe)
@@ -242,8 +242,8 @@ def _within(sizes: Sizes, limit: int, cut: bool) -> Sizes:
 
 def _cached(recipe: Recipe) -> bool:
     """Whether reference log-probabilities are computed before training."""
-    preference = recipe.preference or PreferenceConfig.model_validate({})
-    return recipe.task in ("dpo", "kto") and preference.reference == "cached"
+    preference = preference_of(recipe)
+    return recipe.objective.has_reference and preference.reference == "cached"
 
 
 def job_of(recipe: Recipe, architecture: Architecture, device: Device) -> Job:
@@ -257,7 +257,7 @@ def job_of(recipe: Recipe, architecture: Architecture, device: Device) -> Job:
     automatic = "fp32" if device.kind == "cpu" else "bf16"
     precision = automatic if recipe.precision == "auto" else recipe.precision
     width = 4 if precision == "fp32" else 2
-    preference = recipe.preference or PreferenceConfig.model_validate({})
+    preference = preference_of(recipe)
     four_bit = recipe.quantization or {}
     kept = four_bit.get("llm_int8_skip_modules") or [HEAD]
     quantized = architecture.layers * sum(
@@ -267,7 +267,7 @@ def job_of(recipe: Recipe, architecture: Architecture, device: Device) -> Job:
     )
     compute = str(four_bit.get("bnb_4bit_compute_dtype", "float32"))
     return Job(
-        task=recipe.task,
+        objective=recipe.objective,
         device=device,
         architecture=architecture,
         trained=trained_by(architecture, recipe.lora),
@@ -324,7 +324,7 @@ def _training_pass(plan: Plan, card: Card) -> float:
     """Seconds of the average forward and backward pass, of a reference in each step too."""
     mean = plan.batches.mean
     once = _pass(plan, card, mean, gradients=True)
-    if plan.recipe.task in ("dpo", "kto") and not _cached(plan.recipe):
+    if plan.recipe.objective.has_reference and not _cached(plan.recipe):
         once += _pass(plan, card, mean, gradients=False)
     return once
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from axtune.config.objective import Objective
 from axtune.plan.architecture import Architecture, Trained
 
 Kind = Literal["gpu", "cpu"]
@@ -73,7 +74,7 @@ class Job:
     """What of a recipe decides how much memory it takes.
 
     Attributes:
-        task: sft, dpo, kto or orpo.
+        objective: Of the task.
         device: Where it runs.
         architecture: Of the base.
         trained: Its adapter.
@@ -88,7 +89,7 @@ class Job:
         second_adapter: Whether a copy of the adapter stays as reference.
     """
 
-    task: str
+    objective: Objective
     device: Device
     architecture: Architecture
     trained: Trained
@@ -330,14 +331,14 @@ def _head(job: Job, micro: Micro, *, gradients: bool) -> float:
 
     It has the last hidden states beside it, in float32 for the final norm, and what that made.
 
-    On a CPU, task sft projects `HEAD_ROWS` labelled positions at a time: float32 logits, which
+    On a CPU, axtune's own projects `HEAD_ROWS` labelled positions at a time: float32 logits, which
     become their gradient in place, and either in 16 bit. Elsewhere TRL's fused head works in tiles,
     with the gradient of the hidden states in float32.
     """
     a, c = job.architecture, job.width
     beside = c * a.table if "embeddings" in job.offload else 0.0
     beside += (4 + c) * a.hidden * micro.tokens
-    if job.device.kind == "cpu" and job.task == "sft":
+    if job.device.kind == "cpu" and job.objective.own_head:
         rows = min(micro.labelled, HEAD_ROWS)
         states = (4 + c) * a.hidden * micro.labelled
         return beside + states + rows * a.vocabulary * (4 + (c if job.mixed else 0))

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from axtune.config.recipe import PreferenceConfig, Recipe
+from axtune.config.objective import Objective
+from axtune.config.recipe import Recipe, preference_of
 from axtune.data.statistics import Sizes
 from axtune.errors import Fault, RecipeError
 from axtune.plan.memory import Micro
@@ -31,7 +32,7 @@ class Batching:
     """How a recipe lays samples out in steps.
 
     Attributes:
-        task: sft, dpo, kto or orpo.
+        objective: Of the task.
         batch: Samples of a forward pass.
         accumulation: Forward passes of a step.
         eval_batch: Samples of a forward pass of an evaluation.
@@ -42,7 +43,7 @@ class Batching:
         max_steps: Steps of the run, whatever the epochs say; 0 leaves it to them.
     """
 
-    task: str
+    objective: Objective
     batch: int
     accumulation: int
     eval_batch: int
@@ -80,17 +81,17 @@ def batching_of(recipe: Recipe) -> Batching:
     Raises:
         RecipeError: When a number of its training section is not one that can be counted with.
     """
-    training, preference = recipe.training, recipe.preference or PreferenceConfig.model_validate({})
+    training, preference = recipe.training, preference_of(recipe)
     sizes = {name: _count(training, name, otherwise) for name, otherwise in _BATCH.items()}
-    pairs = recipe.task in ("dpo", "orpo")
+    objective = recipe.objective
     return Batching(
-        task=recipe.task,
+        objective=objective,
         batch=sizes["per_device_train_batch_size"],
         accumulation=sizes["gradient_accumulation_steps"],
         eval_batch=sizes["per_device_eval_batch_size"],
         max_length=recipe.data.max_length,
-        packing=recipe.task == "sft" and recipe.data.packing,
-        shared_prefix=pairs and preference.shared_prefix,
+        packing=objective.packs and recipe.data.packing,
+        shared_prefix=objective.shares_prefixes and preference.shared_prefix,
         epochs=float(training.get("num_train_epochs") or 3.0),
         max_steps=max(0, int(training.get("max_steps") or 0)),
     )
@@ -137,7 +138,7 @@ def _padded(batching: Batching, sizes: Sizes, batch: int) -> tuple[Micro, Micro]
         return _shared(sizes, batch)
     if batching.packing:
         return _side_by_side(sizes, batch)
-    rows = 2 * batch if batching.task in ("dpo", "orpo") else batch
+    rows = batching.objective.answers * batch
     first, second = _of_longest(sizes.lengths, batch)
     top, top_square = int(sizes.lengths.max()), float(sizes.lengths.max()) ** 2
     # Rows of one length need no padding, and attention no mask.
@@ -148,7 +149,7 @@ def _padded(batching: Batching, sizes: Sizes, batch: int) -> tuple[Micro, Micro]
         return Micro(
             tokens=rows * length,
             labelled=float(labelled),
-            scored=rows * (length if batching.task != "sft" else float(labelled) / rows),
+            scored=float(labelled) if batching.objective.own_head else rows * length,
             cells=rows * square if uneven else 0.0,
             squares=rows * square,
             samples=batch,

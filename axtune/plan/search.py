@@ -118,7 +118,8 @@ class Search:
             "adamw_torch"
         ):
             yield [none, (8.0, ("training.optim=paged_adamw_8bit",))]
-        if not recipe.offload and recipe.task != "orpo" and self._device.kind == "gpu":
+        offers = recipe.objective.offloads_activations and self._device.kind == "gpu"
+        if offers and not recipe.offload:
             yield [
                 none,
                 (16.0, ("offload=[activations]",)),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import warnings
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from transformers import (
 )
 
 from axtune.config.faults import bad_value, first_line, key_named, refused, type_faults
-from axtune.config.passthrough import TRAINING_CONFIGS
 from axtune.config.recipe import Recipe
 from axtune.model.load import Precision
+from axtune.training.trl_private import imported
 
 # Where a recipe is silent and axtune's choice is not TRL's.
 _DEFAULTS: dict[str, Any] = {
@@ -44,24 +43,6 @@ _COUNTS = (
 )
 
 
-# What is axtune's to decide in one objective only.
-_DECIDED: dict[str, dict[str, Any]] = {
-    # The collators take columns that TRL's own do not know.
-    "sft": {"dataset_kwargs": {"skip_prepare_dataset": True}, "remove_unused_columns": False},
-    "dpo": {"remove_unused_columns": False},
-    "kto": {"remove_unused_columns": False},
-    "orpo": {"remove_unused_columns": False},
-}
-
-
-def config_class(task: str) -> Any:
-    """The TRL class that a task's ``training`` section passes to."""
-    module, name = TRAINING_CONFIGS[task]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*trl.experimental.*")  # ORPO lives there
-        return getattr(importlib.import_module(module), name)
-
-
 def training_arguments(recipe: Recipe, precision: Precision) -> TrainingArguments:
     """TRL's configuration from a recipe; sets up the process group of a distributed run.
 
@@ -72,9 +53,10 @@ def training_arguments(recipe: Recipe, precision: Precision) -> TrainingArgument
     Raises:
         RecipeError: When a value is not of its type or the libraries refuse it, with its key.
     """
-    config = config_class(recipe.task)
+    config = imported(*recipe.objective.config)
     given = {**_DEFAULTS, **recipe.training}
-    if isinstance(given.get("loss_type"), str) and recipe.task == "dpo":
+    several = typing.get_origin(typing.get_type_hints(config).get("loss_type")) is list
+    if several and isinstance(given.get("loss_type"), str):  # one of them needs no brackets
         given["loss_type"] = [given["loss_type"]]
     faults = type_faults("training", config, given)
     cadence = str(given.pop("eval_strategy", "epoch"))
@@ -110,7 +92,8 @@ def training_arguments(recipe: Recipe, precision: Precision) -> TrainingArgument
         "max_length": None,
         "prediction_loss_only": True,
         "disable_tqdm": True,
-        **_DECIDED[recipe.task],
+        "remove_unused_columns": False,  # the collators take columns that TRL's do not know
+        **recipe.objective.decided,
         **follow,
     }
     if "activations" in recipe.offload and on_gpu:

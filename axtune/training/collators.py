@@ -1,21 +1,72 @@
-"""Rows of token ids on their way into a preference trainer: batches, and what stands beside a row.
+"""Rows of token ids on their way into a trainer: batches, and what stands beside a row.
 
-Column names are those of TRL's trainers after tokenising, ``prompt_ids``, ``chosen_ids`` and
-``rejected_ids`` of pairs, ``prompt_ids``, ``completion_ids`` and ``label`` of labelled answers; and
-``chosen_labels``, ``rejected_labels``, ``completion_labels``, -100 where a token of an answer is
-context, such as a tool's result between two turns. Without them every token is learned.
+Column names of preferences are those of TRL's trainers after tokenising, ``prompt_ids``,
+``chosen_ids`` and ``rejected_ids`` of pairs, ``prompt_ids``, ``completion_ids`` and ``label`` of
+labelled answers; and ``chosen_labels``, ``rejected_labels``, ``completion_labels``, -100 where a
+token of an answer is context, such as a tool's result between two turns. Without them every token
+is learned.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
+from axtune.data.samples import IGNORED
 from axtune.model.shared_prefix import learned, pack
+from axtune.training.trl_private import pair_collator, unpaired_collator
+
+
+class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Packs as rows: ``input_ids`` and ``labels`` of the samples one after the other, ``lengths``.
+
+    Args:
+        rows: A `datasets.Dataset` of samples with ``input_ids`` and ``labels``.
+        packs: Of each pack, the indices of its samples.
+    """
+
+    def __init__(self, rows: Any, packs: Sequence[Sequence[int]]) -> None:
+        self.rows = rows
+        self.packs = packs
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        columns = self.rows[self.packs[index]]
+        return {
+            "input_ids": list(chain.from_iterable(columns["input_ids"])),
+            "labels": list(chain.from_iterable(columns["labels"])),
+            "lengths": list(map(len, columns["input_ids"])),
+        }
+
+
+def collate_packs(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """One sequence of packs.
+
+    Args:
+        rows: Of `PackedRows`.
+
+    Returns:
+        ``lengths`` (samples,); ``input_ids``, ``labels`` and ``position_ids``, (1, tokens). A
+        sample's first token has no label: what stands before it is another sample.
+    """
+    names = ("input_ids", "labels", "lengths")
+    input_ids, labels, lengths = (
+        torch.tensor(list(chain.from_iterable(row[name] for row in rows))) for name in names
+    )
+    labels[lengths.cumsum(0)[:-1]] = IGNORED
+    positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
+    return {
+        "lengths": lengths,  # first: a trainer takes the size of a batch from the first tensor
+        "input_ids": input_ids[None],
+        "labels": labels[None],
+        "position_ids": positions[None],
+    }
 
 
 class PairCollator:
@@ -27,7 +78,7 @@ class PairCollator:
     """
 
     def __init__(self, pad_id: int, *, shared: bool) -> None:
-        self._trl = DataCollatorForPreference(pad_token_id=pad_id)
+        self._trl = pair_collator(pad_id)
         self._shared = shared
 
     def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -55,7 +106,7 @@ class UnpairedCollator:
     """Collates labelled answers as TRL does, with their reference where it was computed before."""
 
     def __init__(self, pad_id: int) -> None:
-        self._trl = DataCollatorForUnpairedPreference(pad_token_id=pad_id)
+        self._trl = unpaired_collator(pad_id)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's batch."""

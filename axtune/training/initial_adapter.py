@@ -18,7 +18,7 @@ from axtune.checkpoint.catalog import Checkpoint
 from axtune.checkpoint.provenance import original_digests
 from axtune.checkpoint.run_dir import is_run, open_run
 from axtune.config.faults import first_line
-from axtune.config.recipe import PreferenceConfig, Recipe
+from axtune.config.recipe import Recipe, preference_of
 from axtune.errors import AxtuneError
 from axtune.model.adapter import DEFAULTS, Adapter, Term, add_adapter, terms_of
 from axtune.training.progress import Report
@@ -40,7 +40,7 @@ def start_adapter(
             cannot be merged.
         RecipeError: When PEFT refuses the ``lora`` section.
     """
-    preference = recipe.preference or PreferenceConfig.model_validate({})
+    preference = preference_of(recipe)
     if preference.start_from is None:
         return add_adapter(model, recipe.lora, seed=recipe.seed)
     folder = _find(preference.start_from, checkpoint)

@@ -2,7 +2,7 @@
 
 TRL keeps what it does well (accumulation normalised by labelled tokens over all processes, NEFTune,
 resuming, the fused head on a GPU). What differs here: samples arrive prepared, and packed over the
-whole data set (`axtune.model.attention`); adapter weights stay float32 over 4-bit bases; a
+whole data set (`axtune.data.packing`); adapter weights stay float32 over 4-bit bases; a
 checkpoint holds the original tokenizer files, no pickled arguments and no path of this machine.
 """
 
@@ -13,45 +13,31 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import TrainingArguments
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from trl import SFTTrainer
 
-from axtune.checkpoint.run_dir import RunDir
-from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.config.recipe import Recipe
-from axtune.data.dataset import Prepared, tokens_of
-from axtune.data.packing import PackLayout, arrange
+from axtune.data.dataset import tokens_of
+from axtune.data.packing import arrange
 from axtune.model import attention
-from axtune.model.adapter import Adapter
-from axtune.model.attention import PackCollator
 from axtune.model.fused_loss import next_token_loss
-from axtune.training.progress import Report
-from axtune.training.trainer import RunTrainer
+from axtune.training.collators import PackedRows, collate_packs
+from axtune.training.trainer import RunContext, RunTrainer
+from axtune.training.trl_private import count_tokens, log_metric
 
 
 class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
     """TRL's SFTTrainer on prepared samples: ``input_ids`` and ``labels``, -100 where unlabelled.
 
-    It takes what `axtune.training.trainer.RunTrainer` takes. With ``data.packing`` its batches are
-    packs, and `args` are changed so that a step still learns from as many samples as they say.
+    With ``data.packing`` its batches are packs, and the arguments are changed so that a step still
+    learns from as many samples as they say.
 
-    Attributes:
-        packing: How the samples are packed, or None.
+    Args:
+        run: What the run is made of.
     """
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        args: TrainingArguments,
-        tokenizer: AxTokenizer,
-        data: Prepared,
-        run_dir: RunDir,
-        report: Report,
-        recipe: Recipe,
-    ) -> None:
-        base = adapter.model.get_base_model()
-        self.packing: PackLayout | None = None
+    def __init__(self, run: RunContext) -> None:
+        args, data, recipe = run.args, run.data, run.recipe
+        base = run.adapter.model.get_base_model()
         self._kernel = recipe.attention
         further = {}
         if recipe.data.packing:
@@ -65,14 +51,14 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
             )
             args.per_device_train_batch_size = 1
             args.gradient_accumulation_steps = self.packing.per_step
-            further["data_collator"] = attention.collate
+            further["data_collator"] = collate_packs
             if self._kernel in ("auto", "sdpa"):
                 attention.install(base)
-        super().__init__(adapter, args, tokenizer, data, run_dir, report, recipe, **further)
+        super().__init__(run, **further)
         if self.packing:
-            self.train_dataset = PackCollator(data.train, self.packing.packs)
+            self.train_dataset = PackedRows(data.train, self.packing.packs)
             if data.eval is not None:
-                self.eval_dataset = PackCollator(
+                self.eval_dataset = PackedRows(
                     data.eval, [[index] for index in range(len(data.eval))]
                 )
         plain = self.args.loss_type == "nll" and not self.args.label_smoothing_factor
@@ -143,7 +129,5 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
         """The metrics that TRL's own loss keeps: accuracy on learned tokens, tokens seen."""
         sums = torch.stack([right, learned, seen.to(right)])[None]
         hits, valid, tokens = self.accelerator.gather_for_metrics(sums).sum(0).tolist()
-        mode = "train" if self.model.training else "eval"
-        self._total_train_tokens += tokens if mode == "train" else 0
-        self._metrics[mode]["mean_token_accuracy"].append(hits / valid if valid else 0.0)
-        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+        log_metric(self, "mean_token_accuracy", hits / valid if valid else 0.0)
+        count_tokens(self, tokens)

@@ -15,7 +15,7 @@ from axtune.errors import Fault
 from axtune.model.load import Precision, Size
 from axtune.training.plots import curve
 from axtune.training.progress import Event, Report
-from axtune.training.trainer import Rehearsal
+from axtune.training.trainer import Rehearsal, RunContext
 from axtune.units import duration
 
 _FAULTS_SHOWN = 20
@@ -61,15 +61,10 @@ def accounts(data: Prepared) -> dict[str, Any]:
 
 
 def derived(
-    recipe: Recipe,
-    precision: Precision,
-    args: TrainingArguments,
-    data: Prepared,
-    size: Size,
-    batch: int,
-    packing: PackLayout | None,
+    run: RunContext, precision: Precision, size: Size, batch: int, packing: PackLayout | None
 ) -> list[tuple[str, str]]:
     """What follows from recipe, data and machine, as names and values for the user."""
+    recipe, args, data = run.recipe, run.args, run.data
     share = 100 * size.trainable / size.total
     account = data.account
     labelled = 100 * account.labelled_tokens / max(account.tokens, 1)

@@ -1,14 +1,13 @@
-"""What every trainer of axtune shares: its arguments, its checkpoints, its events, its signals.
+"""What every trainer of axtune shares: its parts, its checkpoints, its events, its signals.
 
 TRL's trainers differ by objective; what a run leaves on the disk and shows on the screen must not.
 """
 
 from __future__ import annotations
 
-import copy
+import importlib
 import json
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,40 @@ from axtune.checkpoint.catalog import Checkpoint
 from axtune.checkpoint.run_dir import RunDir
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.faults import bad_value, first_line, key_named, refused
+from axtune.config.objective import Objective
 from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared, tokens_of
+from axtune.data.packing import PackLayout
+from axtune.errors import AxtuneError
 from axtune.model.adapter import Adapter, save_raw
 from axtune.model.load import Precision
 from axtune.plan.memory import remembered
 from axtune.training.callbacks import Recorder, Stopper
 from axtune.training.progress import Report
+from axtune.training.trl_private import activation_offloading, counters_kept, rows_by
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run is made of, once it is ready to train.
+
+    Attributes:
+        adapter: The model with its adapter.
+        args: Of `axtune.training.arguments.training_arguments`.
+        tokenizer: The checkpoint's; its files go into every checkpoint of the run.
+        data: What the objective trains on.
+        run_dir: Where events go.
+        report: What the user sees.
+        recipe: The job.
+    """
+
+    adapter: Adapter
+    args: TrainingArguments
+    tokenizer: AxTokenizer
+    data: Prepared
+    run_dir: RunDir
+    report: Report
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -56,22 +82,18 @@ class Rehearsal:
     peak: int | None
 
 
-# What TRL's trainers count as they compute losses.
-_COUNTERS = ("_metrics", "_total_train_tokens", "_stored_metrics")
-
-
 class RunTrainer(Trainer):
-    """The part of a trainer that serves the run; a TRL trainer stands behind it.
+    """The part of a trainer that serves the run; an objective has it before its TRL trainer::
+
+        class DpoTrainer(RunTrainer, DPOTrainer): ...
 
     Args:
-        adapter: The model with its adapter.
-        args: Of `training_arguments`.
-        tokenizer: The checkpoint's tokenizer; its files go into every checkpoint.
-        data: What the objective trains on.
-        run_dir: Where events go.
-        report: What the user sees.
-        recipe: The job, for its early stopping and its own names of what TRL refuses.
-        further: What the objective's TRL trainer takes besides.
+        run: What the run is made of.
+        further: What the objective's TRL trainer takes besides, such as its ``data_collator``.
+
+    Attributes:
+        run: As given.
+        packing: How the samples are packed, or None.
 
     Raises:
         RecipeError: When TRL refuses a value that its configuration let pass.
@@ -79,42 +101,28 @@ class RunTrainer(Trainer):
 
     args: Any  # the task's own class of TrainingArguments
     model: Any
-    maybe_activation_offload_context: Any = nullcontext()  # TRL's, where it has one
+    packing: PackLayout | None = None
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        args: TrainingArguments,
-        tokenizer: AxTokenizer,
-        data: Prepared,
-        run_dir: RunDir,
-        report: Report,
-        recipe: Recipe,
-        **further: Any,
-    ) -> None:
-        self.ax_tokenizer = tokenizer
-        self.run_dir = run_dir
+    def __init__(self, run: RunContext, **further: Any) -> None:
+        self.run = run
+        model, recipe = run.adapter.model, run.recipe
         trainable = {
             name: parameter.data
-            for name, parameter in adapter.model.named_parameters()
+            for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
-        for module in adapter.model.modules():
-            # On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation,
-            # for good, into a layout that passes no gradients on: training would go on without.
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
-        self.stopper = Stopper(report)
-        callbacks: list[TrainerCallback] = [Recorder(run_dir, report), self.stopper]
+        self.stopper = Stopper(run.report)
+        callbacks: list[TrainerCallback] = [Recorder(run.run_dir, run.report), self.stopper]
         if (patience := recipe.early_stopping_patience) is not None:
             callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
+        rows_by(self, self.rows_of)
         try:
             super().__init__(
-                model=adapter.model,
-                args=args,
-                train_dataset=data.train,
-                eval_dataset=data.eval,
-                processing_class=tokenizer.to_transformers(),
+                model=model,
+                args=run.args,
+                train_dataset=run.data.train,
+                eval_dataset=run.data.eval,
+                processing_class=run.tokenizer.to_transformers(),
                 callbacks=callbacks,
                 **further,
             )
@@ -125,9 +133,17 @@ class RunTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         # TRL rounds the adapter to bf16 over a 4-bit base: updates smaller than 1/256 of a weight
         # are lost, and cards without bf16 cannot train it. Take the float32 values back.
-        for name, parameter in adapter.model.named_parameters():
+        for name, parameter in model.named_parameters():
             if name in trainable:
                 parameter.data = trainable[name].to(parameter.device)
+
+    def rows_of(self, dataset: Any) -> Any:
+        """What batches are made of, from prepared rows: for most objectives the rows themselves.
+
+        Args:
+            dataset: Of `Prepared`, the training rows or the held-out ones.
+        """
+        return dataset
 
     def rehearse(self) -> Rehearsal:
         """Run forward and backward on the largest micro-batch, which memory has to be enough for.
@@ -143,13 +159,12 @@ class RunTrainer(Trainer):
         sizes, rows_taken = self._micro_batch_sizes(), self.args.per_device_train_batch_size
         largest = np.argsort(-sizes, kind="stable")[:rows_taken]
         rows: Any = self.train_dataset
-        kept = {name: copy.deepcopy(vars(self).get(name)) for name in _COUNTERS}
         if self.args.gradient_checkpointing:  # the trainer itself does so when it begins
             options = self.args.gradient_checkpointing_kwargs
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
         on_gpu = self.args.device.type == "cuda"
         began = time.monotonic()
-        with torch.random.fork_rng([self.args.device] if on_gpu else []):
+        with counters_kept(self), torch.random.fork_rng([self.args.device] if on_gpu else []):
             # From the second step on there is beside it what the optimiser remembers.
             trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
             count = (
@@ -161,12 +176,11 @@ class RunTrainer(Trainer):
             batch = self.data_collator([rows[int(index)] for index in largest])
             batch = send_to_device(batch, self.args.device)
             self.model.train()
-            with self.maybe_activation_offload_context, self.accelerator.autocast():
+            with activation_offloading(self), self.accelerator.autocast():
                 loss: Any = self.compute_loss(self.model, batch)
                 loss.backward()
             del moments, batch, loss
         self.model.zero_grad(set_to_none=True)
-        vars(self).update({name: value for name, value in kept.items() if value is not None})
         peak = torch.cuda.max_memory_allocated() if on_gpu else None
         return Rehearsal(int(sizes[largest].sum()), time.monotonic() - began, peak)
 
@@ -194,7 +208,7 @@ class RunTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         assert isinstance(model, PeftModel)
         save_raw(model, folder, state_dict)
-        self.ax_tokenizer.copy_files(folder)
+        self.run.tokenizer.copy_files(folder)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """TRL's card would stand beside the checkpoints; the run folder has its own."""
@@ -209,3 +223,44 @@ class RunTrainer(Trainer):
             state = json.loads(file.read_text(encoding="utf-8"))
             state["best_model_checkpoint"] = None
             write_text(file, json.dumps(state, indent=2) + "\n")
+
+
+def make_trainer(run: RunContext) -> RunTrainer:
+    """The trainer of a run's task.
+
+    Args:
+        run: What the run is made of.
+
+    Raises:
+        AxtuneError: When the task's trainer cannot be found.
+        RecipeError: When TRL refuses a value that its configuration let pass.
+    """
+    return trainer_class(run.recipe.objective)(run)
+
+
+def trainer_class(objective: Objective) -> type[RunTrainer]:
+    """The class that an objective names, imported now: its TRL trainer takes a while.
+
+    Args:
+        objective: Of a task.
+
+    Raises:
+        AxtuneError: When the module or the class cannot be found, or is no `RunTrainer`.
+    """
+    module, _, name = objective.trainer.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and a package that it imports is not
+        raise AxtuneError(
+            f"The trainer of task {objective.name} cannot be found: {objective.trainer}.",
+            "Name it as module:Class, in a module that Python can import.",
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, RunTrainer)):
+        raise AxtuneError(
+            f"The trainer of task {objective.name} is no RunTrainer: {objective.trainer}.",
+            "Derive it from axtune.training.trainer.RunTrainer and a trainer of TRL's, in this "
+            "order.",
+        )
+    return found

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from support.rows import ROOT
 
 from axtune.config.loader import data_options, dump, load
-from axtune.config.passthrough import TRAINING_CONFIGS, passed_names
+from axtune.config.objective import OBJECTIVES
+from axtune.config.passthrough import passed_names
 from axtune.config.recipe import Recipe
 from axtune.errors import Fault, RecipeError
 
@@ -226,13 +227,14 @@ def test_passed_names_are_the_libraries_own() -> None:
 
     lora = {f.name for f in fields(LoraConfig) if f.init and not f.name.startswith("_")}
     assert lora - {"auto_mapping", "peft_version"} <= set(passed_names("lora"))  # PEFT sets these
-    for task, config in TRAINING_CONFIGS.items():
+    for task, objective in OBJECTIVES.items():
+        config = objective.config
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*trl.experimental.*")
             module = importlib.import_module(config[0])
         known = fields(getattr(module, config[1]))
         names = {f.name for f in known if f.init and not f.name.startswith("_")}
-        assert set(passed_names("training", task)) == names, task
+        assert set(passed_names("training", config)) == names, task
     assert "bnb_4bit_quant_type" in passed_names("quantization")
 
 

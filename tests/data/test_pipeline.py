@@ -16,10 +16,11 @@ from support.strategies import SECRET, wild_preferences, wild_rows
 import axtune
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
+from axtune.config.objective import OBJECTIVES
 from axtune.config.recipe import RowFormat, Task
 from axtune.data.pipeline import RowChecker, check, render_row, write_rendered
 from axtune.data.readers import Row
-from axtune.data.samples import IGNORED, PairSample, Sample, UnpairedSample, length
+from axtune.data.samples import IGNORED, PairSample, Sample, UnpairedSample
 from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError, DataError, RecipeError
 
@@ -37,7 +38,7 @@ from axtune.errors import AxtuneError, DataError, RecipeError
             "format": st.sampled_from(sorted(set(get_args(RowFormat)) - {"auto"})),
         },
     ),
-    task=st.sampled_from([None, None, *get_args(Task)]),
+    task=st.sampled_from([None, None, *OBJECTIVES]),
 )
 def test_no_row_breaks_the_check(
     tiny: AxTokenizer, rows: list[Any], options: dict[str, Any], task: Task | None
@@ -56,7 +57,7 @@ def test_no_row_breaks_the_check(
                     ids = columns["input_ids" if name == "labels" else f"{name[:-7]}_ids"]
                     assert len(ids) == len(columns[name])
                     assert set(columns[name]) - {IGNORED}
-            assert length(sample) <= options.get("max_length", 16_384)
+            assert sample.length <= options.get("max_length", 16_384)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_a_judged_answer_is_never_cut(tiny: AxTokenizer) -> None:
         pair("q", "가나다라마바사 " * 30, "네"),
         {"prompt": "q", "completion": "가나다라마바사 " * 30, "label": False},
     ]
-    (size,) = {length(c.samples[0]) for c in check_rows(tiny, rows)}
+    (size,) = {c.samples[0].length for c in check_rows(tiny, rows)}
     assert not any(codes(c) for c in check_rows(tiny, rows, max_length=size))
     for refused in check_rows(tiny, rows, max_length=size - 1, truncate=True):
         assert codes(refused) == ["too-long"]

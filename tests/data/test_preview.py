@@ -8,7 +8,7 @@ from rich.console import Console
 from support.rows import calls, chat, check_rows, tool
 
 from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.data.preview import preference_text, sample_text, show_account, show_row
+from axtune.data.preview import sample_text, show_account, show_row
 from axtune.data.statistics import StatsBuilder
 
 
@@ -77,7 +77,7 @@ def test_both_answers_are_told_apart(tiny: AxTokenizer) -> None:
     row = {"prompt": "안녕", "chosen": several, "rejected": "몰라", "tools": [tool("w")]}
     labelled = {"prompt": "안녕", "completion": "몰라", "label": False}
     pair, wanted, unwanted = check_rows(tiny, [row, labelled | {"label": True}, labelled])
-    text = preference_text(tiny, pair.samples[0])
+    text = sample_text(tiny, pair.samples[0])
     prompt, answers = text.plain.split("\n+ ")
     assert prompt.endswith("<|user|>안녕<|im_end|>\n<|im_start|><|assistant|>")
     assert "⟦" not in prompt
@@ -89,8 +89,8 @@ def test_both_answers_are_told_apart(tiny: AxTokenizer) -> None:
     coloured = {(text.plain[s.start : s.end], str(s.style)) for s in text.spans}
     assert coloured >= {("네", "green"), ("몰라", "red")}
     assert not {said for said, style in coloured if style in ("green", "red")} & {"안녕", "맑음"}
-    assert preference_text(tiny, unwanted.samples[0]).plain.endswith("\n- ⟦몰라<|im_end|>⟧")
-    assert preference_text(tiny, wanted.samples[0]).plain.endswith("\n+ ⟦몰라<|im_end|>⟧")
+    assert sample_text(tiny, unwanted.samples[0]).plain.endswith("\n- ⟦몰라<|im_end|>⟧")
+    assert sample_text(tiny, wanted.samples[0]).plain.endswith("\n+ ⟦몰라<|im_end|>⟧")
     screen, out = console()
     show_row(screen, tiny, pair)
     show_row(screen, tiny, unwanted)

@@ -7,7 +7,7 @@ import pytest
 from support.rows import TEMPLATES, chat, check_rows, read_jsonl
 
 from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.data.samples import PairSample, Sample, UnpairedSample, length
+from axtune.data.samples import PairSample, Sample, UnpairedSample
 from axtune.data.statistics import DatasetStats, RowResult, StatsBuilder
 
 ROWS = [
@@ -48,7 +48,7 @@ def test_an_account_of_all_kinds_of_rows(tiny: AxTokenizer) -> None:
     assert account.answers == {
         name: {"answers": 1, "tokens": len(ids)} for name, ids in zip(names, answers, strict=True)
     }
-    assert account.lengths["max"] == max(map(length, samples))
+    assert account.lengths["max"] == max(sample.length for sample in samples)
     assert DatasetStats(**account.to_json()) == account
 
 

@@ -8,35 +8,11 @@ from support.tiny import LIBRARY_WARNINGS, checkpoint
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import AxtuneError
 from axtune.model.adapter import add_adapter
-from axtune.model.attention import PackCollator, collate, for_flash_attention, install
+from axtune.model.attention import for_flash_attention, install
 from axtune.model.load import load_model
+from axtune.training.collators import PackedRows, collate_packs
 
 pytestmark = LIBRARY_WARNINGS
-
-ROWS = [
-    {"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]},
-    {"input_ids": [9, 3], "labels": [9, 3]},
-    {"input_ids": [4], "labels": [-100]},
-]
-
-
-def test_a_pack_is_its_samples_one_after_the_other():
-    packs = PackCollator(Dataset.from_list(ROWS), [[1, 0], [2]])
-    batch = collate([packs[0], packs[1]])
-    assert batch["input_ids"].tolist() == [[9, 3, 5, 6, 7, 8, 4]]
-    assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 2, 3, 0]]
-    assert batch["lengths"].tolist() == [2, 4, 1]
-    assert batch["labels"].tolist() == [[9, 3, -100, -100, 7, 8, -100]]
-
-
-def test_a_first_token_is_not_learned_from_the_sample_before_it():
-    labels = collate([PackCollator(Dataset.from_list(ROWS), [[0, 1]])[0]])["labels"]
-    assert labels.tolist() == [[-100, -100, 7, 8, -100, 3]]
-
-
-def test_a_row_that_does_not_say_where_its_samples_end_is_not_guessed_at():
-    with pytest.raises(KeyError, match="lengths"):
-        collate([{"input_ids": [5, 6], "labels": [5, 6]}])
 
 
 def test_flash_attention_is_told_where_samples_end():
@@ -60,7 +36,7 @@ def sample(seed: int, length: int) -> dict[str, list[int]]:
 
 
 def packed(rows):
-    return collate([PackCollator(Dataset.from_list(rows), [range(len(rows))])[0]])
+    return collate_packs([PackedRows(Dataset.from_list(rows), [range(len(rows))])[0]])
 
 
 def logits(model, rows):

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from axtune.checkpoint import catalog
 from axtune.config import loader
+from axtune.config.objective import objective_of
 from axtune.config.recipe import Recipe
 from axtune.data.packing import arrange
 from axtune.data.statistics import Sizes
@@ -171,7 +172,7 @@ def test_what_autograd_saves_of_a_layer(
 
     architecture = read_architecture({**shape, "num_hidden_layers": 1}, kind)
     trained = trained_by(architecture, {"r": 8, "target_modules": target})
-    plan = Job("sft", CPU, architecture, trained, 4 if precision == "fp32" else 2)
+    plan = Job(objective_of("sft"), CPU, architecture, trained, 4 if precision == "fp32" else 2)
     cells = rows * length**2 if padded else 0
     said = memory._layer(plan, trained.ranks[0], Micro(rows * length, 1, 1, cells))
     casts = 2 * trained.lora if precision == "bf16" else 0  # once, not for each token
@@ -280,8 +281,8 @@ def test_steps_are_counted_as_transformers_counts_them(light: Architecture) -> N
 
 def packed_batching(batch: int, accumulation: int) -> Batching:
     return Batching(
-        task="sft", batch=batch, accumulation=accumulation, eval_batch=1, max_length=1000,
-        packing=True, shared_prefix=False, epochs=3.0, max_steps=0,
+        objective=objective_of("sft"), batch=batch, accumulation=accumulation, eval_batch=1,
+        max_length=1000, packing=True, shared_prefix=False, epochs=3.0, max_steps=0,
     )  # fmt: skip
 
 

@@ -18,8 +18,8 @@ from axtune.data.dataset import Prepared
 from axtune.model.load import load_model
 from axtune.training.arguments import training_arguments
 from axtune.training.initial_adapter import start_adapter
-from axtune.training.preference import TRAINERS
 from axtune.training.progress import Report
+from axtune.training.trainer import RunContext, make_trainer
 from support.tiny import recipe
 
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "float32"}
@@ -91,7 +91,7 @@ def trainer(
     run_dir.begin(job, {})
     default = labelled() if task == "kto" else pairs()
     data = prepared(rows or default, held_out)
-    made = TRAINERS[task](adapter, args, tokenizer, data, run_dir, report, job)
+    made = make_trainer(RunContext(adapter, args, tokenizer, data, run_dir, report, job))
     made.make_ready(base, precision)
     return made
 

@@ -17,11 +17,12 @@ from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.data.dataset import prepare
 from axtune.errors import RecipeError
 from axtune.model.adapter import add_adapter
-from axtune.model.attention import PackCollator
 from axtune.model.load import load_model
 from axtune.training.arguments import training_arguments
+from axtune.training.collators import PackedRows
 from axtune.training.progress import Report
 from axtune.training.sft import SftTrainer
+from axtune.training.trainer import RunContext, make_trainer
 
 pytestmark = [
     LIBRARY_WARNINGS,
@@ -51,7 +52,8 @@ def make(base, tmp_path):
         run_dir.begin(job, {})
         args = training_arguments(job, precision)
         report = Report(Console(file=io.StringIO()))
-        trainer = SftTrainer(adapter, args, tokenizer, data, run_dir, report, job)
+        run = RunContext(adapter, args, tokenizer, data, run_dir, report, job)
+        trainer = make_trainer(run)
         for callback in callbacks:
             trainer.add_callback(callback)
         return trainer
@@ -297,7 +299,7 @@ def test_packed_and_unpacked_gradients_are_equal(make, tmp_path, bits, checkpoin
                "lora": {"r": 4, "init_lora_weights": False}}  # fmt: skip
     write_rows(tmp_path / "rows.jsonl", 6, start=98)  # lengths differ
     packed = make(data={"packing": True}, **further)
-    assert isinstance(packed.train_dataset, PackCollator)
+    assert isinstance(packed.train_dataset, PackedRows)
     rows = list(packed.train_dataset.rows)
     assert len({len(row["input_ids"]) for row in rows}) > 1
     count = sum(label != -100 for row in rows for label in row["labels"])
