@@ -278,7 +278,8 @@ def test_a_run_that_breaks_says_so_in_its_manifest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SftTrainer, "training_step", out_of_memory)  # no test fills a card's memory
     job = recipe(tmp_path)
-    with pytest.raises(
+    enough = r"not enough memory, though the plan.*\n.*load_in_4bit=true"
+    with pytest.raises(AxtuneError, match=enough):
         AxtuneError, match=r"not enough memory, though the plan.*\n.*load_in_4bit=true"
     ):
         train(job)
