@@ -280,8 +280,6 @@ def test_a_run_that_breaks_says_so_in_its_manifest(tmp_path, monkeypatch):
     job = recipe(tmp_path)
     enough = r"not enough memory, though the plan.*\n.*load_in_4bit=true"
     with pytest.raises(AxtuneError, match=enough):
-        AxtuneError, match=r"not enough memory, though the plan.*\n.*load_in_4bit=true"
-    ):
         train(job)
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "failed"
     monkeypatch.undo()
