@@ -162,8 +162,8 @@ class DpoTrainer(RunTrainer, DPOTrainer):  # type: ignore[misc]
         reference = inputs.get("reference_logps")
         if reference is None:
             with self.reference.in_place():
-                reference = _outputs(self.model, inputs).log_probs
-        output = _outputs(model, inputs)
+                reference = pair_outputs(self.model, inputs).log_probs
+        output = pair_outputs(model, inputs)
         chosen, rejected = self._summed(reference, answers)
         known = {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
         names = ("input_ids", "attention_mask", "completion_mask")
@@ -202,7 +202,7 @@ class DpoTrainer(RunTrainer, DPOTrainer):  # type: ignore[misc]
         if "packed" in batch:
             batch["packed"] = batch["packed"].to(self.args.device)
         with self.reference.in_place():
-            logps = _outputs(self.model, batch).log_probs.float().cpu()
+            logps = pair_outputs(self.model, batch).log_probs.float().cpu()
         answers = batch["completion_mask"][:, 1:].bool().cpu()
         values = [row[mask].numpy() for row, mask in zip(logps, answers, strict=True)]
         return {
@@ -284,7 +284,7 @@ class OrpoTrainer(RunTrainer, ORPOTrainer):  # type: ignore[misc, valid-type]
             Mean log-probability a token of each chosen and each rejected answer, (pairs,) each;
             their mean logits; and the mean negative log-likelihood of the chosen tokens.
         """
-        output = _outputs(model, batch)
+        output = pair_outputs(model, batch)
         answers = batch["completion_mask"][:, 1:].bool()
         chosen, rejected = (output.log_probs.sum(dim=1) / answers.sum(dim=1)).chunk(2)
         logits = [
@@ -306,7 +306,7 @@ def _require_known_losses(trainer: type, args: Any) -> None:
                 raise refused([bad_value(f"training.{key}", message)])
 
 
-def _outputs(model: Any, batch: dict[str, Any]) -> Any:
+def pair_outputs(model: Any, batch: dict[str, Any]) -> Any:
     """TRL's per-token output for a batch of pairs, computed the way the recipe says."""
     if "packed" in batch:
         return shared_prefix.forward(model, batch["packed"], batch)

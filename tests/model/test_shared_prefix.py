@@ -39,7 +39,7 @@ def stock(base, ours, rows, quantization=None):
     """TRL's trainer with the arguments, the rows and the fresh adapter of one of ours."""
     tokenizer = load_tokenizer(base)
     model = load_model(base, tokenizer, precision="fp32", quantization=quantization)
-    adapter = add_adapter(model, ours.recipe.lora, seed=ours.recipe.seed)
+    adapter = add_adapter(model, ours.run.recipe.lora, seed=ours.run.recipe.seed)
     before = {n: p.data for n, p in adapter.model.named_parameters() if p.requires_grad}
     made = Stock(
         model=adapter.model, args=ours.args, train_dataset=Dataset.from_list(rows),

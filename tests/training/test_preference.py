@@ -19,6 +19,7 @@ from axtune.errors import RecipeError
 from axtune.model.adapter import add_adapter
 from axtune.model.load import load_model
 from axtune.training.callbacks import ChosenWatch
+from axtune.training.preference import pair_outputs
 from axtune.training.progress import Report
 
 pytestmark = [
@@ -47,7 +48,7 @@ def stock(kind, base, ours, rows):
     """A TRL trainer as released, with the arguments and the fresh adapter of one of ours."""
     tokenizer = load_tokenizer(base)
     model = load_model(base, tokenizer, precision="fp32")
-    adapter = add_adapter(model, ours.recipe.lora, seed=ours.recipe.seed)
+    adapter = add_adapter(model, ours.run.recipe.lora, seed=ours.run.recipe.seed)
     ours.args.output_dir += "_theirs"
     return kind(
         model=adapter.model, args=ours.args, train_dataset=rows,
@@ -98,7 +99,7 @@ def test_kto_has_the_curve_of_trls_trainer(base, tmp_path, loss, reference):
     ours = trainer(base, tmp_path, rows, task="kto", training=training,
                    preference={"reference": reference})  # fmt: skip
     ours.train()
-    order = Dataset.from_list(rows).shuffle(seed=ours.recipe.seed)
+    order = Dataset.from_list(rows).shuffle(seed=ours.run.recipe.seed)
     theirs = stock(StockKto, base, ours, order.flatten_indices())
     theirs.train()
     assert losses(ours)[0] == pytest.approx(0.5, abs=1e-6)
@@ -157,7 +158,7 @@ def test_a_run_evaluates_saves_and_resumes_as_sft_does(base, tmp_path, task):
     names = {file.name for file in saved.iterdir()}
     assert "adapter_model.safetensors" in names
     assert not names & {"ref", "training_args.bin", "README.md"}
-    evaluated = [event for event in whole.run_dir.metrics() if "eval_loss" in event]
+    evaluated = [event for event in whole.run.run_dir.metrics() if "eval_loss" in event]
     assert len(evaluated) == 2
     assert whole.state.best_global_step in (2, 4)
     wanted = {"eval_rewards/chosen", "eval_rewards/rejected", "eval_rewards/margins",
@@ -196,7 +197,7 @@ def test_kl_is_schulmans_third_estimator_over_the_answers_tokens(base, tmp_path)
     batch = made.data_collator(rows)
     mask = batch["completion_mask"][:, 1:].bool()
     with torch.no_grad():
-        now = made._outputs(made.model, batch).log_probs
+        now = pair_outputs(made.model, batch).log_probs
         before = batch["reference_logps"]
     loss_and_gradients(made, rows)
     ratio = (before - now)[mask]
@@ -233,7 +234,7 @@ def test_an_initialisation_that_moves_base_weights_moves_them_once(base, tmp_pat
     tokenizer = load_tokenizer(base)
     model = load_model(base, tokenizer, precision="fp32")
     lora = {"r": 4, "init_lora_weights": "pissa"}
-    expected = add_adapter(model, lora, seed=made.recipe.seed).model.state_dict()
+    expected = add_adapter(model, lora, seed=made.run.recipe.seed).model.state_dict()
     for name, tensor in made.model.state_dict().items():
         torch.testing.assert_close(tensor, expected[name])
     assert made.model.peft_config["default"].init_lora_weights == "pissa"

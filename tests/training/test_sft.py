@@ -134,7 +134,7 @@ def test_the_loss_is_the_mean_over_the_labelled_tokens_of_the_whole_step(make, t
             ).item()
             count += int((labels[1:] != -100).sum())
     trainer.train()  # through the trainer's own loaders
-    assert trainer.run_dir.metrics()[0]["loss"] == pytest.approx(total / count, rel=1e-5)
+    assert trainer.run.run_dir.metrics()[0]["loss"] == pytest.approx(total / count, rel=1e-5)
     if packing:
         assert len(trainer.train_dataset) == 1
         assert len(trainer.eval_dataset) == 3
@@ -196,7 +196,7 @@ def test_a_checkpoint_holds_the_original_tokenizer_and_no_path(make, base, tmp_p
     state = json.loads((folder / "trainer_state.json").read_text())
     assert state["best_global_step"] in (1, 2)
     assert str(tmp_path) not in (folder / "trainer_state.json").read_text()
-    events = trainer.run_dir.metrics()
+    events = trainer.run.run_dir.metrics()
     assert [(e["step"], "loss" in e) for e in events] == [
         (1, True), (1, False), (2, True), (2, False)]  # fmt: skip
     assert events[0]["tokens_per_second"] > 0
@@ -308,7 +308,7 @@ def test_packed_and_unpacked_gradients_are_equal(make, tmp_path, bits, checkpoin
     ]
     assert len(batches) < len(rows)
     together = gradients(packed, batches, count)
-    shutil.rmtree(packed.run_dir.path)
+    shutil.rmtree(packed.run.run_dir.path)
     unpacked = make(data={"packing": False}, **further)
     alone = gradients(unpacked, [unpacked.data_collator([row]) for row in rows], count)
     assert together[1].abs().max() > 1e-3
@@ -325,7 +325,7 @@ def test_a_packed_run_takes_as_many_samples_a_step_and_counts_its_tokens(make, t
     trainer.train()
     epochs = trainer.state.epoch
     assert epochs * 24 / 12 == pytest.approx(4, rel=0.1)
-    metrics = trainer.run_dir.metrics()
+    metrics = trainer.run.run_dir.metrics()
     assert metrics[-1]["loss"] < metrics[0]["loss"]
     assert trainer._total_train_tokens == pytest.approx(epochs * trainer.packing.tokens, rel=0.1)
 
@@ -337,7 +337,7 @@ def test_packing_leaves_the_eval_loss_as_it_is(make, tmp_path):
     for packing in (True, False):
         trainer = make(data={**data, "packing": packing})
         losses.append(trainer.evaluate()["eval_loss"])
-        shutil.rmtree(trainer.run_dir.path)
+        shutil.rmtree(trainer.run.run_dir.path)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -348,7 +348,7 @@ def test_label_smoothing_reads_whole_logits_of_packs_too(make):
     rows = list(packed.train_dataset.rows)
     packs = [packed.train_dataset[index] for index in range(len(packed.train_dataset))]
     one = packed.compute_loss(packed.model, packed.data_collator(packs))
-    shutil.rmtree(packed.run_dir.path)
+    shutil.rmtree(packed.run.run_dir.path)
     unpacked = make(data={"packing": False}, training=training)
     two = unpacked.compute_loss(unpacked.model, unpacked.data_collator(rows))
     torch.testing.assert_close(one, two)
