@@ -7,40 +7,53 @@ base's dtype. Tensors that no adapter changes, tokenizer and template are copied
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
 from axtune.checkpoint import catalog
-from axtune.checkpoint.atomic import refuse_existing, staged
+from axtune.checkpoint.atomic import refuse_existing
+from axtune.checkpoint.base import find_base, run_of
 from axtune.checkpoint.catalog import Checkpoint, read_json
-from axtune.checkpoint.provenance import base_digests, differing_files, original_of, unquantized
-from axtune.checkpoint.run_dir import Run, find_base, is_run, open_run
+from axtune.checkpoint.provenance import base_digests, differing_files, original_of
+from axtune.checkpoint.run_dir import Run
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.weights.folder import (
-    CheckpointPlan,
-    Written,
-    card,
-    copy_small_files,
-    written,
-)
+from axtune.weights.folder import CheckpointPlan, write_folder
 from axtune.weights.lora_delta import (
-    CONFIG,
     EMBEDDING,
     HEAD,
     Change,
-    SavedAdapter,
     changes,
     open_adapter,
 )
 from axtune.weights.nf4 import FourBit, four_bit, rounding
 from axtune.weights.safetensors_file import TensorInfo, read_checkpoint
-from axtune.weights.stream_writer import OutputTensor, Shards, Step, total_bytes, write_checkpoint
+from axtune.weights.stream_writer import OutputTensor, Shards, Step
 
 Into = Literal["16bit", "nf4"]
 
 _HOW_TEXT_IS_CUT = ("normalizer", "pre_tokenizer")
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged checkpoint that was written.
+
+    Attributes:
+        folder: Where.
+        tensors: How many it has.
+        changed: How many of them differ from the base's.
+        nbytes: The size of all tensors.
+        notes: What a user should know, a sentence each.
+    """
+
+    folder: Path
+    tensors: int
+    changed: int
+    nbytes: int
+    notes: tuple[str, ...]
 
 
 def merge(
@@ -50,7 +63,7 @@ def merge(
     *,
     into: Into = "16bit",
     weights: Sequence[float] | None = None,
-) -> Written:
+) -> Merged:
     """Merge adapters into their base.
 
     Args:
@@ -72,11 +85,14 @@ def merge(
     target = Path(out)
     refuse_existing(target)
     planned = plan(adapters, base, into=into, weights=weights)
-    with staged(target, total_bytes(planned.shards)) as folder:
-        write_checkpoint(folder, planned.shards)
-        copy_small_files(planned, folder)
-        (folder / "README.md").write_text(card(planned), encoding="utf-8")
-    return written(planned, target)
+    write_folder(planned, target)
+    return Merged(
+        folder=target,
+        tensors=sum(len(pieces) for pieces in planned.shards.values()),
+        changed=planned.changed,
+        nbytes=planned.nbytes,
+        notes=planned.notes,
+    )
 
 
 def plan(
@@ -100,7 +116,12 @@ def plan(
     runs = [run_of(Path(path)) for path in adapters]
     folders = [run.adapter if run else Path(path) for run, path in zip(runs, adapters, strict=True)]
     opened = [open_adapter(path, factor) for path, factor in zip(folders, factors, strict=True)]
-    checkpoint = _base(base, runs[0] if runs else None, opened)
+    if folders:
+        checkpoint = find_base(base, runs[0], folders[0])
+    elif base is not None:
+        checkpoint = catalog.find(base)
+    else:
+        raise AxtuneError("There is nothing to write: no adapter and no base.", "Give one of them.")
     if made_from := original_of(checkpoint):
         raise CheckpointError(
             f"{checkpoint.name} is quantised; what is written is made of 16-bit weights.",
@@ -140,40 +161,6 @@ def plan(
         changed=len(found),
         notes=tuple(_notes(runs, into)),
     )
-
-
-def run_of(path: Path) -> Run | None:
-    """The run that a folder is, or that an adapter's folder lies in."""
-    if is_run(path):
-        return open_run(path)
-    if (path / CONFIG).is_file():
-        for folder in list(path.absolute().parents)[:2]:
-            if is_run(folder):
-                run = open_run(folder)
-                return Run(run.path, path, run.recipe, run.manifest)
-    return None
-
-
-def _base(base: str | None, run: Run | None, adapters: Sequence[SavedAdapter]) -> Checkpoint:
-    """The base of adapters; of a folder quantised from it, the base itself."""
-    if base is not None:
-        trained_on = run.manifest["base"] if run else {}
-        same = base == trained_on.get("name")
-        found = catalog.find(base, revision=trained_on["revision"] if same else None)
-        return unquantized(found) if adapters else found
-    if run:
-        return find_base(run)
-    config = adapters[0].config if adapters else {}
-    name = config.get("base_model_name_or_path")
-    if not name:
-        raise AxtuneError("The adapter does not say which base it is for.", "Give it with --base.")
-    try:
-        return unquantized(catalog.find(str(name), revision=config.get("revision")))
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"The base that the adapter names cannot be had: {error.found}",
-            f"{error.remedy} Or give the base with --base.".strip(),
-        ) from None
 
 
 def _check_digests(run: Run, base: Checkpoint) -> None:
