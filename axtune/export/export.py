@@ -103,16 +103,23 @@ def export(
     adapted = run_of(Path(source)) is not None or (Path(source) / ADAPTER_CONFIG).is_file()
     if to == "adapter":
         if layout or dtype or max_shard_size or into != "16bit":
-            raise AxtuneError("An adapter is exported as it is: it has no layout, dtype or shards.")
+            raise AxtuneError(
+                "An adapter is exported as it is: it has no layout, dtype or shards, and is not "
+                "merged into anything.",
+                "Leave --layout, --dtype, --max-shard-size and --into out.",
+            )
         return _export_adapter(Path(source), target, base)
     if to == "gguf" and (layout or max_shard_size):
         raise AxtuneError(
-            "A GGUF is one file in the model's own architecture: it has no layout and no shards."
+            "A GGUF is one file in the model's own architecture: it has no layout and no shards.",
+            "Leave --layout and --max-shard-size out.",
         )
     if to != "gguf" and dtype == "q8_0":
         raise AxtuneError(f"q8_0 is for GGUF files, not for {to}.", "Give --to gguf as well.")
     if not adapted and into != "16bit":
-        raise AxtuneError(f"{source} is no run; --into says how to merge one.")
+        raise AxtuneError(
+            f"{source} is not a run; --into says how to merge one.", "Leave --into out."
+        )
     sources = [source] if adapted else []
     planned = plan(sources, base if adapted else str(source), into=into)
     if to == "gguf":
@@ -184,7 +191,8 @@ def _in_llama_layout(planned: CheckpointPlan) -> CheckpointPlan:
         )
     if config.get("use_sliding_window"):
         raise CheckpointError(
-            f"{planned.base.name} attends through a sliding window, which Llama models have not."
+            f"{planned.base.name} attends through a sliding window; Llama models have none.",
+            "Export it in its own layout: --to hf.",
         )
     for key in _QWEN2_KEYS:
         config.pop(key, None)

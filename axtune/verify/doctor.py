@@ -125,7 +125,7 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
         sound = catalog.find(base or _light_of(checkpoint), weights=False)
     except CheckpointError as error:
         raise CheckpointError(
-            f"A repair takes the base's tokenizer files: {error.found}",
+            f"A repair takes the base's tokenizer files, which cannot be found: {error.found}",
             "Give a folder that holds them with --base.",
         ) from None
     _require_same_tokens(checkpoint, sound)
@@ -298,14 +298,16 @@ def _open(file: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{file} cannot be read: {error}.") from None
+        raise CheckpointError(
+            f"{file} cannot be read as a tokenizer: {error}.", "Copy the base's own file."
+        ) from None
 
 
 def _light_of(checkpoint: Checkpoint) -> str:
     light = {"qwen2": "skt/A.X-4.0-Light", "llama": "skt/A.X-3.1-Light"}
     kind = str(checkpoint.config.get("model_type"))
     if kind not in light:
-        raise AxtuneError(f"A {kind} model is no A.X model.", "Give its base with --base.")
+        raise AxtuneError(f"A {kind} model is not an A.X model.", "Give its base with --base.")
     return light[kind]
 
 

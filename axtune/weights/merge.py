@@ -29,7 +29,7 @@ from axtune.weights.lora_delta import (
     open_adapter,
 )
 from axtune.weights.nf4 import FourBit, four_bit, rounding
-from axtune.weights.safetensors_file import TensorInfo, read_checkpoint
+from axtune.weights.safetensors_file import TensorInfo, read_checkpoint, require_floats
 from axtune.weights.stream_writer import OutputTensor, Shards, Step
 
 Into = Literal["16bit", "nf4"]
@@ -110,7 +110,7 @@ def plan(
     factors = list(weights) if weights is not None else [1.0] * len(adapters)
     if len(factors) != len(adapters):
         raise AxtuneError(
-            f"{len(adapters)} adapters have {len(factors)} weights.",
+            f"{len(adapters)} adapters have {len(factors)} weights; expected one for each.",
             "Give --weight once for each adapter, in their order.",
         )
     runs = [run_of(Path(path)) for path in adapters]
@@ -124,7 +124,7 @@ def plan(
         raise AxtuneError("There is nothing to write: no adapter and no base.", "Give one of them.")
     if made_from := original_of(checkpoint):
         raise CheckpointError(
-            f"{checkpoint.name} is quantised; what is written is made of 16-bit weights.",
+            f"{checkpoint.name} is quantised; expected 16-bit weights to write from.",
             f"Give the original: {made_from.name}.",
         )
     for run in runs:
@@ -134,8 +134,7 @@ def plan(
 
     stored = read_checkpoint(checkpoint.folder)
     tensors = {tensor.name: tensor for shard in stored.values() for tensor in shard}
-    if odd := [tensor for tensor in tensors.values() if not tensor.dtype.is_floating_point]:
-        raise CheckpointError(f"{checkpoint.name}: {odd[0].name} is {odd[0].dtype}, not a float.")
+    require_floats(tensors.values(), checkpoint.name)
     tied = _is_tied(checkpoint, tensors)
     found = changes(opened, tensors, tied=tied)
     shards = {
@@ -188,17 +187,23 @@ def _settings(runs: Sequence[Run | None], into: Into) -> FourBit | None:
             )
         found.add(four_bit(run.recipe.quantization, str(run.manifest.get("precision"))))
     if len(found) != 1:
-        raise AxtuneError("The runs were not trained on the same 4-bit weights.")
+        raise AxtuneError(
+            "The runs were trained on different 4-bit weights; expected one kind for all.",
+            "Merge them into the 16-bit weights: --into 16bit.",
+        )
     return found.pop()
 
 
 def _is_tied(base: Checkpoint, tensors: Mapping[str, TensorInfo]) -> bool:
     if EMBEDDING not in tensors:
-        raise CheckpointError(f"{base.name} lacks {EMBEDDING}.")
+        raise CheckpointError(f"{base.name} lacks {EMBEDDING}.", "Copy the checkpoint again.")
     if HEAD in tensors:
         return False
     if not base.config.get("tie_word_embeddings"):
-        raise CheckpointError(f"{base.name} lacks {HEAD}, and its config.json ties no embeddings.")
+        raise CheckpointError(
+            f"{base.name} lacks {HEAD}, and its config.json does not tie it to the embeddings.",
+            "Copy the checkpoint again, its config.json included.",
+        )
     return True
 
 
@@ -245,7 +250,7 @@ def _resized(
     if len(set(sizes.values())) != 1:
         raise AxtuneError(
             f"The adapter leaves embeddings of {sizes[EMBEDDING]:,} tokens beside a head of "
-            f"{sizes[HEAD]:,}.",
+            f"{sizes[HEAD]:,}; expected as many in both.",
             "Save it with save_embedding_layers=True.",
         )
     config["vocab_size"] = sizes[EMBEDDING]

@@ -39,6 +39,7 @@ from axtune.weights.safetensors_file import (
     TensorInfo,
     header_bytes,
     read_checkpoint,
+    require_floats,
 )
 from axtune.weights.shapes import fit
 from axtune.weights.stream_writer import resharded, write_index
@@ -141,8 +142,7 @@ def quantize(
 def _tensors(checkpoint: Checkpoint) -> list[TensorInfo]:
     """The base's tensors in the order of its files, all that its model has."""
     found = [tensor for shard in read_checkpoint(checkpoint.folder).values() for tensor in shard]
-    if odd := [tensor for tensor in found if not tensor.dtype.is_floating_point]:
-        raise CheckpointError(f"{checkpoint.name}: {odd[0].name} is {odd[0].dtype}, not a float.")
+    require_floats(found, checkpoint.name)
     if fault := fit(checkpoint, found).fault:
         raise CheckpointError(
             f"{checkpoint.name}: {fault}.",
