@@ -18,17 +18,15 @@ import json
 import math
 import os
 import platform
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.atomic import write_text
-from axtune.checkpoint.catalog import Checkpoint, read_json
-from axtune.checkpoint.provenance import base_facts, find_original
+from axtune.checkpoint.atomic import replaced, write_text
+from axtune.checkpoint.catalog import ADAPTER_CONFIG, Checkpoint, read_json
+from axtune.checkpoint.provenance import base_facts
 from axtune.config import loader
 from axtune.config.recipe import Recipe
 from axtune.errors import AxtuneError
@@ -103,20 +101,10 @@ class RunDir:
             The finished folder.
         """
         target = self.path / "adapter"
-        staged = self.path / ".adapter.tmp"
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir()
-        fill(staged)
-        for file in staged.iterdir():  # safetensors writes for the owner only
-            file.chmod(stat.S_IMODE(self.path.stat().st_mode) & 0o666)
-        if target.exists():  # a resumed run replaces the adapter of the one before
-            retired = self.path / ".adapter.old"
-            shutil.rmtree(retired, ignore_errors=True)
-            target.rename(retired)
-            staged.rename(target)
-            shutil.rmtree(retired)
-        else:
-            staged.rename(target)
+        with replaced(target) as folder:  # a resumed run has the adapter of the one before
+            fill(folder)
+            for file in folder.iterdir():  # safetensors writes for the owner only
+                file.chmod(stat.S_IMODE(self.path.stat().st_mode) & 0o666)
         return target
 
 
@@ -151,7 +139,7 @@ def open_run(path: str | Path) -> Run:
         )
     manifest = read_manifest(folder)
     adapter: Path | None = folder / "adapter"
-    if not (folder / "adapter" / "adapter_config.json").is_file():
+    if not (folder / "adapter" / ADAPTER_CONFIG).is_file():
         adapter = last_checkpoint(folder / "checkpoints")
     if adapter is None:
         raise AxtuneError(
@@ -166,18 +154,6 @@ def open_run(path: str | Path) -> Run:
             "Finish it: the same recipe with resume=true.",
         )
     return Run(folder, adapter, recipe, manifest)
-
-
-def find_base(run: Run) -> Checkpoint:
-    """The 16-bit base that a run's adapter is for, with its weights.
-
-    Raises:
-        CheckpointError: When it is not to be found.
-    """
-    base = run.manifest["base"]
-    if "quantized" in base:
-        return find_original(base["name"], base["revision"], base["quantized"]["name"])
-    return catalog.find(base["name"], revision=base["revision"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

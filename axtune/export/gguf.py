@@ -21,6 +21,7 @@ import torch
 from axtune.checkpoint.catalog import read_json
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
+from axtune.model.dtypes import dtype_name
 from axtune.weights.folder import CheckpointPlan
 from axtune.weights.stream_writer import BlockFormat, File, OutputTensor
 
@@ -227,7 +228,7 @@ def _refuse_other_tokenizers(tokenizer: AxTokenizer) -> None:
 def _dtype(planned: CheckpointPlan) -> Numbers:
     """The one dtype of the checkpoint's matrices."""
     found = {
-        str(piece.dtype).removeprefix("torch.")
+        dtype_name(piece.dtype)
         for pieces in planned.shards.values()
         for piece in pieces
         if len(piece.shape) > 1

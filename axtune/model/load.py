@@ -26,18 +26,13 @@ from axtune.errors import (
     MissingPackageError,
 )
 from axtune.model.cpu_bf16 import avoid_broken_kernels
+from axtune.model.dtypes import PRECISIONS
 from axtune.model.offload import HOSTED
 
 # glibc's name for the size from which blocks are mapped one by one (malloc.h); ours, in bytes.
 _M_MMAP_THRESHOLD, _MAPPED = -3, 256 << 10
 
 Precision = Literal["bf16", "fp16", "fp32"]
-
-_DTYPES: dict[Precision, torch.dtype] = {
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-}
 
 
 def choose_precision(wanted: Literal["auto", "bf16", "fp16", "fp32"]) -> Precision:
@@ -114,7 +109,7 @@ def load_model(
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(checkpoint.folder),
-            dtype=_DTYPES[precision],
+            dtype=PRECISIONS[precision],
             attn_implementation=_attention(attention, precision),
             device_map=_device_map(),
             use_safetensors=True,
@@ -140,7 +135,7 @@ def load_model(
     if not torch.cuda.is_available():
         avoid_broken_kernels(model)
     if made_from:
-        _give_dtype(model, _DTYPES[precision])
+        _give_dtype(model, PRECISIONS[precision])
     # 4.0 Light's config.json says eos 0, which never comes; what ends a turn is <|im_end|>.
     for config in (model.config, model.generation_config):
         config.eos_token_id = tokenizer.end_of_turn_id

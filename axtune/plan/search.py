@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from axtune.config.initialisation import initialisation
 from axtune.config.loader import changed
 from axtune.config.recipe import Recipe
 from axtune.errors import AxtuneError, DataError
@@ -201,9 +202,8 @@ def refusal(search: Search, room: float) -> AxtuneError:
 
 def _moves_weights(recipe: Recipe) -> bool:
     """Whether a recipe changes the base's weights, which a base in 4 bit does not keep."""
-    start = str(recipe.lora.get("init_lora_weights", True)).lower()
     merged = recipe.preference is not None and recipe.preference.start_merged
-    return merged or start.startswith(("pissa", "olora"))
+    return merged or initialisation(recipe.lora).moves_base
 
 
 def _limit_words(recipe: Recipe, limit: int) -> tuple[str, ...]:

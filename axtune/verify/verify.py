@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 
 from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.base import find_base, run_of
+from axtune.checkpoint.catalog import ADAPTER_CONFIG, Checkpoint
 from axtune.checkpoint.provenance import unquantized
-from axtune.checkpoint.run_dir import Run, find_base
+from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.config.recipe import Data
@@ -24,14 +25,13 @@ from axtune.data.conversation import normalise_request
 from axtune.data.render import parse_answer
 from axtune.data.sources import files_of
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
+from axtune.model.dtypes import stated_dtype
 from axtune.quiet import quiet_libraries
 from axtune.verify.certificate import Certificate, Check
 from axtune.verify.doctor import CONVERSATION, TOOLS, examine
 from axtune.verify.layerwise import Layerwise, Reading
 from axtune.verify.requests import Request, read_requests, requests_of, same_answer
 from axtune.verify.vllm import Served, connect, find_vllm, require_client, serve
-from axtune.weights.lora_delta import CONFIG
-from axtune.weights.merge import run_of
 from axtune.weights.nf4 import FourBit, four_bit
 
 START = "start"  # instead of a server's URL: start one
@@ -79,9 +79,13 @@ def verify(
     """
     checkpoint = _local(folder)
     run = run_of(Path(adapter)) if adapter else None
-    if adapter and not run and not (Path(adapter) / CONFIG).is_file():
+    if adapter and not run and not (Path(adapter) / ADAPTER_CONFIG).is_file():
         raise AxtuneError(f"{adapter} is neither a run nor an adapter.")
-    base = _base(against, run, adapter)
+    base = None
+    if adapter:
+        base = find_base(against, run, Path(adapter))
+    elif against:
+        base = unquantized(catalog.find(against))
     asked = data_options(data) if data else run.recipe.data if run else None
     for source in asked.train if data and asked else ():
         files_of(source)  # a wrong path fails at once
@@ -106,27 +110,12 @@ def verify(
 def _local(folder: str | Path) -> Checkpoint:
     if not Path(folder).is_dir():
         raise AxtuneError(f"There is no folder {folder}.", "verify takes a checkpoint's folder.")
-    if (Path(folder) / CONFIG).is_file():
+    if (Path(folder) / ADAPTER_CONFIG).is_file():
         raise AxtuneError(
             f"{folder} is an adapter, not a checkpoint.",
             "Verify what axtune merge or axtune export --to vllm made of it, with --adapter.",
         )
     return catalog.find(str(folder))
-
-
-def _base(against: str | None, run: Run | None, adapter: str | Path | None) -> Checkpoint | None:
-    if against:
-        return unquantized(catalog.find(against))
-    if run:
-        return find_base(run)
-    if adapter:
-        name = catalog.read_json(Path(adapter) / CONFIG).get("base_model_name_or_path")
-        if not name:
-            raise AxtuneError(
-                f"{adapter} does not say which base it is for.", "Give it with --against."
-            )
-        return unquantized(catalog.find(str(name)))
-    return None
 
 
 # --- what is asked ----------------------------------------------------------------------------
@@ -261,8 +250,7 @@ def _spread(logits: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def _unit_roundoff(checkpoint: Checkpoint) -> float:
-    config = checkpoint.config
-    dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
+    dtype = getattr(torch, str(stated_dtype(checkpoint.config)), torch.float32)
     return float(torch.finfo(dtype).eps) / 2
 
 

@@ -15,20 +15,16 @@ from typing import Any
 
 import torch
 
-from axtune.checkpoint.catalog import read_json
+from axtune.checkpoint.catalog import ADAPTER_CONFIG, read_json
+from axtune.config.initialisation import initialisation
 from axtune.errors import AxtuneError
 from axtune.weights.safetensors_file import TensorInfo, load, read_header
 from axtune.weights.stream_writer import Step
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-
-# Initialisations that subtract from the base what they put into the adapter: PEFT's raw save of
-# such an adapter fits a base that exists only in the memory of the run that trained it.
-_MOVES_BASE = ("pissa", "olora", "corda", "loftq")
 
 # Switches of LoraConfig that change what the tensors mean, and that nothing here implements.
 _UNKNOWN_SWITCHES = (
@@ -107,12 +103,12 @@ def open_adapter(folder: Path, weight: float = 1.0) -> SavedAdapter:
     Raises:
         AxtuneError: When it is no LoRA adapter, or uses what cannot be merged.
     """
-    if not (folder / CONFIG).is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         what = "is not an adapter: it lacks" if folder.is_dir() else "does not exist; expected"
         raise AxtuneError(
-            f"{folder} {what} {CONFIG}.", "Give a run folder, or a folder that PEFT saved."
+            f"{folder} {what} {ADAPTER_CONFIG}.", "Give a run folder, or a folder that PEFT saved."
         )
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / ADAPTER_CONFIG)
     if config.get("peft_type") != "LORA":
         raise AxtuneError(f"{folder} is a {config.get('peft_type')} adapter; expected LORA.")
     if unknown := [name for name in _UNKNOWN_SWITCHES if config.get(name)]:
@@ -120,11 +116,11 @@ def open_adapter(folder: Path, weight: float = 1.0) -> SavedAdapter:
             f"The adapter {folder} uses {', '.join(unknown)}, which axtune cannot merge.",
             "Merge it with PEFT's merge_and_unload.",
         )
-    start = str(config.get("init_lora_weights", True)).lower()
-    if start.startswith(_MOVES_BASE):
+    start = initialisation(config)
+    if start.moves_base:
         raise AxtuneError(
-            f"The adapter {folder} was initialised with {start}, which changed its base in memory; "
-            "merged into the original base it would be wrong.",
+            f"The adapter {folder} was initialised with {start.name}, which changed its base in "
+            "memory; merged into the original base it would be wrong.",
             "Use the adapter/ that axtune wrote at the end of the run, or convert it with PEFT's "
             "save_pretrained(path_initial_model_for_weight_conversion=…).",
         )
@@ -318,7 +314,9 @@ class _Reader:
         for name, values in (indices or {}).items():
             if re.match(rf"(.*\.)?({name})$", module):
                 return [int(index) for index in values]
-        raise AxtuneError(f"{self._adapter.folder / CONFIG} names no trained tokens of {module}.")
+        raise AxtuneError(
+            f"{self._adapter.folder / ADAPTER_CONFIG} names no trained tokens of {module}."
+        )
 
     def _change(self, name: str) -> Change:
         if name not in self._found:

@@ -136,6 +136,24 @@ def read_header(file: Path) -> list[TensorInfo]:
     return sorted(tensors, key=lambda tensor: tensor.offset)
 
 
+def require_floats(tensors: Iterable[TensorInfo], name: str) -> None:
+    """Refuse tensors of whole numbers: they are packed weights, which cannot be added to.
+
+    Args:
+        tensors: Of a checkpoint.
+        name: The checkpoint's, for the message.
+
+    Raises:
+        CheckpointError: When one of them is not of floating point.
+    """
+    for tensor in tensors:
+        if not tensor.dtype.is_floating_point:
+            raise CheckpointError(
+                f"{name}: {tensor.name} is {tensor.dtype}; expected floating point.",
+                "Give the 16-bit weights that the checkpoint was made from.",
+            )
+
+
 def header_bytes(
     tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...], int]], length: int = 0
 ) -> bytes:

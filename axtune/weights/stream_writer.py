@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from axtune.errors import AxtuneError
+from axtune.model.dtypes import dtype_name
 from axtune.weights.direct_io import Buffer, DirectReader, DirectWriter
 from axtune.weights.safetensors_file import BLOCK_BYTES, INDEX, SINGLE, TensorInfo, header_bytes
 
@@ -403,4 +404,4 @@ def _width(shape: tuple[int, ...]) -> int:
 
 
 def _name(piece: OutputTensor) -> str:
-    return piece.packed.name if piece.packed else str(piece.dtype).removeprefix("torch.")
+    return piece.packed.name if piece.packed else dtype_name(piece.dtype)
