@@ -88,7 +88,7 @@ def plan(
     from axtune.plan.search import Search
 
     named = [find_card(name) for name in gpu or ()]
-    loaded = load(recipe, overrides or [])
+    loaded = load(recipe, overrides or [], check_paths=tokens is None)
     checkpoint = find(loaded.model, revision=loaded.revision, weights=False)
     loaded = as_quantized(loaded, checkpoint)
     if tokens is None:

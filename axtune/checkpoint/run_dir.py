@@ -158,7 +158,7 @@ def open_run(path: str | Path) -> Run:
             f"The run in {path} ({manifest.get('status', 'unknown')}) saved no adapter.",
             "It stopped before its first checkpoint; train it again.",
         )
-    recipe = loader.load(folder / "recipe.yaml")
+    recipe = loader.load(folder / "recipe.yaml", check_paths=False)
     if adapter.name != "adapter" and recipe.preference and recipe.preference.start_merged:
         raise AxtuneError(
             f"The run in {path} has not finished, and its checkpoints fit the base that "
@@ -235,7 +235,7 @@ def claim(recipe: Recipe) -> RunDir:
 
 def _check_same_run(recipe: Recipe, folder: Path) -> None:
     """Refuse to resume with a recipe whose steps would mean something else."""
-    before = loader.load(folder / "recipe.yaml")
+    before = loader.load(folder / "recipe.yaml", check_paths=False)
     changed = [key for key in _RESUME_KEYS if getattr(before, key) != getattr(recipe, key)]
     if changed:
         raise AxtuneError(

@@ -19,6 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from axtune.config.passthrough import SECTIONS, check_passed, nearest
+from axtune.config.paths import KeyPath, missing_paths
 from axtune.config.recipe import Data, PreferenceConfig, Recipe, Source
 from axtune.errors import Fault, RecipeError
 
@@ -26,15 +27,14 @@ from axtune.errors import Fault, RecipeError
 SCRIPT_KEY = 'if __name__ == "__main__"'
 
 
-KeyPath = tuple[str | int, ...]  # where a value stands in a recipe: keys, and indices of lists
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load(path: str | Path, overrides: Sequence[str] = (), *, check_paths: bool = True) -> Recipe:
     """Read a recipe and apply ``key.path=value`` overrides.
 
     Args:
         path: The YAML file.
-        overrides: Words such as ``lora.r=32`` or ``data.train=[a.jsonl,b.jsonl]``; values are YAML.
+        overrides: Texts such as ``lora.r=32`` or ``data.train=[a.jsonl,b.jsonl]``; values are YAML.
+        check_paths: Whether the local files and folders that the recipe names must be there; not
+            for the recipe of an old run, whose data may be gone.
 
     Returns:
         The validated recipe.
@@ -60,16 +60,19 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except RecursionError:
         fault = Fault(file, 0, "not-yaml", "nested too deeply.")
         raise RecipeError("The recipe is not YAML.", [fault]) from None
-    for word in overrides:
-        _override(values, word, places, faults)
-    faults += sorted(_validate(values, file, places), key=lambda f: (f.file != file, f.line))
+    for override in overrides:
+        _override(values, override, places, faults)
+    found = _validate(values, file, places)
+    if check_paths:
+        found += [_fault(*wrong, file, places) for wrong in missing_paths(values)]
+    faults += sorted(found, key=lambda f: (f.file != file, f.line))
     if faults:
         raise RecipeError(f"The recipe has {_count(len(faults))}.", faults)
     return Recipe.model_validate(values)
 
 
 def data_options(paths: Sequence[str], **options: Any) -> Data:
-    """The data section of a recipe from command-line words, with the recipe's own checks.
+    """The data section of a recipe from command-line options, with the recipe's own checks.
 
     Args:
         paths: What ``data.train`` takes.
@@ -101,8 +104,8 @@ def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     values = recipe.model_dump(mode="json")
     faults: list[Fault] = []
     places: dict[KeyPath, tuple[str, int]] = {}
-    for word in overrides:
-        _override(values, word, places, faults)
+    for override in overrides:
+        _override(values, override, places, faults)
     faults += _validate(values, "recipe", places)
     if faults:
         raise RecipeError(f"The recipe has {_count(len(faults))}.", faults)
@@ -171,12 +174,17 @@ def _plain(node: Any) -> Any:
 
 
 def _override(
-    values: dict[str, Any], word: str, places: dict[KeyPath, tuple[str, int]], faults: list[Fault]
+    values: dict[str, Any],
+    override: str,
+    places: dict[KeyPath, tuple[str, int]],
+    faults: list[Fault],
 ) -> None:
-    key, equals, text = word.partition("=")
+    key, equals, text = override.partition("=")
     *path, last = key.removeprefix("--").split(".")
     if not equals or not all((*path, last)):
-        faults.append(Fault(word, 0, "bad-override", "expected key.path=value, such as lora.r=32."))
+        faults.append(
+            Fault(override, 0, "bad-override", "expected key.path=value, such as lora.r=32.")
+        )
         return
     try:
         value = _plain(YAML(typ="rt").load(text)) if text else None
@@ -187,10 +195,10 @@ def _override(
         child = section.get(part)
         if child is None:
             child = section[part] = {}
-            places[*path[:depth],] = (word, 0)
+            places[*path[:depth],] = (override, 0)
         if not isinstance(child, dict):
             faults.append(
-                Fault(word, 0, "bad-override", f"{part} is a single value and has no keys.")
+                Fault(override, 0, "bad-override", f"{part} is a single value and has no keys.")
             )
             return
         section = child
@@ -198,7 +206,7 @@ def _override(
     changed = (*path, last)
     for old in [old for old in places if old[: len(changed)] == changed]:
         del places[old]
-    places[changed] = (word, 0)
+    places[changed] = (override, 0)
 
 
 def _validate(
@@ -207,10 +215,7 @@ def _validate(
     faults = []
 
     def fault(path: KeyPath, code: str, message: str) -> None:
-        known = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
-        name = ".".join(map(str, path))
-        message = f"{name}: {message}" if name else message
-        faults.append(Fault(*next(known, (file, 0)), code, message))
+        faults.append(_fault(path, code, message, file, places))
 
     try:
         Recipe.model_validate(values)
@@ -235,6 +240,16 @@ def _validate(
         for path, code, message in _cross_checks(values, training, data):
             fault(path, code, message)
     return faults
+
+
+def _fault(
+    path: KeyPath, code: str, message: str, file: str, places: dict[KeyPath, tuple[str, int]]
+) -> Fault:
+    """A fault at the line of its key, or of the nearest section around it."""
+    known = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
+    name = ".".join(map(str, path))
+    message = f"{name}: {message}" if name else message
+    return Fault(*next(known, (file, 0)), code, message)
 
 
 def _cross_checks(

@@ -18,7 +18,6 @@ from typing import IO, Any, NoReturn
 
 from axtune.errors import Fault, MissingPackageError
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 _BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
