@@ -58,7 +58,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, check_paths: bool =
         places = {path: (file, line) for path, line in _lines(tree)}
         values = _plain(tree)
     except RecursionError:
-        fault = Fault(file, 0, "not-yaml", "nested too deeply.")
+        fault = Fault(file, 0, "not-yaml", "nested too deeply; remove some levels.")
         raise RecipeError("The recipe is not YAML.", [fault]) from None
     for override in overrides:
         _override(values, override, places, faults)
@@ -88,7 +88,7 @@ def data_options(paths: Sequence[str], **options: Any) -> Data:
             Fault(".".join(map(str, item["loc"])), 0, "bad-value", f"{item['msg']}.")
             for item in error.errors(include_url=False)
         ]
-        raise RecipeError("An option has a value that it does not take.", faults) from None
+        raise RecipeError("An option has a value that it does not accept.", faults) from None
 
 
 def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -226,7 +226,7 @@ def _validate(
             if item["type"] == "extra_forbidden":
                 fault(path, "unknown-key", nearest(str(path[-1]), _known_keys(path[:-1])))
             elif item["type"] == "missing":
-                fault(path, "missing-key", "this key is needed.")
+                fault(path, "missing-key", "this key is required.")
             elif path not in seen:  # the branches of a union repeat themselves
                 fault(path, "bad-value", f"{item['msg']}.")
             seen.add(path)
@@ -258,7 +258,11 @@ def _cross_checks(
     """What only two keys together show."""
     if data.get("eval") is not None:
         if training.get("eval_strategy") == "no":
-            yield ("training", "eval_strategy"), "conflict", "data.eval is set; remove one of them."
+            yield (
+                ("training", "eval_strategy"),
+                "conflict",
+                "data.eval is set; remove one of the two.",
+            )
     elif values.get("early_stopping_patience") is not None:
         yield ("early_stopping_patience",), "conflict", "needs data.eval, such as 0.05."
     if data.get("truncate") is True and values.get("task") in ("dpo", "kto", "orpo"):
@@ -266,26 +270,28 @@ def _cross_checks(
         yield ("data", "truncate"), "conflict", message
     packed = values.get("task") == "sft" and data.get("packing", True) is True
     if packed and training.get("neftune_noise_alpha"):
-        message = "scales its noise by a sequence's length; set data.packing=false with it."
+        message = "scales its noise by a sequence's length, so it needs data.packing=false."
         yield ("training", "neftune_noise_alpha"), "conflict", message
     yield from _offload_checks(values)
     after = values.get("after")
     if after == ["verify"]:
-        yield ("after",), "conflict", "verify needs merge or export before it."
+        yield ("after",), "conflict", "verify needs merge or export in the list."
     preference = values.get("preference")
     if preference is not None and values.get("task") == "sft":
-        yield ("preference",), "conflict", "is for dpo, kto and orpo; remove it."
+        yield ("preference",), "conflict", "is only for dpo, kto and orpo; remove it."
     elif isinstance(preference, dict):
         if preference.get("start_merged") and not preference.get("start_from"):
             yield ("preference", "start_merged"), "conflict", "needs preference.start_from."
         if values.get("attention") not in (None, "auto", "sdpa") and preference.get(
             "shared_prefix", True
         ):
-            message = "shared_prefix computes with sdpa; set attention: auto, or switch it off."
+            message = (
+                "shared_prefix needs sdpa; set attention: auto, or preference.shared_prefix: false."
+            )
             yield ("preference", "shared_prefix"), "conflict", message
     quantization = values.get("quantization")
     if isinstance(quantization, dict) and quantization.get("load_in_4bit") is not True:
-        yield ("quantization",), "bad-value", "needs load_in_4bit: true (or no quantization)."
+        yield ("quantization",), "bad-value", "needs load_in_4bit: true; or set quantization: null."
 
 
 def _offload_checks(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
@@ -293,10 +299,10 @@ def _offload_checks(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], s
     offload, lora = values.get("offload"), values.get("lora")
     kept = offload if isinstance(offload, list) else []
     if "activations" in kept and values.get("task") == "orpo":
-        yield ("offload",), "conflict", "TRL's ORPO does not offload activations; leave it out."
+        yield ("offload",), "conflict", "TRL's ORPO cannot offload activations; remove it."
     trained = lora.get("modules_to_save") if isinstance(lora, dict) else None
     if "embeddings" in kept and {"embed_tokens", "lm_head"} & set(trained or ()):
-        message = "embeddings that are trained (lora.modules_to_save) stay on the card."
+        message = "embeddings that are trained (lora.modules_to_save) stay on the GPU; remove it."
         yield ("offload",), "conflict", message
 
 

@@ -1,7 +1,7 @@
-"""Showing people what the data is and where it went: rows as the model sees them, and the account.
+"""What the data is and where it went: rows as the model sees them, and the account.
 
-Learned tokens are marked by colour on a terminal and by ⟦…⟧ everywhere, wanted and unwanted answers
-by + and -, so that a preview in a log file says the same.
+Labelled tokens are marked by colour on a terminal and by ⟦…⟧ everywhere, wanted and unwanted
+answers by + and -, so that a preview in a log file says the same.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ def show_row(console: Console, tokenizer: AxTokenizer, checked: RowResult) -> No
 
 def _figures(sample: AnySample) -> str:
     if isinstance(sample, Sample):
-        return f"{len(sample.input_ids)} tokens, {_learned(sample.labels)} learned"
+        return f"{len(sample.input_ids)} tokens, {_labelled(sample.labels)} labelled"
     prompt = f"prompt of {len(sample.prompt_ids)} tokens"
     if isinstance(sample, PairSample):
-        chosen, rejected = _learned(sample.chosen_labels), _learned(sample.rejected_labels)
-        return f"{prompt}, {chosen} and {rejected} learned"
+        chosen, rejected = _labelled(sample.chosen_labels), _labelled(sample.rejected_labels)
+        return f"{prompt}, {chosen} and {rejected} labelled"
     label = "true" if sample.label else "false"
-    return f"{prompt}, {_learned(sample.completion_labels)} learned, label {label}"
+    return f"{prompt}, {_labelled(sample.completion_labels)} labelled, label {label}"
 
 
-def _learned(labels: Sequence[int]) -> int:
+def _labelled(labels: Sequence[int]) -> int:
     return len(labels) - labels.count(IGNORED)
 
 
 def sample_text(tokenizer: AxTokenizer, sample: Sample) -> Text:
-    """A sample's text; learned stretches stand in ⟦…⟧ and in green, control tokens are dim.
+    """A sample's text; labelled stretches stand in ⟦…⟧ and in green, control tokens are dim.
 
     Args:
         tokenizer: The one that made the sample.
@@ -74,7 +74,7 @@ def sample_text(tokenizer: AxTokenizer, sample: Sample) -> Text:
 def preference_text(tokenizer: AxTokenizer, sample: PairSample | UnpairedSample) -> Text:
     """A prompt, and each answer on a line of its own.
 
-    What is wanted is green behind a +, what is not is red behind a -; learned stretches stand in
+    What is wanted is green behind a +, what is not is red behind a -; labelled stretches stand in
     ⟦…⟧, control tokens are dim.
 
     Args:
@@ -101,10 +101,10 @@ def _append_tokens(
     text: Text, tokenizer: AxTokenizer, ids: Sequence[int], labels: Sequence[int], style: str
 ) -> None:
     pairs = zip(ids, labels, strict=True)
-    for learned, stretch in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
+    for labelled, stretch in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
         # A terminal would obey an escape sequence that stands in the data.
         said = tokenizer.decode([token for token, _ in stretch]).replace("\x1b", "␛")
-        if learned:
+        if labelled:
             text.append("⟦", style=f"bold {style}")
             _append(text, said, style)
             text.append("⟧", style=f"bold {style}")
@@ -145,7 +145,7 @@ def show_account(console: Console, account: DatasetStats) -> None:
         shared = account.prompt_tokens / account.tokens
         pairs = ", each counted once for both answers" if "chosen" in account.answers else ""
         table.add_row("  prompts", f"{account.prompt_tokens:,}", f"{shared:.1%}{pairs}")
-    table.add_row("  learned", f"{account.labelled_tokens:,}", f"{share:.1%}")
+    table.add_row("  labelled", f"{account.labelled_tokens:,}", f"{share:.1%}")
     for kind, of_kind in account.answers.items():
         table.add_row(f"    {kind}", f"{of_kind['tokens']:,}", f"in {of_kind['answers']:,} answers")
     if account.warnings:

@@ -36,7 +36,9 @@ def digest(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise AxtuneError(f"{path} cannot be read: {error.strerror}.") from None
+        raise AxtuneError(
+            f"{path} cannot be read: {error.strerror}.", "Give a file that you may read."
+        ) from None
 
 
 def _download(source: Source) -> Path:
@@ -52,11 +54,14 @@ def _download(source: Source) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
     except RepositoryNotFoundError:
-        raise AxtuneError(f"The Hugging Face Hub has no data set {name}.") from None
+        raise AxtuneError(
+            f"The Hugging Face Hub has no data set {name}.",
+            "Check its name; for a private one, run `hf auth login`.",
+        ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError):
         raise AxtuneError(
-            f"The data set {name} is neither in the cache of this machine nor reachable on the "
-            "Hugging Face Hub.",
+            f"The data set {name} cannot be found: it is not in this machine's cache, and the "
+            "Hugging Face Hub cannot be reached.",
             "Copy its files here and give their folder.",
         ) from None
 
@@ -72,5 +77,5 @@ def _split_files(folder: Path, split: str, name: str) -> list[Path]:
 
     chosen = named([split]) or ([] if named(splits) else files)
     if not chosen:
-        raise AxtuneError(f"{name} has no split {split}.", "Set split: to one that it has.")
+        raise AxtuneError(f"{name} has no split {split}.", "Set split to one that it has.")
     return chosen

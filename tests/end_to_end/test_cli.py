@@ -58,7 +58,8 @@ def test_import_axtune_is_light_and_its_names_are_functions() -> None:
     code = (
         "import sys, axtune\n"
         f"assert not set({(*HEAVY, 'tokenizers', 'jinja2', 'pydantic')!r}) & set(sys.modules)\n"
-        "from axtune import cli\nfrom axtune.data import dataset, pipeline, preview\n"  # rooms that import most of the others
+        "from axtune import cli\n"
+        "from axtune.data import dataset, pipeline, preview\n"  # they import most of the others
         "for name in set(axtune.__all__) - {'train'}:\n"
         "    assert callable(getattr(axtune, name)), name\n"
         "    assert callable(getattr(axtune, name)), name\n"
@@ -283,7 +284,7 @@ def test_preview_in_a_pipe_and_on_a_poor_terminal(tmp_path: Path) -> None:
     words = ["data", "preview", str(TEMPLATES / "chat.jsonl"), "-n", "2", "--model", "tiny-ax-4.0"]
     done = axtune(*words)
     assert done.returncode == 0
-    assert done.stdout.count("learned") == 2
+    assert done.stdout.count("labelled") == 2
     assert "⟦" in done.stdout
     assert "\x1b" not in done.stdout
     poor = axtune(*words, PYTHONIOENCODING="ascii")
