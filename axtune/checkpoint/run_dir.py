@@ -8,7 +8,7 @@
         loss.png        the curves
         checkpoints/    what training resumes from, the best one among them
 
-Everything is written beside its place and renamed into it, so a reader never sees half a file. The
+Everything is written next to its place and renamed into it, so a reader never sees half a file. The
 folder can be given to a stranger: it holds no rows, and no path but those that the user typed.
 """
 
@@ -135,7 +135,7 @@ def open_run(path: str | Path) -> Run:
     if not is_run(folder):
         what = "is not a run folder" if folder.is_dir() else "does not exist"
         raise AxtuneError(
-            f"{path} {what}.", "A run folder is what output_dir named, and holds manifest.json."
+            f"{path} {what}.", "Give the folder that output_dir named; it holds manifest.json."
         )
     manifest = read_manifest(folder)
     adapter: Path | None = folder / "adapter"
@@ -144,14 +144,14 @@ def open_run(path: str | Path) -> Run:
     if adapter is None:
         raise AxtuneError(
             f"The run in {path} ({manifest.get('status', 'unknown')}) saved no adapter.",
-            "It stopped before its first checkpoint; train it again.",
+            "It stopped before its first checkpoint, so train it again.",
         )
-    recipe = loader.load(folder / "recipe.yaml")
+    recipe = loader.load(folder / "recipe.yaml", check_paths=False)
     if adapter.name != "adapter" and recipe.preference and recipe.preference.start_merged:
         raise AxtuneError(
             f"The run in {path} has not finished, and its checkpoints fit the base that "
             f"{recipe.preference.start_from} was merged into, not the original one.",
-            "Finish it: the same recipe with resume=true.",
+            "Finish it: train the same recipe with resume=true.",
         )
     return Run(folder, adapter, recipe, manifest)
 
@@ -189,7 +189,7 @@ def claim(recipe: Recipe) -> RunDir:
     if recipe.resume:
         if checkpoint is None:
             raise AxtuneError(
-                f"resume is true, but {folder} holds no checkpoint to go on from.",
+                f"resume is true, but {folder} holds no checkpoint to continue from.",
                 "Set resume=false to start from the beginning.",
             )
         _check_same_run(recipe, folder)
@@ -200,7 +200,7 @@ def claim(recipe: Recipe) -> RunDir:
         if checkpoint is not None or status not in ("failed", "interrupted"):
             raise AxtuneError(
                 f"{folder} already holds a run ({status}).",
-                "Go on with it: resume=true. Or train another: output_dir=…",
+                "Continue it with resume=true, or train another with output_dir=…",
             )
     elif folder.is_dir() and any(folder.iterdir()):
         raise AxtuneError(
@@ -211,12 +211,12 @@ def claim(recipe: Recipe) -> RunDir:
 
 def _check_same_run(recipe: Recipe, folder: Path) -> None:
     """Refuse to resume with a recipe whose steps would mean something else."""
-    before = loader.load(folder / "recipe.yaml")
+    before = loader.load(folder / "recipe.yaml", check_paths=False)
     changed = [key for key in _RESUME_KEYS if getattr(before, key) != getattr(recipe, key)]
     if changed:
         raise AxtuneError(
-            f"The run in {folder} was begun with another {', '.join(changed)}.",
-            "Resume it with the recipe it was begun with, or train anew: output_dir=…",
+            f"The run in {folder} was started with another {', '.join(changed)}.",
+            "Resume it with the recipe it was started with, or start a new run: output_dir=…",
         )
 
 

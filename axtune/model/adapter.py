@@ -99,7 +99,7 @@ def save_raw(
         state_dict: The model's tensors, where they had to be gathered from several processes.
     """
     # save_embedding_layers: unless told, PEFT asks the Hub whether the base's vocabulary changed.
-    # TRL may keep a copy named "ref" beside the adapter that is trained.
+    # TRL may keep a copy named "ref" next to the adapter that is trained.
     model.save_pretrained(
         str(folder),
         state_dict=state_dict,
@@ -163,7 +163,10 @@ def lora_config(values: dict[str, Any]) -> LoraConfig:
     faults = type_faults("lora", LoraConfig, merged)
     start = initialisation(merged)
     if start.needs_preparation:
-        message = f"{start.name} needs a pass over data before training, which axtune does not do."
+        message = (
+            f"{start.name} needs a pass over data before training, which axtune does not do; "
+            "set true."
+        )
         faults.append(bad_value("lora.init_lora_weights", message))
     if faults:
         raise refused(faults)
@@ -201,7 +204,7 @@ def add_adapter(model: PreTrainedModel, values: dict[str, Any], *, seed: int) ->
         raise refused([bad_value(key, first_line(error))]) from error
     if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
         # The loss multiplies with lm_head.weight itself, so such an adapter would never be trained.
-        message = "lm_head takes no LoRA here; train it whole with modules_to_save: [lm_head]."
+        message = "lm_head cannot have a LoRA here; train it whole with modules_to_save: [lm_head]."
         raise refused([bad_value("lora.target_modules", message)])
     initial = None
     if start.moves_base:

@@ -64,8 +64,8 @@ def take_attention(
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise AxtuneError(
-            f"{model.name_or_path} has layers of {', '.join(sorted(kinds))}; sequences are laid "
-            "together for full attention only.",
+            f"{model.name_or_path} has layers of {', '.join(sorted(kinds))}; samples are "
+            "packed together for full attention only.",
             f"Set {way_out}.",
         )
 

@@ -60,7 +60,7 @@ def verify(
     data: Sequence[str] = (),
     vllm: str | None = None,
 ) -> Certificate:
-    """Check a checkpoint and write its certificate beside the weights.
+    """Check a checkpoint and write its certificate next to the weights.
 
     Args:
         folder: A checkpoint that `axtune.weights.merge` or `axtune.export.export` made, or any
@@ -80,7 +80,10 @@ def verify(
     checkpoint = _local(folder)
     run = run_of(Path(adapter)) if adapter else None
     if adapter and not run and not (Path(adapter) / ADAPTER_CONFIG).is_file():
-        raise AxtuneError(f"{adapter} is neither a run nor an adapter.")
+        raise AxtuneError(
+            f"{adapter} is neither a run folder nor an adapter folder.",
+            "A run folder is what output_dir named; an adapter folder holds adapter_config.json.",
+        )
     base = None
     if adapter:
         base = find_base(against, run, Path(adapter))
@@ -109,11 +112,13 @@ def verify(
 
 def _local(folder: str | Path) -> Checkpoint:
     if not Path(folder).is_dir():
-        raise AxtuneError(f"There is no folder {folder}.", "verify takes a checkpoint's folder.")
+        raise AxtuneError(
+            f"There is no folder {folder}.", "Give the folder of a checkpoint, merged or exported."
+        )
     if (Path(folder) / ADAPTER_CONFIG).is_file():
         raise AxtuneError(
             f"{folder} is an adapter, not a checkpoint.",
-            "Verify what axtune merge or axtune export --to vllm made of it, with --adapter.",
+            "Merge it first (axtune merge), then verify the result with --adapter.",
         )
     return catalog.find(str(folder))
 
@@ -136,7 +141,9 @@ def _absent(asked: Data | None) -> Iterator[Check]:
             files_of(source)
         except AxtuneError:
             name = Path(source.path).name  # a path of this machine is nobody else's business
-            found = f"{name} is not found from here, so its prompts are not asked: --data FILE"
+            found = (
+                f"{name} cannot be found from here, so its prompts are not asked; give --data FILE"
+            )
             yield Check("data", "rows", "skip", found)
 
 
@@ -196,7 +203,9 @@ def _logits(
     """The model's answers against those of base and adapter in float32."""
     part = "logits"
     if base is None:
-        return [Check(part, "base + adapter", "skip", "no base to compare with: --against BASE")]
+        return [
+            Check(part, "base + adapter", "skip", "no base to compare with; give --against BASE")
+        ]
     if checkpoint.config.get("quantization_config"):
         return [Check(part, "base + adapter", "skip", "the checkpoint is quantised")]
     folder = run.adapter if run else Path(adapter) if adapter else None
@@ -289,7 +298,7 @@ def _effect(moved: float, distance: float) -> Check:
     found = f"the adapter moves the logits by {moved:.2%} of their spread"
     if moved > 2 * distance:
         return Check("logits", "adapter", "pass", found, "", figures)
-    found += ", no more than rounding does: whether it is merged cannot be told"
+    found += ", no more than rounding does, so whether it is merged cannot be told"
     return Check("logits", "adapter", "warn", found, "Train it further.", figures)
 
 

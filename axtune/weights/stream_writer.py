@@ -349,8 +349,8 @@ def _change(
         if not (-largest <= least.item() and most.item() <= largest):
             raise AxtuneError(
                 f"{piece.name} would hold numbers that are not finite in {_name(piece)}.",
-                "The adapter is broken (its training diverged), the weights are, or the dtype is "
-                "too narrow.",
+                "Use an earlier checkpoint of the adapter (its training diverged), copy the "
+                "weights again, or choose a dtype with a wider range.",
             )
         rounded = piece.packed.pack(exact) if piece.packed else exact
         if places is None:
