@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.judged import (
     ASKED,
     BAD,
@@ -18,9 +20,13 @@ from support.judged import (
     said,
     whole,
 )
+from support.strategies import wild_preferences, wild_rows
 
+from axtune.config.recipe import RowFormat
 from axtune.data.conversation import Conversation
+from axtune.data.formats import bad_role, open_row
 from axtune.data.parse import PreferenceRow, read_row
+from axtune.errors import Problem
 
 
 @pytest.mark.parametrize(
@@ -145,3 +151,82 @@ def test_a_label_that_is_none_says_how_to_read_the_row_without_it() -> None:
     _, (problem,) = read_row(row)
     assert "data.format: prompt_completion" in problem.message
     assert isinstance(read_row(row, row_format="prompt_completion")[0], Conversation)
+
+
+_texts = st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"]), min_size=1)
+_exchanges = st.lists(st.tuples(_texts, _texts), min_size=1, max_size=4)
+
+
+@given(system=st.none() | _texts, exchanges=_exchanges)
+def test_every_shape_of_a_conversation_is_the_same(
+    system: str | None, exchanges: list[tuple[str, str]]
+) -> None:
+    beside = {} if system is None else {"system": system}
+    first = [] if system is None else [{"role": "system", "content": system}]
+    messages = [
+        {"role": role, "content": text}
+        for exchange in exchanges
+        for role, text in zip(("user", "assistant"), exchange, strict=True)
+    ]
+    *history, (question, answer) = exchanges
+    names = {"user": "human", "assistant": "gpt"}
+    turns = [{"from": names[turn["role"]], "value": turn["content"]} for turn in messages]
+    rows: list[dict[str, Any]] = [
+        {"messages": first + messages},
+        {"messages": json.dumps(first + messages)},
+        {"conversations": turns, **beside},
+        {"instruction": question, "output": answer, "history": [list(h) for h in history]} | beside,
+        {"prompt": first + messages[:-1], "completion": messages[-1:]},
+        {"prompt": first + messages[:-1], "completion": answer},
+    ]
+    for row in rows:
+        problems: list[Problem] = []
+        raw = open_row(row, "auto", problems)
+        assert problems == []
+        assert isinstance(raw, tuple)
+        said = [(turn["role"], turn["content"]) for _, turn in raw[0]]
+        assert said == [(turn["role"], turn["content"]) for turn in first + messages]
+
+
+@given(wild_rows | wild_preferences, st.sampled_from(["auto", *get_args(RowFormat)]))
+def test_whatever_a_row_is_it_opens_or_has_problems(row: Any, row_format: str) -> None:
+    problems: list[Problem] = []
+    assert open_row(row, row_format, problems) is not None or problems
+
+
+@pytest.mark.parametrize(
+    ("role", "hint"),
+    [
+        ("usr", "did you mean user?"),
+        (" Asistant", "did you mean assistant?"),
+        (3, "expected one of"),
+    ],
+)
+def test_an_unknown_role_names_the_nearest(role: Any, hint: str) -> None:
+    problem = bad_role("messages[0]", role, ["user", "assistant"])
+    assert problem.code == "bad-role"
+    assert problem.message.startswith("messages[0]: ")
+    assert hint in problem.message
+
+
+def test_an_input_stands_below_its_instruction() -> None:
+    raw = open_row({"instruction": "번역해", "input": "hello", "output": "안녕"}, "auto", [])
+    assert isinstance(raw, tuple)
+    assert [turn["content"] for _, turn in raw[0]] == ["번역해\nhello", "안녕"]
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ({"conversations": [{"from": "human", "value": "a"}, {"value": "b"}]}, "conversations[1]"),
+        ({"instruction": "a", "output": "b", "history": [["a", "b"], ["c"]]}, "history[1]"),
+        ({"instruction": 3, "output": "b"}, "instruction"),
+        ({"messages": "no list"}, "messages"),
+        ({"prompt": [], "completion": "b"}, "prompt"),
+    ],
+    ids=str,
+)
+def test_a_problem_says_its_place(row: Any, place: str) -> None:
+    problems: list[Problem] = []
+    open_row(row, "auto", problems)
+    assert [problem.message.partition(":")[0] for problem in problems] == [place]

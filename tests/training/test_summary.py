@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from support.events import EVENTS
+import io
+from pathlib import Path
 
-from axtune.training.summary import summary
+from rich.console import Console
+from support.events import EVENTS
+from support.tiny import recipe
+
+from axtune.checkpoint.run_dir import RunDir
+from axtune.errors import Fault
+from axtune.training.progress import Report
+from axtune.training.summary import FaultLines, how_to_go_on, outcome, rehearsed, summary
+from axtune.training.trainer import Rehearsal
 
 
 def test_summary():
@@ -16,3 +25,52 @@ def test_summary():
         "tokens_per_second": 1003,
     }
     assert summary([]) == {}
+
+
+def lines(faults: int) -> list[str]:
+    said = io.StringIO()
+    show = FaultLines(Report(Console(file=said, width=200)))
+    for number in range(faults):
+        show(Fault("rows.jsonl", number, "bad-role", "no such role."))
+    show.close()
+    return said.getvalue().splitlines()
+
+
+def test_the_first_faults_are_shown_and_the_rest_counted() -> None:
+    assert lines(0) == []
+    assert len(lines(20)) == 20
+    *shown, last = lines(1234)
+    assert len(shown) == 20
+    assert "1,214 more" in last
+    assert "axtune data check" in last
+
+
+def test_the_outcome_says_what_there_is(tmp_path: Path) -> None:
+    job = recipe(tmp_path)
+    metrics = summary(EVENTS)
+    shown = dict(outcome(job, {"metrics": metrics, "wall_seconds": 200}))
+    assert shown["loss"] == "8.0000 → 2.0000"
+    assert shown["eval loss"].startswith("3.0000, best at step 4")
+    assert shown["speed"] == "1,003 tokens/s; 3m 20s in all"
+    assert shown["next"] == f"axtune chat {job.output_dir}"
+    assert [name for name, _ in outcome(job, {})] == ["run", "next"]
+
+
+def test_after_a_stop_it_says_how_to_go_on(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "run", None)
+    run_dir.begin(recipe(tmp_path), {})
+    assert "the same command starts again" in how_to_go_on(run_dir)
+    for step in (9, 10):
+        folder = run_dir.checkpoints / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text("{}")
+    said = how_to_go_on(run_dir)
+    assert "step 10 is saved" in said
+    assert said.endswith("resume=true")
+
+
+def test_the_largest_step_that_fits() -> None:
+    assert rehearsed(Rehearsal(tokens=4096, seconds=1.26, peak=12.34e9)) == (
+        "The largest step fits: 4,096 tokens at once, 1.3 s, 12.3 GB."
+    )
+    assert rehearsed(Rehearsal(tokens=10, seconds=0.1, peak=None)).endswith("0.1 s.")

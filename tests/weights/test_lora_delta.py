@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from support.adapters import (
     adapter_for,
+    in_float32,
     sharded_checkpoint,
 )
 from support.tiny import LIBRARY_WARNINGS
 
 from axtune.checkpoint.catalog import Checkpoint
 from axtune.errors import AxtuneError
+from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.merge import merge
 
 pytestmark = LIBRARY_WARNINGS
@@ -114,3 +118,59 @@ def test_dora_and_replaced_tensors_have_no_sum(base: Checkpoint, tmp_path: Path)
     ):
         with pytest.raises(AxtuneError, match=message):
             merge(adapters, str(base.folder), tmp_path / "out", weights=weights)
+
+
+def opened(folder: Path, **config: Any) -> SavedAdapter:
+    values = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, **config}
+    (folder / "adapter_config.json").write_text(json.dumps(values))
+    save_file(
+        {"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight": torch.zeros(4, 8)},
+        folder / "adapter_model.safetensors",
+    )
+    return open_adapter(folder)
+
+
+UP = "model.layers.0.mlp.up_proj"
+
+
+@pytest.mark.parametrize(
+    ("config", "rank", "scale"),
+    [
+        ({}, 4, 2.0),
+        ({"use_rslora": True}, 4, 4.0),
+        ({"rank_pattern": {"up_proj": 16}}, 16, 0.5),
+        ({"rank_pattern": {"down_proj": 16}}, 4, 2.0),
+        ({"rank_pattern": {"up_proj": 16}, "use_rslora": True}, 16, 2.0),
+        ({"alpha_pattern": {r".*\.0\.mlp\.up_proj": 32}}, 4, 8.0),
+        ({"rank_pattern": {"up_proj": 2}, "alpha_pattern": {"up_proj": 3}}, 2, 1.5),
+    ],
+    ids=str,
+)
+def test_the_rank_and_scale_of_a_module(
+    config: dict[str, Any], rank: int, scale: float, tmp_path: Path
+) -> None:
+    adapter = opened(tmp_path, **config)
+    assert (adapter.rank(UP), adapter.scale(UP)) == (rank, scale)
+
+
+def test_scales_are_those_of_peft(base: Checkpoint, tmp_path: Path) -> None:
+    patterns = {
+        "rank_pattern": {"q_proj": 3, r"layers\.1\.mlp\.up_proj": 6},
+        "alpha_pattern": {"mlp.up_proj": 7, r"^model\.layers\.0\.self_attn\.k_proj": 5},
+    }
+    options = {"r": 4, "lora_alpha": 8, "use_rslora": True, **patterns}
+    adapter = open_adapter(adapter_for(base, tmp_path / "adapter", **options))
+    model = PeftModel.from_pretrained(in_float32(base.folder), str(adapter.folder))
+    theirs = {
+        name.removeprefix("base_model.model."): (module.r["default"], module.scaling["default"])
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    assert len(set(theirs.values())) > 3
+    for module, (rank, scale) in theirs.items():
+        assert adapter.rank(module) == rank
+        assert adapter.scale(module) == pytest.approx(scale)
+
+
+def test_names_are_those_of_the_base(tmp_path: Path) -> None:
+    assert list(opened(tmp_path).tensors) == [f"{UP}.lora_A.weight"]

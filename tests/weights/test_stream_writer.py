@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import NamedTuple
 
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
-from axtune.weights.safetensors_file import TensorInfo, blocks, read_checkpoint
-from axtune.weights.stream_writer import OutputTensor, write_checkpoint
+from axtune.errors import AxtuneError
+from axtune.weights.safetensors_file import TensorInfo, blocks, read_checkpoint, read_header
+from axtune.weights.stream_writer import OutputTensor, resharded, write_checkpoint
 
 
 def test_tensors_survive_any_place_in_their_file(way: str, tmp_path: Path) -> None:
@@ -39,3 +46,86 @@ def test_tensors_survive_any_place_in_their_file(way: str, tmp_path: Path) -> No
 
 def read(tensor: TensorInfo) -> torch.Tensor:
     return torch.cat([block.clone() for block in blocks(tensor, multiple=64)])
+
+
+class Sized(NamedTuple):
+    """All that spreading tensors over files looks at."""
+
+    number: int
+    nbytes: int
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=30), st.integers(1, 100))
+def test_tensors_are_spread_over_files_in_order(sizes: list[int], limit: int) -> None:
+    pieces = [Sized(number, size) for number, size in enumerate(sizes)]
+    files = resharded(pieces, limit)
+    assert [piece for file in files.values() for piece in file] == pieces
+    assert list(files) == sorted(files)
+    filled = [sum(piece.nbytes for piece in file) for file in files.values()]
+    assert all(
+        size <= limit or len(file) == 1 for size, file in zip(filled, files.values(), strict=True)
+    )
+    # No file ends while the next tensor still had room in it.
+    following = list(files.values())[1:]
+    assert all(size + file[0].nbytes > limit for size, file in zip(filled, following, strict=False))
+    assert (list(files) == ["model.safetensors"]) == (len(files) == 1)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> TensorInfo:
+    torch.manual_seed(0)
+    save_file({"a": torch.randn(16, 96)}, tmp_path / "source")
+    return read_header(tmp_path / "source")[0]
+
+
+def write(folder: Path, *pieces: OutputTensor) -> dict[str, torch.Tensor]:
+    folder.mkdir()
+    write_checkpoint(folder, {"model.safetensors": list(pieces)})
+    return load_file(folder / "model.safetensors")
+
+
+def test_steps_are_taken_in_float32_and_rounded_once(source: TensorInfo, tmp_path: Path) -> None:
+    def third(rows: torch.Tensor, start: int, scratch: torch.Tensor) -> None:
+        assert rows.dtype == torch.float32
+        rows.div_(3)
+
+    def numbered(rows: torch.Tensor, start: int, scratch: torch.Tensor) -> None:
+        rows.add_(torch.arange(start, start + len(rows)).unsqueeze(1))
+
+    original = load_file(source.file)["a"]
+    piece = OutputTensor(
+        "b", torch.bfloat16, source.shape, source, prepare=lambda: (third, numbered)
+    )
+    written = write(tmp_path / "out", piece)["b"]
+    expected = original / 3 + torch.arange(16).unsqueeze(1)
+    assert torch.equal(written, expected.bfloat16())
+    assert torch.equal(load_file(source.file)["a"], original)
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), 7e4])
+def test_numbers_that_do_not_fit_are_not_written(number: float, tmp_path: Path) -> None:
+    save_file({"a": torch.tensor([[1.0, number]])}, tmp_path / "source")
+    tensor = read_header(tmp_path / "source")[0]
+    piece = OutputTensor("model.a", torch.float16, tensor.shape, tensor)
+    with pytest.raises(AxtuneError, match=r"model\.a .*not finite in float16"):
+        write(tmp_path / "out", piece)
+
+
+def test_the_halves_of_a_head_are_interleaved(source: TensorInfo, tmp_path: Path) -> None:
+    original = load_file(source.file)["a"]
+    piece = OutputTensor("b", torch.float32, source.shape, source, head_rows=4)
+    order = [0, 2, 1, 3]
+    expected = original[[4 * head + row for head in range(4) for row in order]]
+    assert torch.equal(write(tmp_path / "out", piece)["b"], expected)
+
+
+def test_several_files_have_an_index(source: TensorInfo, tmp_path: Path) -> None:
+    pieces = [OutputTensor(name, torch.float32, source.shape, source) for name in ("b", "a")]
+    write_checkpoint(tmp_path, resharded(pieces, source.nbytes))
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == 2 * source.nbytes
+    assert index["weight_map"] == {
+        "a": "model-00002-of-00002.safetensors",
+        "b": "model-00001-of-00002.safetensors",
+    }
+    assert len(read_checkpoint(tmp_path)) == 2

@@ -1,0 +1,73 @@
+"""TRL's configuration of a run: what the recipe says, what axtune decides, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.tiny import LIBRARY_WARNINGS, recipe
+
+from axtune.config.objective import OBJECTIVES
+from axtune.errors import RecipeError
+from axtune.training.arguments import training_arguments
+
+pytestmark = [
+    LIBRARY_WARNINGS,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="checks what a CPU run is set up as"),
+]
+
+
+@pytest.mark.parametrize("task", OBJECTIVES)
+def test_every_task_gets_its_own_configuration(task: str, tmp_path: Path) -> None:
+    job = recipe(tmp_path, task=task, training={"learning_rate": 3e-5, "max_steps": 7})
+    args = training_arguments(job, "fp32")
+    assert type(args).__name__ == OBJECTIVES[task].config[1]
+    assert (args.learning_rate, args.max_steps) == (3e-5, 7)
+    assert args.output_dir == str(tmp_path / "run" / "checkpoints")
+    assert (args.remove_unused_columns, args.disable_tqdm) == (False, True)
+    assert not args.logging_nan_inf_filter  # a loss that is not a number is not hidden
+    assert args.max_length is None  # rows are cut, or refused, before training
+
+
+def test_one_loss_of_several_needs_no_brackets(tmp_path: Path) -> None:
+    for loss in ("ipo", ["ipo"]):
+        args = training_arguments(
+            recipe(tmp_path, task="dpo", training={"loss_type": loss}), "fp32"
+        )
+        assert args.loss_type == ["ipo"]
+
+
+@pytest.mark.parametrize(
+    ("training", "steps"),
+    [({"logging_steps": 5}, 5), ({"logging_steps": 5, "eval_steps": 2}, 2)],
+)
+def test_evaluations_are_as_often_as_logging_unless_told(
+    training: dict[str, Any], steps: int, tmp_path: Path
+) -> None:
+    training = {"eval_strategy": "steps", **training}
+    args = training_arguments(recipe(tmp_path, training=training, data={"eval": 0.5}), "fp32")
+    assert (args.eval_steps, args.save_steps) == (steps, steps)
+
+
+def test_offloading_activations_is_for_cards(tmp_path: Path) -> None:
+    args = training_arguments(recipe(tmp_path, offload=["activations"]), "fp32")
+    assert not args.activation_offloading
+
+
+def test_all_wrong_values_are_said_at_once(tmp_path: Path) -> None:
+    training = {"learning_rate": "fast", "max_steps": 0, "eval_strategy": "sometimes"}
+    with pytest.raises(RecipeError) as caught:
+        training_arguments(recipe(tmp_path, training=training), "fp32")
+    said = [fault.message.partition(":")[0] for fault in caught.value.faults]
+    assert sorted(said) == [
+        "training.eval_strategy", "training.learning_rate", "training.max_steps"
+    ]  # fmt: skip
+
+
+def test_a_value_that_is_refused_in_other_words_is_found_by_trying(tmp_path: Path) -> None:
+    """`optim: nope` is refused with a list of optimizers, and no key."""
+    training = {"weight_decay": 0.1, "optim": "nope"}
+    with pytest.raises(RecipeError, match=r"training\.optim: "):
+        training_arguments(recipe(tmp_path, training=training), "fp32")

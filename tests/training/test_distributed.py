@@ -1,0 +1,140 @@
+"""The processes of a run, as far as one process can show."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from axtune.errors import AxtuneError
+from axtune.training import distributed
+from axtune.training.distributed import (
+    check_launcher,
+    once,
+    scratch_folder,
+    sigterm_as_ctrl_c,
+    use_all_cores,
+)
+
+
+def process(first: bool = True, count: int = 1) -> Any:
+    return SimpleNamespace(is_local_main_process=first, num_processes=count)
+
+
+def fail() -> str:
+    raise AxtuneError("No room.")
+
+
+def test_the_first_process_works_and_the_others_take_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert once(process(), lambda: "made", lambda: "read") == "made"
+    monkeypatch.setattr(distributed, "gather_object", lambda mine: [*mine, False])
+    assert once(process(count=2), lambda: "made", lambda: "read") == "made"
+    assert once(process(first=False, count=2), lambda: "made", lambda: "read") == "read"
+    assert once(process(first=False, count=2), lambda: "made") == "made"
+
+
+def test_a_failure_is_said_once_and_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AxtuneError, match="No room"):
+        once(process(), fail)
+    told: list[list[bool]] = []
+
+    def gather(mine: list[bool]) -> list[bool]:
+        told.append(mine)
+        return [True, *mine]
+
+    monkeypatch.setattr(distributed, "gather_object", gather)
+    with pytest.raises(AxtuneError, match="No room"):
+        once(process(count=2), fail)
+    with pytest.raises(SystemExit) as caught:
+        once(process(first=False, count=2), lambda: "made")
+    assert caught.value.code == 1
+    assert told == [[True], [False]]  # the others hear of it before the first one leaves
+
+
+def test_sigterm_ends_as_ctrl_c_does_and_only_inside() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_thread_leaves_the_signals_alone() -> None:
+    """A notebook may train in a worker thread, where Python lets nobody set handlers."""
+    handlers = []
+
+    def work() -> None:
+        with sigterm_as_ctrl_c():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+@pytest.mark.parametrize(
+    ("switch", "name"),
+    [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")],
+)
+def test_what_accelerate_is_configured_for_is_refused(
+    switch: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(switch, "false")
+    check_launcher()
+    monkeypatch.setenv(switch, "true")
+    with pytest.raises(AxtuneError, match=name) as caught:
+        check_launcher()
+    assert "accelerate launch --multi_gpu" in caught.value.remedy
+
+
+def test_prepared_rows_are_this_users_and_do_not_stay() -> None:
+    made: list[Path] = []
+
+    def stopped() -> None:
+        with scratch_folder(process()) as folder:
+            made.append(folder)
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            (folder / "rows").write_text("secret")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not made[0].exists()
+
+
+def test_all_processes_use_the_folder_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hear(token: list[str]) -> None:
+        token[0] = "of-the-first"
+
+    monkeypatch.setattr(distributed, "broadcast_object_list", hear)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    with scratch_folder(process(count=2)) as made:
+        with scratch_folder(process(first=False, count=2)) as found:
+            assert found == made
+        assert made.is_dir()  # one that leaves early takes nothing with it
+    assert not made.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="cores are shared out on a CPU")
+def test_a_launchers_single_thread_becomes_a_share_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for count in (1, 2, 16):
+        use_all_cores(process(count=count))
+    assert threads == [8, 4, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # what the user says stays
+    use_all_cores(process())
+    assert len(threads) == 3

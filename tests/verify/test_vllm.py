@@ -1,0 +1,220 @@
+"""Asking a server: what is sent, what comes back, and what is said when nothing does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axtune.errors import AxtuneError
+from axtune.verify import vllm
+from axtune.verify.vllm import Reply, Served, connect, find_vllm, serve
+
+MESSAGES = [{"role": "user", "content": "서울 날씨는?"}]
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+
+
+class Server(HTTPServer):
+    """A server that remembers what it was asked and answers what a test says."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[tuple[str, Any]] = []
+        self.answers: dict[str, tuple[int, Any]] = {
+            "/v1/models": (200, {"data": [{"id": "mine"}]}),
+            "/tokenize": (200, {"tokens": [25, 8], "count": 2}),
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def says(self, message: dict[str, Any], finish_reason: str, **more: Any) -> None:
+        choice = {"index": 0, "finish_reason": finish_reason, "message": message, **more}
+        whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "mine"}
+        self.answers["/v1/chat/completions"] = (200, {**whole, "choices": [choice]})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.path, json.loads(body)))
+        self._answer()
+
+    def _answer(self) -> None:
+        status, value = self.server.answers.get(self.path, (404, {}))
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_a_url_may_be_written_in_any_way(scheme: str, ending: str, server: Server) -> None:
+    url = f"{scheme}127.0.0.1:{server.server_port}{ending}"
+    assert connect(url) == Served(server.url, "mine")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(200, b""), (200, b"<html>"), (200, {"data": []}), (200, {}), (200, [])],
+    ids=str,
+)
+def test_what_is_no_vllm(answer: Any, server: Server) -> None:
+    server.answers["/v1/models"] = answer
+    with pytest.raises(AxtuneError, match="No vLLM answers at http") as caught:
+        connect(server.url)
+    assert "--vllm" in caught.value.remedy
+
+
+def test_a_port_where_nobody_listens() -> None:
+    with pytest.raises(AxtuneError, match="No vLLM answers"):
+        connect(f"127.0.0.1:{vllm._free_port()}")
+
+
+def test_a_prompts_tokens_are_those_of_a_request(server: Server) -> None:
+    served = connect(server.url)
+    assert served.tokenize(MESSAGES, None) == [25, 8]
+    assert served.tokenize(MESSAGES, TOOLS) == [25, 8]
+    plain = {"model": "mine", "messages": MESSAGES, "add_generation_prompt": True}
+    assert server.asked == [("/tokenize", plain), ("/tokenize", {**plain, "tools": TOOLS})]
+
+
+def test_an_answer_with_its_tokens(server: Server) -> None:
+    server.says({"role": "assistant", "content": "맑음"}, "stop", token_ids=[40, 27])
+    reply = connect(server.url).ask(MESSAGES, max_tokens=9, min_tokens=2)
+    assert reply == Reply("맑음", [], "stop", [40, 27])
+    ((_, request),) = server.asked
+    assert (request["temperature"], request["max_tokens"], request["min_tokens"]) == (0, 9, 2)
+    assert request["return_token_ids"] is True
+    assert "tools" not in request
+
+
+def test_an_answer_that_calls(server: Server) -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    server.says(message, "tool_calls", token_ids=None)
+    reply = connect(server.url).ask(MESSAGES, TOOLS)
+    assert reply == Reply("", [("f", '{"a": 1}')], "tool_calls", [])
+    assert server.asked[0][1]["tools"] == TOOLS
+
+
+def test_a_request_that_is_refused_is_told_with_the_reason(server: Server) -> None:
+    refusal = (400, {"error": {"message": "prompt too long"}})
+    server.answers |= {"/tokenize": refusal, "/v1/chat/completions": refusal}
+    served = connect(server.url)
+    for ask in (served.tokenize, served.ask):
+        with pytest.raises(AxtuneError, match="prompt too long") as caught:
+            ask(MESSAGES, None)
+        assert "SERVING.md" in caught.value.remedy
+
+
+def test_an_answer_that_is_no_json(server: Server) -> None:
+    server.answers["/tokenize"] = (200, b"<html>")
+    with pytest.raises(AxtuneError, match="does not answer"):
+        connect(server.url).tokenize(MESSAGES, None)
+
+
+# --- a vLLM that is started -------------------------------------------------------------------
+
+_READY = """\
+import http.server, json, os, sys
+port = int(sys.argv[sys.argv.index("--port") + 1])
+open(os.environ["SEEN"], "w").write(json.dumps([sys.argv[1:], os.getpid()]))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def program(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program vllm of PATH, where no environment of axtune's has one."""
+    file = folder / "bin" / "vllm"
+    file.parent.mkdir()
+    file.write_text(f"#!/usr/bin/env python3\n{code}")
+    file.chmod(0o755)
+    monkeypatch.setattr(vllm, "_ENVIRONMENT", Path("nowhere") / "vllm")
+    monkeypatch.setenv("PATH", f"{file.parent}{os.pathsep}{os.environ['PATH']}")
+    assert find_vllm() == file
+
+
+def test_the_working_folders_own_is_taken_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "", monkeypatch)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / ".venv-vllm" / "bin" / "vllm"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert find_vllm() == own
+
+
+def test_without_one_it_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm, "_ENVIRONMENT", Path("nowhere") / "vllm")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(AxtuneError, match="no vLLM on this machine") as caught:
+        find_vllm()
+    assert "scripts/setup_vllm.sh" in caught.value.remedy
+
+
+def test_a_server_runs_while_it_is_used_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, _READY, monkeypatch)
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    with serve(tmp_path / "mine", 512, ["--enable-lora"]) as served:
+        words, number = json.loads((tmp_path / "seen").read_text())
+        os.kill(number, 0)  # it lives
+    assert served.model == "mine"
+    assert words[:2] == ["serve", str(tmp_path / "mine")]
+    assert words[words.index("--max-model-len") + 1] == "512"
+    assert words[-1] == "--enable-lora"
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, signal.SIGTERM)
+
+
+def test_a_server_that_ends_says_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "print(*range(100), 'no such model', sep='\\n')", monkeypatch)
+    with (
+        pytest.raises(AxtuneError, match="vLLM ended before it was ready") as caught,
+        serve(tmp_path, 512),
+    ):
+        pass
+    assert "no such model" in caught.value.found
+    assert "\n50\n" not in caught.value.found
+    assert "--vllm URL" in caught.value.remedy
