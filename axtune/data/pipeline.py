@@ -33,7 +33,7 @@ from axtune.data.render import (
     encode,
     pieces,
 )
-from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
+from axtune.data.samples import AnySample, PairSample, Sample, UnpairedSample, learned_turns
 from axtune.data.sources import files_of
 from axtune.data.statistics import DatasetStats, RowResult, StatsBuilder
 from axtune.data.validate import check as check_conversation
@@ -199,6 +199,8 @@ class RowChecker:
             result.samples.append(draft.make(*islice(encoded, len(draft.parts))))
         for result in checked:
             self._fit(result)
+            if result.refused:
+                result.conversation, result.turns = None, []
         return checked
 
     def _texts(self, row: Row, result: RowResult) -> list[Draft]:
@@ -224,12 +226,15 @@ class RowChecker:
             whole = all(problem.severity == "warning" for problem in problems)
             problems += text_problems(read, self.control, nfd=not self.data.nfc)
             if whole:
-                problems += check_conversation(read)
+                read, found = check_conversation(read)
+                problems += found
             problems += _wrong_task(self.objective, read)
         for problem in problems:
             fault(problem)
         if read is None or result.refused:
             return []
+        result.conversation = read if isinstance(read, Conversation) else read.learned
+        result.turns = list(result.conversation.learn)
         try:
             if isinstance(read, Conversation):
                 return self._conversation(read, result, fault)
@@ -323,10 +328,15 @@ class RowChecker:
             result.faults.append(Fault(*place, "too-long", message))
             result.samples.clear()
             return
-        for sample in whole:
-            del sample.input_ids[limit:], sample.labels[limit:]
         # An answer that has been cut is learned up to the cut; a prompt alone teaches nothing.
-        result.samples = [s for s in whole if s.labels.count(IGNORED) < len(s.labels)]
+        turns = iter(result.turns)
+        result.samples, result.turns = [], []
+        for sample in whole:
+            own = list(islice(turns, len(learned_turns(sample.labels))))
+            del sample.input_ids[limit:], sample.labels[limit:]
+            if kept := learned_turns(sample.labels):
+                result.samples.append(sample)
+                result.turns += own[: len(kept)]
         if result.samples:
             message = f"{longest} tokens, cut at max_length {limit}."
             result.faults.append(Fault(*place, "truncated", message, "warning"))

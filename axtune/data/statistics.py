@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from axtune.data.conversation import Conversation
 from axtune.data.samples import AnySample
 from axtune.errors import Fault
 
@@ -26,6 +27,9 @@ class RowResult:
         faults: Everything found; an error among them refuses the row.
         key: Equal for rows that must not part when some are held out: near duplicates, and
             preferences with the same prompt.
+        conversation: What is learned, normalised: of a preference, the chosen answer behind its
+            prompt; None when the row is refused.
+        turns: Which messages of it are learned, in the order in which `samples` have them.
     """
 
     file: str
@@ -33,6 +37,8 @@ class RowResult:
     samples: list[AnySample] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     key: int = 0
+    conversation: Conversation | None = None
+    turns: list[int] = field(default_factory=list)
 
     @property
     def refused(self) -> bool:

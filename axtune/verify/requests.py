@@ -7,21 +7,18 @@ of the prompt that training showed before the answer, and the answer that the ro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from axtune.checkpoint.tokenizer import AxTokenizer, Tool
-from axtune.config.recipe import Data
+from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
 from axtune.data.formats import Message
-from axtune.data.parse import PreferenceRow, read_row
-from axtune.data.readers import read_rows
+from axtune.data.pipeline import RowChecker
 from axtune.data.render import encode, pieces
-from axtune.data.samples import IGNORED, Sample
+from axtune.data.samples import AnySample, Sample, learned_turns
 from axtune.data.sources import files_of
-from axtune.errors import AxtuneError, CheckpointError
+from axtune.errors import AxtuneError
 
 
 @dataclass(frozen=True)
@@ -47,50 +44,59 @@ def requests_of(conversation: Conversation, tokenizer: AxTokenizer) -> Iterator[
     Raises:
         CheckpointError: When the template cannot write the conversation.
     """
-    samples = encode(tokenizer, pieces(tokenizer, conversation))
-    prompts = [sample.input_ids[:start] for sample in samples for start in _answers(sample)]
-    for index, prompt in zip(conversation.learn, prompts, strict=True):
-        messages = _as_sent(conversation.messages[:index])
-        yield Request(messages, conversation.tools, prompt, conversation.messages[index])
+    samples: list[AnySample] = [*encode(tokenizer, pieces(tokenizer, conversation))]
+    yield from _requests(conversation, conversation.learn, samples, tokenizer)
 
 
-def read_requests(data: Data, tokenizer: AxTokenizer) -> Iterator[Request]:
-    """The requests of every sound row of the training data, as a stream; of a preference, the
-    chosen answer's.
+def read_requests(
+    data: Data, tokenizer: AxTokenizer, task: Task | None = None
+) -> Iterator[Request]:
+    """The requests of every row that training takes, as a stream; of a preference, the chosen
+    answer's.
+
+    Rows go through the pass that training makes: one that it refuses is no request, nor is a turn
+    that ``data.truncate`` cut.
 
     Args:
         data: Which files, and how rows are read; files that are no longer there are left out.
         tokenizer: The checkpoint's.
+        task: What the rows were to train; None takes each row for what it is.
     """
-    limit = int(data.max_line_mb * 1e6)
+    checker = RowChecker(tokenizer, data, task)
     for source in data.train:
-        with suppress(AxtuneError):
-            for file in files_of(source):
-                for row in read_rows(file, max_line_bytes=limit):
-                    if not row.fault:
-                        yield from _requests_of_row(row.value, data, tokenizer)
+        try:
+            files = files_of(source)
+        except AxtuneError:
+            continue
+        for row in checker.stream(files):
+            if row.conversation is not None:
+                yield from _requests(row.conversation, row.turns, row.samples, tokenizer)
 
 
-def _requests_of_row(row: Any, data: Data, tokenizer: AxTokenizer) -> list[Request]:
-    """None, where training refuses the row as well."""
-    try:
-        found, problems = read_row(row, row_format=data.format, nfc=data.nfc)
-        if isinstance(found, PreferenceRow):
-            found = found.chosen or found.rejected
-        if found is None or any(problem.severity == "error" for problem in problems):
-            return []
-        return list(requests_of(found, tokenizer))
-    except (CheckpointError, UnicodeEncodeError, RecursionError):
-        return []
+def _requests(
+    conversation: Conversation,
+    turns: Sequence[int],
+    samples: Sequence[AnySample],
+    tokenizer: AxTokenizer,
+) -> Iterator[Request]:
+    """A request for each learned turn that is whole.
 
-
-def _answers(sample: Sample) -> Iterator[int]:
-    """Where each learned stretch begins."""
-    before = IGNORED
-    for place, label in enumerate(sample.labels):
-        if label != IGNORED and before == IGNORED:
-            yield place
-        before = label
+    Args:
+        conversation: What is learned.
+        turns: Which messages of it, in the order in which the samples have them.
+        samples: As training takes them; of a preference, the chosen answer is in the first one.
+        tokenizer: The checkpoint's.
+    """
+    remaining = iter(turns)
+    for sample in samples if isinstance(samples[0], Sample) else samples[:1]:
+        first_answer = sample.stretches[:2]  # a conversation; or a prompt, and an answer to it
+        ids = [token for stretch in first_answer for token in stretch.ids]
+        labels = [label for stretch in first_answer for label in stretch.labels]
+        for turn, index in zip(learned_turns(labels), remaining, strict=False):
+            if ids[turn.end - 1] == tokenizer.end_of_turn_id:
+                messages = _as_sent(conversation.messages[:index])
+                answer = conversation.messages[index]
+                yield Request(messages, conversation.tools, ids[: turn.begin], answer)
 
 
 def _as_sent(messages: list[Message]) -> list[Message]:
