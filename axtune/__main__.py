@@ -7,6 +7,6 @@ import sys
 from axtune.cli import main
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    is_recipe = bool(words) and words[0].endswith((".yaml", ".yml"))
-    main(["train", *words] if is_recipe else words)
+    arguments = sys.argv[1:]
+    is_recipe = bool(arguments) and arguments[0].endswith((".yaml", ".yml"))
+    main(["train", *arguments] if is_recipe else arguments)

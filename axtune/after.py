@@ -55,11 +55,13 @@ def finish(run: Run, report: Report) -> None:
                 show(report.console, certificate.checks)
             report.table([("certificate", str(folder / FILE))])
             if not certificate.passed:
-                raise AxtuneError(f"{folder} did not pass; {folder / FILE} says why.")
+                raise AxtuneError(
+                    f"{folder} did not pass its checks.", f"{folder / FILE} says why."
+                )
     except AxtuneError as error:
         raise AxtuneError(
-            f"The run in {run.path} is whole, but what should follow is not: {error.found}",
-            f"{error.remedy} By hand: axtune export {run.path} --to vllm --out DIR; "
+            f"The run in {run.path} is complete, but what should follow it failed: {error.found}",
+            f"{error.remedy} To do it by hand: axtune export {run.path} --to vllm --out DIR; "
             f"axtune verify DIR --adapter {run.path}".strip(),
         ) from error
 

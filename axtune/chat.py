@@ -111,13 +111,15 @@ def read_tools(file: str | Path) -> list[dict[str, Any]]:
         tools = json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
-        raise AxtuneError(f"{file} cannot be read: {reason}.") from None
+        raise AxtuneError(
+            f"{file} cannot be read: {reason}.", "Give a JSON file with a list of OpenAI tools."
+        ) from None
     if not isinstance(tools, list) or not all(
         isinstance(tool, dict) and isinstance(tool.get("function"), dict) for tool in tools
     ):
         raise AxtuneError(
             f"{file} is not a list of tools.",
-            'Expected [{"type": "function", "function": {"name": …, "parameters": …}}, …].',
+            'Expected: [{"type": "function", "function": {"name": …, "parameters": …}}, …].',
         )
     return tools
 
@@ -165,9 +167,9 @@ class Talk:
         room = self.model.config.max_position_embeddings - len(ids)
         if room < 1:
             raise AxtuneError(
-                f"The conversation has {len(ids)} tokens, and the model reads "
+                f"The conversation has {len(ids)} tokens; the model reads at most "
                 f"{self.model.config.max_position_embeddings}.",
-                "Begin anew (/reset), or with fewer tools.",
+                "Start again (/reset), or use fewer tools.",
             )
         text, ended = self._generate(ids, min(room, self.max_new_tokens))
         answer = parse_answer(text)
@@ -268,7 +270,7 @@ def _converse(talk: Talk, run: str) -> None:
         except AxtuneError as error:
             talk.console.print(str(error), style="red", markup=False)
         except KeyboardInterrupt:
-            talk.console.print("\n(stopped; this turn is forgotten)", style="dim", markup=False)
+            talk.console.print("\n(stopped; this turn is discarded)", style="dim", markup=False)
 
 
 def _command(talk: Talk, line: str) -> None:
@@ -281,7 +283,7 @@ def _command(talk: Talk, line: str) -> None:
     elif word == "/tools" and rest:
         talk.tools = read_tools(rest.strip())
     else:
-        raise AxtuneError(f"There is no {word}.", HELP)
+        raise AxtuneError(f"There is no command {word}.", HELP)
 
 
 def _exchange(talk: Talk, line: str) -> None:

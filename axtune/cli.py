@@ -1,4 +1,4 @@
-"""The command line: doors only, no logic. Heavy rooms are imported when their door opens."""
+"""The command line: it only calls the packages. Each command imports what it needs itself."""
 
 from __future__ import annotations
 
@@ -33,10 +33,14 @@ data_app = typer.Typer(no_args_is_help=True, help="Check, preview and render tra
 app.add_typer(data_app, name="data")
 
 Files = Annotated[list[str], typer.Argument(help="files, folders, globs or hf:owner/name")]
-Model = Annotated[str, typer.Option(help="whose tokenizer and template: Hub id, folder or name")]
+Model = Annotated[
+    str, typer.Option(help="model whose tokenizer and template are used: Hub id, folder or name")
+]
 MaxLength = Annotated[Optional[int], typer.Option(help="longest sample in tokens")]
 Keep = Annotated[Literal["refuse", "keep"], typer.Option(help="control tokens written inside text")]
-Truncate = Annotated[bool, typer.Option("--truncate", help="cut long samples, do not refuse")]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="cut samples that are too long instead of refusing them")
+]
 Nfc = Annotated[bool, typer.Option("--nfc", help="convert decomposed Hangul to NFC")]
 Format = Annotated[str, typer.Option(help="row shape; auto recognises it by its keys")]
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
@@ -46,7 +50,7 @@ DEFAULT_MODEL = "skt/A.X-4.0-Light"
 def train(
     recipe: Annotated[str, typer.Argument(help="recipe, such as recipes/sft_lora.yaml")],
     overrides: Annotated[
-        Optional[list[str]], typer.Argument(help="key.path=value words, such as lora.r=32")
+        Optional[list[str]], typer.Argument(help="key.path=value, such as lora.r=32")
     ] = None,
 ) -> None:
     """Train what a recipe describes; the same job as `accelerate launch RECIPE`."""
@@ -62,21 +66,23 @@ def train(
 def plan(
     recipe: Annotated[str, typer.Argument(help="recipe, such as recipes/sft_qlora.yaml")],
     overrides: Annotated[
-        Optional[list[str]], typer.Argument(help="key.path=value words, such as lora.r=32")
+        Optional[list[str]], typer.Argument(help="key.path=value, such as lora.r=32")
     ] = None,
     gpu: Annotated[
         Optional[list[str]],
-        typer.Option(help='a card or its memory, such as "RTX 3060" or 12GB; may be repeated'),
+        typer.Option(help='a GPU or its memory, such as "RTX 3060" or 12GB; may be repeated'),
     ] = None,
     tokens: Annotated[
         Optional[int],
-        typer.Option(min=16, help="plan for samples of so many tokens each, not for the data"),
+        typer.Option(
+            min=16, help="plan for samples of this many tokens each instead of for the data"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the plan as JSON")] = False,
 ) -> None:
-    """Say whether a recipe fits a card, what makes it fit, and how long it takes.
+    """Say whether a recipe fits a GPU, what makes it fit, and how long it takes.
 
-    Exits with 1 when it fits none of the cards that --gpu names.
+    Exits with 1 when it fits none of the GPUs that --gpu names.
     """
     from axtune.checkpoint.catalog import find
     from axtune.checkpoint.tokenizer import load_tokenizer
@@ -88,7 +94,7 @@ def plan(
     from axtune.plan.search import Search
 
     named = [find_card(name) for name in gpu or ()]
-    loaded = load(recipe, overrides or [])
+    loaded = load(recipe, overrides or [], check_paths=tokens is None)
     checkpoint = find(loaded.model, revision=loaded.revision, weights=False)
     loaded = as_quantized(loaded, checkpoint)
     if tokens is None:
@@ -130,7 +136,7 @@ def chat(
     )
 
 
-Out = Annotated[Path, typer.Option(help="folder to produce; it must not exist yet")]
+Out = Annotated[Path, typer.Option(help="folder to write; it must not exist yet")]
 Base = Annotated[
     Optional[str], typer.Option(help="the base: Hub id, folder or name; default: the adapter's own")
 ]
@@ -153,7 +159,7 @@ def quantize(
     ] = True,
     precision: Annotated[
         Literal["bf16", "fp16"],
-        typer.Option(help="of the runs that will load it; fp16 for cards without bf16"),
+        typer.Option(help="precision of the runs that will load it; fp16 for GPUs without bf16"),
     ] = "bf16",
     max_shard_size: Annotated[str, typer.Option(help="largest file, such as 5GB")] = "5GB",
 ) -> None:
@@ -181,7 +187,7 @@ def merge(
     into: Into = "16bit",
     weight: Annotated[
         Optional[list[float]],
-        typer.Option(help="factor of each adapter, once for each, in their order"),
+        typer.Option(help="weight of each adapter, given once for each, in their order"),
     ] = None,
 ) -> None:
     """Merge adapters into their base: a checkpoint in float32 sums, rounded once."""
@@ -215,7 +221,7 @@ def export(
     ] = None,
     dtype: Annotated[
         Optional[Literal["bfloat16", "float16", "float32", "q8_0"]],
-        typer.Option(help="of the weights; q8_0 for gguf only; default: the checkpoint's"),
+        typer.Option(help="dtype of the weights; q8_0 for gguf only; default: the checkpoint's"),
     ] = None,
     max_shard_size: Annotated[
         Optional[str], typer.Option(help="such as 5GB; default: files as the checkpoint has them")
@@ -243,15 +249,15 @@ def export(
 
 
 class _OptionalUrl(typer.core.TyperCommand):
-    """``--vllm`` stands alone or before a URL, which typer's options do not know."""
+    """``--vllm`` is given alone or with a URL, which typer's options cannot express."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words = list(args)
-        for place, word in enumerate(args):
+        given = list(args)
+        for place, argument in enumerate(args):
             following = args[place + 1] if place + 1 < len(args) else ""
-            if word == "--vllm" and not following.startswith(("http://", "https://")):
-                words[place] = "--vllm=start"
-        return super().parse_args(ctx, words)
+            if argument == "--vllm" and not following.startswith(("http://", "https://")):
+                given[place] = "--vllm=start"
+        return super().parse_args(ctx, given)
 
 
 @app.command(cls=_OptionalUrl)
@@ -264,7 +270,8 @@ def verify(
         Optional[str], typer.Option(help="run folder or adapter that was merged into it")
     ] = None,
     data: Annotated[
-        Optional[list[str]], typer.Option(help="rows to ask for; default: those of the run")
+        Optional[list[str]],
+        typer.Option(help="files whose rows are asked for; default: those of the run"),
     ] = None,
     vllm: Annotated[
         Optional[str],
@@ -294,7 +301,8 @@ def doctor(
     repair: Annotated[
         Optional[Path],
         typer.Option(
-            metavar="OUT", help="write it here with the base's tokenizer files, and prove it sound"
+            metavar="OUT",
+            help="write a repaired copy here, with the base's tokenizer files, and check it",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="checks as JSON")] = False,
@@ -380,7 +388,7 @@ def preview(
     nfc: Nfc = False,
     format: Format = "auto",
 ) -> None:
-    """Show rows as the model sees them; learned text stands in ⟦…⟧, a rejected answer behind -."""
+    """Show rows as the model sees them: labelled text in ⟦…⟧, a rejected answer after a minus."""
     from itertools import islice
 
     from rich.console import Console
@@ -405,7 +413,7 @@ def render(
     nfc: Nfc = False,
     format: Format = "auto",
 ) -> None:
-    """Write the token ids and labels of every row, of each of its answers, or why it is refused."""
+    """Write the token ids and labels of every row and answer, or why the row is refused."""
     from axtune.data.pipeline import check_rows, write_rendered
 
     tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
@@ -443,13 +451,13 @@ def _open(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; mistakes become a message and exit 1, Ctrl-C exit 130.
+    """Run a command; a user's mistake becomes a message and exit 1, Ctrl-C exit 130.
 
     Args:
-        arguments: The words after ``axtune``; None takes them from the command line.
+        arguments: What follows ``axtune``; None takes it from the command line.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter shows its escape
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a letter shows its escape
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -459,6 +467,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except BrokenPipeError:  # the reader went away, as in `axtune data check … | head`
+    except BrokenPipeError:  # the reader has gone, as in `axtune data check … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None

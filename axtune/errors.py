@@ -1,4 +1,4 @@
-"""What can go wrong for a user, said once: what was found, what was expected, the way out.
+"""What can go wrong for a user, said once: what was found, what was expected, the remedy.
 
 Doors print an AxtuneError and exit with 1; nothing else in axtune may reach a user as a traceback.
 """
@@ -46,11 +46,11 @@ class Fault:
 
 
 class AxtuneError(Exception):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
     Args:
         found: What is wrong, a sentence.
-        remedy: What to do about it, a sentence; empty when `found` says it all.
+        remedy: What to do about it, a sentence; empty only where there is nothing to do.
     """
 
     def __init__(self, found: str, remedy: str = "") -> None:

@@ -6,7 +6,7 @@ import sys
 
 
 def main(recipe: str) -> None:
-    """Run a recipe file that was started as a script; overrides are the words after it.
+    """Run a recipe file that was started as a script; overrides are the arguments after it.
 
     Args:
         recipe: Path of the recipe, its ``__file__``.

@@ -39,6 +39,6 @@ def shard_bytes(size: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B", size.strip(), re.IGNORECASE)
     if not match:
-        raise AxtuneError(f"{size} is no size of a file.", "Expected such as 5GB or 500MB.")
+        raise AxtuneError(f"{size} is not a file size.", "Give one such as 5GB or 500MB.")
     unit = 1024 if match[3] else 1000
     return int(float(match[1]) * unit ** (1 + "KMGT".index(match[2].upper())))

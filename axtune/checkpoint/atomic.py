@@ -1,8 +1,9 @@
-"""A folder that a command produces: whole under its name, or not there at all.
+"""Folders and files that are whole under their names, or not there at all.
 
-It is filled under a hidden name beside its place, flushed to the disk, and renamed. After kill -9,
-a full disk or a power cut there is either the finished folder or only the hidden one, which the
-next run with the same target clears away.
+They are written under a hidden name next to their place and renamed. A folder that a command
+produces (`staged`) is flushed to the disk first: after kill -9, a full disk or a power cut there is
+either the finished folder or only the hidden one, which the next run with the same target clears
+away.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from axtune.errors import AxtuneError
@@ -28,7 +29,7 @@ def refuse_existing(target: Path) -> None:
         AxtuneError: When something of that name exists.
     """
     if target.exists() or target.is_symlink():
-        raise AxtuneError(f"{target} exists already.", "Give another name, or remove it first.")
+        raise AxtuneError(f"{target} already exists.", "Give another name, or remove it first.")
 
 
 @contextmanager
@@ -102,7 +103,7 @@ def _require_space(folder: Path, needed: int, target: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + _MARGIN_BYTES:
         raise AxtuneError(
-            f"{target} needs {needed + _MARGIN_BYTES:,} bytes and its disk has {free:,} free.",
+            f"{target} needs {needed + _MARGIN_BYTES:,} bytes, and its disk has {free:,} free.",
             "Free some space, or give a folder on another disk.",
         )
 
@@ -120,8 +121,53 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def replaced(target: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; on leaving it takes the place of `target`.
+
+    On an error `target` stays as it was. Between two renames a kill can leave it absent, never
+    half.
+
+    Args:
+        target: A folder, there or not; its parent is there.
+
+    Yields:
+        The empty folder, beside `target`.
+    """
+    folder, retired = (target.with_name(f".{target.name}.{end}") for end in ("tmp", "old"))
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    folder.mkdir()
+    try:
+        yield folder
+        shutil.rmtree(retired, ignore_errors=True)
+        if target.exists():
+            target.rename(retired)
+        folder.rename(target)
+        shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[Path]:
+    """Give a path to write; on leaving that file takes the place of `file`, on an error it goes.
+
+    Args:
+        file: There or not; its folder is there.
+
+    Yields:
+        A path beside `file`, of this process alone: others may write the same file.
+    """
+    staged = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield staged
+        staged.replace(file)
+    finally:
+        with suppress(OSError):  # what cannot be written cannot be removed
+            staged.unlink(missing_ok=True)
+
+
 def write_text(file: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    staged = file.with_name(f".{file.name}.tmp")
-    staged.write_text(text, encoding="utf-8")
-    staged.replace(file)
+    with written_whole(file) as staged:
+        staged.write_text(text, encoding="utf-8")

@@ -25,6 +25,7 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 CONFIG_FILES = ("config.json", "generation_config.json")
+ADAPTER_CONFIG = "adapter_config.json"  # what makes a folder an adapter that PEFT saved
 RECORD_FILE = "axtune.json"  # what a folder was quantised from (see `axtune.checkpoint.provenance`)
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 
@@ -150,7 +151,7 @@ def _open(name: str, folder: Path, weights: bool) -> Checkpoint:
         missing += sorted(shard for shard in shards if not (folder / shard).is_file())
     if missing:
         hint = "Give the folder that holds them, or copy the checkpoint again."
-        if "config.json" in missing and (folder / "adapter_config.json").is_file():
+        if "config.json" in missing and (folder / ADAPTER_CONFIG).is_file():
             hint = "This is an adapter; axtune merge makes a checkpoint of it and its base."
         elif "tokenizer.json" in missing and (folder / "adapter").is_dir():
             hint = "This is a run folder; the model is what it was trained from."

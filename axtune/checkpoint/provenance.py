@@ -69,16 +69,16 @@ def original_of(checkpoint: Checkpoint) -> QuantizationSource | None:
         return None
     if not (checkpoint.folder / RECORD_FILE).is_file():
         raise CheckpointError(
-            f"{checkpoint.name} is quantised, and lacks the {RECORD_FILE} that says from which "
-            "weights.",
-            "Give the original 16-bit weights; axtune quantize makes such a folder from them.",
+            f"{checkpoint.name} is quantised, and lacks the {RECORD_FILE} that says which "
+            "weights it was made from.",
+            "Give the original 16-bit weights, or a folder that axtune quantize made from them.",
         )
     try:
         return QuantizationSource(**read_json(checkpoint.folder / RECORD_FILE))
     except TypeError:
         raise CheckpointError(
             f"{checkpoint.folder / RECORD_FILE} was not written by this version of axtune.",
-            "Make the folder again: axtune quantize ORIGINAL --out NEW.",
+            "Make the folder again with `axtune quantize ORIGINAL --out NEW`.",
         ) from None
 
 

@@ -8,7 +8,7 @@
         loss.png        the curves
         checkpoints/    what training resumes from, the best one among them
 
-Everything is written beside its place and renamed into it, so a reader never sees half a file. The
+Everything is written next to its place and renamed into it, so a reader never sees half a file. The
 folder can be given to a stranger: it holds no rows, and no path but those that the user typed.
 """
 
@@ -18,17 +18,15 @@ import json
 import math
 import os
 import platform
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.atomic import write_text
-from axtune.checkpoint.catalog import Checkpoint, read_json
-from axtune.checkpoint.provenance import base_facts, find_original
+from axtune.checkpoint.atomic import replaced, write_text
+from axtune.checkpoint.catalog import ADAPTER_CONFIG, Checkpoint, read_json
+from axtune.checkpoint.provenance import base_facts
 from axtune.config import loader
 from axtune.config.recipe import Recipe
 from axtune.errors import AxtuneError
@@ -103,20 +101,10 @@ class RunDir:
             The finished folder.
         """
         target = self.path / "adapter"
-        staged = self.path / ".adapter.tmp"
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir()
-        fill(staged)
-        for file in staged.iterdir():  # safetensors writes for the owner only
-            file.chmod(stat.S_IMODE(self.path.stat().st_mode) & 0o666)
-        if target.exists():  # a resumed run replaces the adapter of the one before
-            retired = self.path / ".adapter.old"
-            shutil.rmtree(retired, ignore_errors=True)
-            target.rename(retired)
-            staged.rename(target)
-            shutil.rmtree(retired)
-        else:
-            staged.rename(target)
+        with replaced(target) as folder:  # a resumed run has the adapter of the one before
+            fill(folder)
+            for file in folder.iterdir():  # safetensors writes for the owner only
+                file.chmod(stat.S_IMODE(self.path.stat().st_mode) & 0o666)
         return target
 
 
@@ -147,37 +135,25 @@ def open_run(path: str | Path) -> Run:
     if not is_run(folder):
         what = "is not a run folder" if folder.is_dir() else "does not exist"
         raise AxtuneError(
-            f"{path} {what}.", "A run folder is what output_dir named, and holds manifest.json."
+            f"{path} {what}.", "Give the folder that output_dir named; it holds manifest.json."
         )
     manifest = read_manifest(folder)
     adapter: Path | None = folder / "adapter"
-    if not (folder / "adapter" / "adapter_config.json").is_file():
+    if not (folder / "adapter" / ADAPTER_CONFIG).is_file():
         adapter = last_checkpoint(folder / "checkpoints")
     if adapter is None:
         raise AxtuneError(
             f"The run in {path} ({manifest.get('status', 'unknown')}) saved no adapter.",
-            "It stopped before its first checkpoint; train it again.",
+            "It stopped before its first checkpoint, so train it again.",
         )
-    recipe = loader.load(folder / "recipe.yaml")
+    recipe = loader.load(folder / "recipe.yaml", check_paths=False)
     if adapter.name != "adapter" and recipe.preference and recipe.preference.start_merged:
         raise AxtuneError(
             f"The run in {path} has not finished, and its checkpoints fit the base that "
             f"{recipe.preference.start_from} was merged into, not the original one.",
-            "Finish it: the same recipe with resume=true.",
+            "Finish it: train the same recipe with resume=true.",
         )
     return Run(folder, adapter, recipe, manifest)
-
-
-def find_base(run: Run) -> Checkpoint:
-    """The 16-bit base that a run's adapter is for, with its weights.
-
-    Raises:
-        CheckpointError: When it is not to be found.
-    """
-    base = run.manifest["base"]
-    if "quantized" in base:
-        return find_original(base["name"], base["revision"], base["quantized"]["name"])
-    return catalog.find(base["name"], revision=base["revision"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -213,7 +189,7 @@ def claim(recipe: Recipe) -> RunDir:
     if recipe.resume:
         if checkpoint is None:
             raise AxtuneError(
-                f"resume is true, but {folder} holds no checkpoint to go on from.",
+                f"resume is true, but {folder} holds no checkpoint to continue from.",
                 "Set resume=false to start from the beginning.",
             )
         _check_same_run(recipe, folder)
@@ -224,7 +200,7 @@ def claim(recipe: Recipe) -> RunDir:
         if checkpoint is not None or status not in ("failed", "interrupted"):
             raise AxtuneError(
                 f"{folder} already holds a run ({status}).",
-                "Go on with it: resume=true. Or train another: output_dir=…",
+                "Continue it with resume=true, or train another with output_dir=…",
             )
     elif folder.is_dir() and any(folder.iterdir()):
         raise AxtuneError(
@@ -235,12 +211,12 @@ def claim(recipe: Recipe) -> RunDir:
 
 def _check_same_run(recipe: Recipe, folder: Path) -> None:
     """Refuse to resume with a recipe whose steps would mean something else."""
-    before = loader.load(folder / "recipe.yaml")
+    before = loader.load(folder / "recipe.yaml", check_paths=False)
     changed = [key for key in _RESUME_KEYS if getattr(before, key) != getattr(recipe, key)]
     if changed:
         raise AxtuneError(
-            f"The run in {folder} was begun with another {', '.join(changed)}.",
-            "Resume it with the recipe it was begun with, or train anew: output_dir=…",
+            f"The run in {folder} was started with another {', '.join(changed)}.",
+            "Resume it with the recipe it was started with, or start a new run: output_dir=…",
         )
 
 

@@ -45,7 +45,7 @@ def first_line(error: BaseException) -> str:
 def type_faults(section: str, config: type, values: dict[str, Any]) -> list[Fault]:
     """Values of a pass-through section that are not of the type that the library declares.
 
-    The libraries' dataclasses check no types themselves: a word where a number belongs surfaces
+    The libraries' dataclasses check no types themselves: a text in place of a number is noticed
     hours later, or never.
 
     Args:
@@ -59,7 +59,9 @@ def type_faults(section: str, config: type, values: dict[str, Any]) -> list[Faul
     for name, value in values.items():
         if name not in known:
             faults.append(
-                bad_value(f"{section}.{name}", "the installed library has no such option.")
+                bad_value(
+                    f"{section}.{name}", "the installed library has no such option; remove it."
+                )
             )
             continue
         try:
@@ -67,7 +69,7 @@ def type_faults(section: str, config: type, values: dict[str, Any]) -> list[Faul
             TypeAdapter(hints[name] | None, config=options).validate_python(value)
         except ValidationError as error:
             errors = error.errors(include_url=False)
-            # PEFT's lists of words are not whole (pissa_niter_4): it judges its words itself.
+            # PEFT's lists of names are not complete (pissa_niter_4); it checks names itself.
             if any(item["type"] == "literal_error" for item in errors):
                 continue
             reason = errors[0]["msg"]

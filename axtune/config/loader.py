@@ -20,6 +20,7 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 
 from axtune.config.objective import OBJECTIVES, listed, tasks
 from axtune.config.passthrough import SECTIONS, check_passed, nearest
+from axtune.config.paths import KeyPath, missing_paths
 from axtune.config.recipe import Data, PreferenceConfig, Recipe, Source
 from axtune.errors import Fault, RecipeError
 
@@ -27,15 +28,14 @@ from axtune.errors import Fault, RecipeError
 SCRIPT_KEY = 'if __name__ == "__main__"'
 
 
-KeyPath = tuple[str | int, ...]  # where a value stands in a recipe: keys, and indices of lists
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load(path: str | Path, overrides: Sequence[str] = (), *, check_paths: bool = True) -> Recipe:
     """Read a recipe and apply ``key.path=value`` overrides.
 
     Args:
         path: The YAML file.
-        overrides: Words such as ``lora.r=32`` or ``data.train=[a.jsonl,b.jsonl]``; values are YAML.
+        overrides: Texts such as ``lora.r=32`` or ``data.train=[a.jsonl,b.jsonl]``; values are YAML.
+        check_paths: Whether the local files and folders that the recipe names must be there; not
+            for the recipe of an old run, whose data may be gone.
 
     Returns:
         The validated recipe.
@@ -59,18 +59,21 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         places = {path: (file, line) for path, line in _lines(tree)}
         values = _plain(tree)
     except RecursionError:
-        fault = Fault(file, 0, "not-yaml", "nested too deeply.")
+        fault = Fault(file, 0, "not-yaml", "nested too deeply; remove some levels.")
         raise RecipeError("The recipe is not YAML.", [fault]) from None
-    for word in overrides:
-        _override(values, word, places, faults)
-    faults += sorted(_validate(values, file, places), key=lambda f: (f.file != file, f.line))
+    for override in overrides:
+        _override(values, override, places, faults)
+    found = _validate(values, file, places)
+    if check_paths:
+        found += [_fault(*wrong, file, places) for wrong in missing_paths(values)]
+    faults += sorted(found, key=lambda f: (f.file != file, f.line))
     if faults:
         raise RecipeError(f"The recipe has {_count(len(faults))}.", faults)
     return Recipe.model_validate(values)
 
 
 def data_options(paths: Sequence[str], **options: Any) -> Data:
-    """The data section of a recipe from command-line words, with the recipe's own checks.
+    """The data section of a recipe from command-line options, with the recipe's own checks.
 
     Args:
         paths: What ``data.train`` takes.
@@ -86,7 +89,7 @@ def data_options(paths: Sequence[str], **options: Any) -> Data:
             Fault(".".join(map(str, item["loc"])), 0, "bad-value", f"{item['msg']}.")
             for item in error.errors(include_url=False)
         ]
-        raise RecipeError("An option has a value that it does not take.", faults) from None
+        raise RecipeError("An option has a value that it does not accept.", faults) from None
 
 
 def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -102,8 +105,8 @@ def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     values = recipe.model_dump(mode="json")
     faults: list[Fault] = []
     places: dict[KeyPath, tuple[str, int]] = {}
-    for word in overrides:
-        _override(values, word, places, faults)
+    for override in overrides:
+        _override(values, override, places, faults)
     faults += _validate(values, "recipe", places)
     if faults:
         raise RecipeError(f"The recipe has {_count(len(faults))}.", faults)
@@ -172,12 +175,17 @@ def _plain(node: Any) -> Any:
 
 
 def _override(
-    values: dict[str, Any], word: str, places: dict[KeyPath, tuple[str, int]], faults: list[Fault]
+    values: dict[str, Any],
+    override: str,
+    places: dict[KeyPath, tuple[str, int]],
+    faults: list[Fault],
 ) -> None:
-    key, equals, text = word.partition("=")
+    key, equals, text = override.partition("=")
     *path, last = key.removeprefix("--").split(".")
     if not equals or not all((*path, last)):
-        faults.append(Fault(word, 0, "bad-override", "expected key.path=value, such as lora.r=32."))
+        faults.append(
+            Fault(override, 0, "bad-override", "expected key.path=value, such as lora.r=32.")
+        )
         return
     try:
         value = _plain(YAML(typ="rt").load(text)) if text else None
@@ -188,10 +196,10 @@ def _override(
         child = section.get(part)
         if child is None:
             child = section[part] = {}
-            places[*path[:depth],] = (word, 0)
+            places[*path[:depth],] = (override, 0)
         if not isinstance(child, dict):
             faults.append(
-                Fault(word, 0, "bad-override", f"{part} is a single value and has no keys.")
+                Fault(override, 0, "bad-override", f"{part} is a single value and has no keys.")
             )
             return
         section = child
@@ -199,7 +207,7 @@ def _override(
     changed = (*path, last)
     for old in [old for old in places if old[: len(changed)] == changed]:
         del places[old]
-    places[changed] = (word, 0)
+    places[changed] = (override, 0)
 
 
 def _validate(
@@ -208,10 +216,7 @@ def _validate(
     faults = []
 
     def fault(path: KeyPath, code: str, message: str) -> None:
-        known = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
-        name = ".".join(map(str, path))
-        message = f"{name}: {message}" if name else message
-        faults.append(Fault(*next(known, (file, 0)), code, message))
+        faults.append(_fault(path, code, message, file, places))
 
     try:
         Recipe.model_validate(values)
@@ -222,7 +227,7 @@ def _validate(
             if item["type"] == "extra_forbidden":
                 fault(path, "unknown-key", nearest(str(path[-1]), _known_keys(path[:-1])))
             elif item["type"] == "missing":
-                fault(path, "missing-key", "this key is needed.")
+                fault(path, "missing-key", "this key is required.")
             elif path not in seen:  # the branches of a union repeat themselves
                 fault(path, "bad-value", f"{item['msg']}.")
             seen.add(path)
@@ -238,13 +243,27 @@ def _validate(
     return faults
 
 
+def _fault(
+    path: KeyPath, code: str, message: str, file: str, places: dict[KeyPath, tuple[str, int]]
+) -> Fault:
+    """A fault at the line of its key, or of the nearest section around it."""
+    known = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
+    name = ".".join(map(str, path))
+    message = f"{name}: {message}" if name else message
+    return Fault(*next(known, (file, 0)), code, message)
+
+
 def _cross_checks(
     values: dict[str, Any], training: dict[str, Any], data: dict[str, Any]
 ) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """What only two keys together show."""
     if data.get("eval") is not None:
         if training.get("eval_strategy") == "no":
-            yield ("training", "eval_strategy"), "conflict", "data.eval is set; remove one of them."
+            yield (
+                ("training", "eval_strategy"),
+                "conflict",
+                "data.eval is set; remove one of the two.",
+            )
     elif values.get("early_stopping_patience") is not None:
         yield ("early_stopping_patience",), "conflict", "needs data.eval, such as 0.05."
     objective = OBJECTIVES.get(str(values.get("task")))
@@ -253,27 +272,29 @@ def _cross_checks(
         yield ("data", "truncate"), "conflict", message
     packed = objective and objective.packs and data.get("packing", True) is True
     if packed and training.get("neftune_noise_alpha"):
-        message = "scales its noise by a sequence's length; set data.packing=false with it."
+        message = "scales its noise by a sequence's length, so it needs data.packing=false."
         yield ("training", "neftune_noise_alpha"), "conflict", message
     yield from _offload_checks(values)
     after = values.get("after")
     if after == ["verify"]:
-        yield ("after",), "conflict", "verify needs merge or export before it."
+        yield ("after",), "conflict", "verify needs merge or export in the list."
     preference = values.get("preference")
     if preference is not None and objective and not objective.judges:
         judging = listed(tasks(lambda one: one.judges))
-        yield ("preference",), "conflict", f"is for {judging}; remove it."
+        yield ("preference",), "conflict", f"is only for {judging}; remove it."
     elif isinstance(preference, dict):
         if preference.get("start_merged") and not preference.get("start_from"):
             yield ("preference", "start_merged"), "conflict", "needs preference.start_from."
         if values.get("attention") not in (None, "auto", "sdpa") and preference.get(
             "shared_prefix", True
         ):
-            message = "shared_prefix computes with sdpa; set attention: auto, or switch it off."
+            message = (
+                "shared_prefix needs sdpa; set attention: auto, or preference.shared_prefix: false."
+            )
             yield ("preference", "shared_prefix"), "conflict", message
     quantization = values.get("quantization")
     if isinstance(quantization, dict) and quantization.get("load_in_4bit") is not True:
-        yield ("quantization",), "bad-value", "needs load_in_4bit: true (or no quantization)."
+        yield ("quantization",), "bad-value", "needs load_in_4bit: true; or set quantization: null."
 
 
 def _offload_checks(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
@@ -282,11 +303,11 @@ def _offload_checks(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], s
     objective = OBJECTIVES.get(str(values.get("task")))
     kept = offload if isinstance(offload, list) else []
     if "activations" in kept and objective and not objective.offloads_activations:
-        message = f"TRL's {objective.name.upper()} does not offload activations; leave it out."
+        message = f"TRL's {objective.name.upper()} cannot offload activations; remove it."
         yield ("offload",), "conflict", message
     trained = lora.get("modules_to_save") if isinstance(lora, dict) else None
     if "embeddings" in kept and {"embed_tokens", "lm_head"} & set(trained or ()):
-        message = "embeddings that are trained (lora.modules_to_save) stay on the card."
+        message = "embeddings that are trained (lora.modules_to_save) stay on the GPU; remove it."
         yield ("offload",), "conflict", message
 
 

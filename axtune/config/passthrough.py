@@ -31,28 +31,28 @@ _OWNED: dict[str, dict[str, str]] = {
         "resume_from_checkpoint": "set resume at the top of the recipe",
         "save_strategy": "saving follows eval_strategy",
         "save_steps": "saving follows eval_steps",
-        "load_best_model_at_end": "always on when data.eval is set",
-        "metric_for_best_model": "the best checkpoint is the one of the lowest eval_loss",
-        "greater_is_better": "the best checkpoint is the one of the lowest eval_loss",
+        "load_best_model_at_end": "it is always on when data.eval is set",
+        "metric_for_best_model": "the best checkpoint is the one with the lowest eval_loss",
+        "greater_is_better": "the best checkpoint is the one with the lowest eval_loss",
         "assistant_only_loss": "labels are always the assistant's turns, made before training",
         "completion_only_loss": "labels are always the assistant's turns, made before training",
-        "chat_template_path": "the checkpoint's own template is the authority",
-        "eos_token": "the checkpoint's own end of turn is the authority",
-        "pad_token": "the checkpoint's own pad token is the authority",
+        "chat_template_path": "the checkpoint's own template is always used",
+        "eos_token": "the checkpoint's own end of turn is always used",
+        "pad_token": "the checkpoint's own pad token is always used",
         "dataset_kwargs": "rows are prepared by axtune",
         "dataset_text_field": "rows are prepared by axtune",
         "dataset_num_proc": "rows are prepared by axtune",
         "model_init_kwargs": "set model, precision, attention or quantization",
-        "trust_remote_code": "A.X models need no remote code, and axtune runs none",
+        "trust_remote_code": "A.X models need no remote code, and axtune runs none; remove it",
         "precompute_ref_log_probs": "set preference.reference",
         "precompute_ref_batch_size": "set per_device_eval_batch_size",
         "sync_ref_model": "not offered: the reference is the model before this run",
         "ref_model_mixup_alpha": "not offered: the reference is the model before this run",
         "ref_model_sync_steps": "not offered: the reference is the model before this run",
-        "padding_value": "the checkpoint's own pad token is the authority",
+        "padding_value": "the checkpoint's own pad token is always used",
         "max_completion_length": "set data.max_length",
-        "generate_during_eval": "not offered",
-        "is_encoder_decoder": "A.X models are decoders",
+        "generate_during_eval": "it is not supported; remove it",
+        "is_encoder_decoder": "A.X models are decoders only; remove it",
         "packing": "set data.packing",
         "packing_strategy": "set data.packing; packs are made over the whole data set",
         "eval_packing": "set data.packing",
@@ -60,7 +60,7 @@ _OWNED: dict[str, dict[str, str]] = {
         "activation_offloading": "set offload: [activations]",
         "remove_unused_columns": "rows are prepared by axtune",
         "disable_tqdm": "axtune shows its own progress",
-        "prediction_loss_only": "an evaluation computes the loss",
+        "prediction_loss_only": "evaluations always compute only the loss",
         "deepspeed": "not offered yet",
         "fsdp": "not offered yet",
         "fsdp_config": "not offered yet",
@@ -68,16 +68,16 @@ _OWNED: dict[str, dict[str, str]] = {
         "push_to_hub_token": "a token would travel with the run folder; use `hf auth login`",
     },
     "lora": {
-        "task_type": "always CAUSAL_LM",
-        "peft_type": "always LORA",
+        "task_type": "it is always CAUSAL_LM; remove it",
+        "peft_type": "it is always LORA; remove it",
         "base_model_name_or_path": "set model at the top of the recipe",
-        "inference_mode": "not for training",
-        "auto_mapping": "not for training",
+        "inference_mode": "it is not for training; remove it",
+        "auto_mapping": "it is not for training; remove it",
         "revision": "set revision at the top of the recipe",
     },
     "quantization": {
-        "load_in_8bit": "axtune trains on 4-bit bases: load_in_4bit: true",
-        "quant_method": "always bitsandbytes",
+        "load_in_8bit": "axtune trains on 4-bit bases; set load_in_4bit: true",
+        "quant_method": "it is always bitsandbytes; remove it",
     },
 }
 
@@ -171,9 +171,9 @@ def _wrong_kind(value: Any, annotation: str) -> str | None:
     if isinstance(value, (list, dict)):
         items = value.values() if isinstance(value, dict) else value
         if any(_wrong_kind(item, "") for item in items):
-            return "expected texts, numbers, true, false or null."
+            return "expected strings, numbers, true, false or null."
     elif not isinstance(value, (str, int, float, type(None))):
-        return "expected a text, a number, true, false or null."
+        return "expected a string, a number, true, false or null."
     kinds = annotation.removeprefix("Optional[").removesuffix("]").split(" | ")
     if value is None or not all(kind in (*_KINDS, "None") for kind in kinds):
         return None

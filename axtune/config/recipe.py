@@ -82,7 +82,7 @@ Sources = Annotated[list[Source], BeforeValidator(_as_sources), Field(min_length
 
 
 class Data(_Section):
-    """The rows, and what is done with those that are not fit to train on."""
+    """The rows, and what is done with those that cannot be trained on."""
 
     train: Sources = Field(description="training rows: one path, or a list of paths with weights")
     eval: Annotated[_FractionOrFiles | None, BeforeValidator(_as_eval)] = Field(
@@ -107,7 +107,7 @@ class Data(_Section):
 
 
 class PreferenceConfig(_Section):
-    """What the tasks dpo, kto and orpo need beside TRL's own settings."""
+    """What the tasks dpo, kto and orpo need besides TRL's own settings."""
 
     start_from: str | None = Field(
         None, description="run folder or adapter folder to begin from; null: a fresh adapter"
@@ -130,7 +130,7 @@ class Recipe(_Section):
     model: str = Field(description="Hub id, local folder, or embedded name (tiny-ax-4.0)")
     revision: str | None = Field(None, description="commit or branch of a Hub model")
     output_dir: str = Field(description="the run folder")
-    resume: bool = Field(False, description="go on from the last checkpoint in output_dir")
+    resume: bool = Field(False, description="continue from the last checkpoint in output_dir")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of everything random")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the card has it, else fp16; fp32 on a CPU"
@@ -158,7 +158,7 @@ class Recipe(_Section):
         description="what follows training: merge (RUN/merged), export for vLLM (RUN/vllm), verify",
     )
     early_stopping_patience: int | None = Field(
-        None, ge=1, description="stop after so many evaluations without a better eval loss"
+        None, ge=1, description="stop after this many evaluations without a better eval loss"
     )
     plan: Literal["refuse", "warn"] = Field(
         "refuse",

@@ -2,7 +2,7 @@
 
 The normalisation follows vLLM 0.32: ``vllm/renderers/chat_utils.py`` (contents, arguments),
 ``vllm/entrypoints/generate/base/protocol.py`` (tools) and ``vllm/renderers/hf.py`` (developer).
-What vLLM papers over, such as arguments that are no object, is a problem of the row here.
+What vLLM hides, such as arguments that are not an object, is a problem of the row here.
 
 Messages of problems name places (``messages[2].tool_calls[0]``), never what a row says.
 """
@@ -33,7 +33,7 @@ class Conversation:
             ``reasoning_content``. The role ``developer`` is still itself: see `as_served`.
         tools: In vLLM's key order, or None.
         places: Where each message stands in the row, such as ``messages[2]``.
-        learn: Indices of the assistant turns to be learned.
+        learn: Indices of the assistant turns to be labelled.
     """
 
     messages: list[Message]
@@ -81,7 +81,7 @@ def normalise_request(
         if normal := _normalise_message(place, message, problems):
             weight = message.get("weight")
             if weight not in (None, 0, 1):
-                text = f"{place}.weight: expected 0 (context only) or 1 (learned)."
+                text = f"{place}.weight: expected 0 (context only) or 1 (labelled)."
                 problems.append(Problem("bad-weight", text))
             if normal["role"] == "assistant" and weight != 0:
                 conversation.learn.append(len(conversation.messages))
@@ -114,7 +114,9 @@ def _normalise_message(place: str, message: Any, problems: list[Problem]) -> Mes
         if reasoning is not None:
             out["reasoning_content"] = reasoning
     elif message.get("tool_calls"):
-        problems.append(Problem("bad-tool-calls", f"{place}: only the assistant calls tools."))
+        problems.append(
+            Problem("bad-tool-calls", f"{place}: only an assistant message can have tool_calls.")
+        )
     return out
 
 
@@ -194,7 +196,7 @@ def _arguments(at: str, value: Any, problems: list[Problem]) -> dict[str, Any] |
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
-        message = f"{at}.function.arguments: a number is not finite, which JSON cannot say."
+        message = f"{at}.function.arguments: a number is not finite, which JSON cannot express."
         problems.append(Problem("bad-arguments", message))
         return None
     return value
@@ -208,7 +210,9 @@ def _normalise_tools(raw: Any, problems: list[Problem]) -> list[Tool] | None:
         try:
             raw = parse_json(raw) if raw.strip() else None
         except ValueError:
-            problems.append(Problem("bad-tools", "tools: the string is not JSON."))
+            problems.append(
+                Problem("bad-tools", "tools: the string is not JSON; expected a list of tools.")
+            )
             return None
     if not raw:
         return None
@@ -224,7 +228,7 @@ def _normalise_tools(raw: Any, problems: list[Problem]) -> list[Tool] | None:
             and "function" in tool
             and tool.get("type", "function") != "function"
         ):
-            wrong = "the type is not function"
+            wrong = 'the type is not function; expected "type": "function"'
         if wrong or not isinstance(function, dict):
             problems.append(Problem("bad-tools", f"tools[{index}]: {wrong}."))
             continue
@@ -237,7 +241,7 @@ def _normalise_tools(raw: Any, problems: list[Problem]) -> list[Tool] | None:
             try:
                 parse_json(made.json)
             except ValueError:
-                message = f"tools[{index}]: a number is not finite, which JSON cannot say."
+                message = f"tools[{index}]: a number is not finite, which JSON cannot express."
                 problems.append(Problem("bad-tools", message))
                 continue
         tools.append(made)

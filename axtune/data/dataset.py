@@ -104,7 +104,11 @@ def prepare(
     times = np.concatenate([_times(rows, weight, rng) for rows, weight in spans])
     train = np.repeat(np.arange(len(row_of)), (times * ~held_out)[row_of])
     if not len(train):
-        raise DataError("There is nothing to train on.", [], "No row of data.train is fit to use.")
+        raise DataError(
+            "There is nothing to train on: no row of data.train can be used.",
+            [],
+            "axtune data check says why.",
+        )
     held = int(held_out.sum())
     sizes = ledger.sizes()
     _save(folder, "train", train, sizes)
@@ -120,7 +124,11 @@ def prepare(
         # The same checker: a held-out row that stands in the training data is a duplicate.
         ledger, _, _ = _write(data.eval, checker, kind, folder / "eval.arrow", report)
         if not len(ledger.row):
-            raise DataError("There is nothing to evaluate on.", [], "No row of data.eval is fit.")
+            raise DataError(
+                "There is nothing to evaluate on: no row of data.eval can be used.",
+                [],
+                "axtune data check says why.",
+            )
         _save(folder, "eval", np.arange(len(ledger.row)), ledger.sizes())
         plan["eval"] = {"file": "eval.arrow", "account": ledger.account().to_json()}
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
@@ -195,7 +203,7 @@ def _write(
         raise DataError(
             f"{total} of {ledger.rows_read} rows cannot be trained on.",
             errors[:_LISTED],
-            f"Repair them, or train without them: data.on_error=skip.{tail}",
+            f"Fix them, or train without them: data.on_error=skip.{tail}",
         )
     for code, count in ledger.warnings.items():
         if count > _SHOWN:
@@ -213,7 +221,11 @@ def _tell(
 ) -> None:
     for fault in checked.faults:
         if fault.code == "template-differs":
-            raise CheckpointError(str(fault), "Nothing is trained on a template that differs.")
+            raise CheckpointError(
+                str(fault),
+                "Use the checkpoint's original chat template: axtune trains only on the tokens "
+                "that are served.",
+            )
         if fault.severity == "error":
             errors.append(fault)
             if data.on_error == "skip":
@@ -242,7 +254,7 @@ def _hold_out(
         )
     wanted = max(1, round(len(used) * fraction))
     order = rng.permutation(len(sizes))
-    order = order[np.argsort(sizes[order] > wanted, kind="stable")]  # a big one only at need
+    order = order[np.argsort(sizes[order] > wanted, kind="stable")]  # a big one only if it must be
     chosen: list[int] = []
     size = 0
     for group in order[:-1].tolist():

@@ -90,14 +90,14 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
     """
     if not isinstance(row, dict):
         problems.append(
-            Problem("not-an-object", 'a row is a JSON object such as {"messages": […]}.')
+            Problem("not-an-object", 'expected a JSON object such as {"messages": […]}.')
         )
         return None
     shape = _shape(row) if row_format == "auto" else row_format
     if shape is None:
         message = (
-            "expected the keys messages, conversations, instruction and output, prompt and "
-            "completion, or chosen and rejected; see data_templates/README.md."
+            "no known shape; expected the keys messages, conversations, instruction and output, "
+            "prompt and completion, or chosen and rejected; see data_templates/README.md."
         )
         problems.append(Problem("unknown-shape", message))
         return None
@@ -130,7 +130,9 @@ def _learned_shape(row: dict[str, Any]) -> str | None:
 
 
 def _lacking(shape: str, key: str) -> Problem:
-    message = f"data.format is {shape}, and the row has no key {key}."
+    message = (
+        f"the row has no key {key}, which data.format {shape} needs; auto recognises the shape."
+    )
     return Problem("unknown-shape", message)
 
 
@@ -209,7 +211,7 @@ def _open_answer(row: dict[str, Any], key: str, whole: bool, problems: list[Prob
     if isinstance(value, str):
         if not whole:
             return RawAnswer(key, [(key, {"role": "assistant", "content": value})])
-        message = f"{key}: a text needs a prompt beside it (prompt, question or instruction)."
+        message = f"{key}: a text needs a prompt in the same row (prompt, question or instruction)."
         problems.append(Problem("bad-messages", message))
         return RawAnswer(key, [])
     return RawAnswer(key, _any_turns(_placed(value, key, problems), problems))
@@ -321,7 +323,7 @@ def _open_prompt_completion(row: dict[str, Any], problems: list[Problem]) -> Raw
             continue
         for place, message in _placed(value, key, problems):
             if role == "user" and isinstance(message, dict) and message.get("role") == "assistant":
-                message = {"weight": 0, **message}  # the prompt is context, not to be learned
+                message = {"weight": 0, **message}  # the prompt is context, not to be labelled
             raw.append((place, message))
     return raw, row.get("tools")
 

@@ -40,7 +40,7 @@ def split_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
     content = text[: text.index("<tool_call>")] if "<tool_call>" in text else text
     rest = text[len(content) :]
     if _CALL.sub("", rest).strip():
-        raise ValueError("text stands after a tool call, or a <tool_call> is not closed")
+        raise ValueError("there is text after a tool call, or a <tool_call> is not closed")
     calls = []
     for body in _CALL.findall(rest):
         call = parse_literal(body.strip())

@@ -23,7 +23,7 @@ class PreferenceRow:
 
     Attributes:
         chosen: The prompt and the answer that is wanted, a whole conversation of which the answer's
-            turns are learned; None in an unpaired row whose label is false.
+            turns are labelled; None in an unpaired row whose label is false.
         rejected: The same of the answer that is not wanted; None when the label is true. It
             shares the chosen one's prompt messages and tools.
         prompt: How many messages the prompt has.
@@ -111,7 +111,7 @@ def _normalise(
     if tools in (None, "", []):
         tools = before if before is not None else written[0]
         if written[0] not in (None, tools) or any(found != written[0] for found in written):
-            message = "the tools that the two conversations begin with are not the same."
+            message = "the two conversations begin with different tools; give both the same."
             problems.append(Problem("prompt-differs", message))
     return [
         normalise_request(part, None if number else tools, problems)
@@ -156,7 +156,7 @@ def _end_of_prompt(
     elif any(len(turns) == shared or turns[shared][0] != "assistant" for turns in said):
         message = (
             f"{keys[0]} and {keys[1]} first differ at their turn [{shared}], which is not the "
-            "assistant's in both; they are to share every turn before the answer."
+            "assistant's in both; they must share every turn before the answer."
         )
         problems.append(Problem("prompt-differs", message))
     elif not set(given) <= set(one[:shared]):
@@ -188,8 +188,8 @@ def _check_answers(
         spoken = [message for message in messages if message["role"] == "assistant"]
         if messages and messages[0]["role"] != "assistant":
             text = (
-                f"{answer.places[begin]}: an answer begins with an assistant turn; the turns "
-                "before it belong to the prompt."
+                f"{answer.places[begin]}: an answer must begin with an assistant turn; move the "
+                "turns before it to the prompt."
             )
             problems.append(Problem("answer-role", text))
         elif not any(message["content"].strip() or message.get("tool_calls") for message in spoken):
@@ -216,10 +216,10 @@ def _shown(message: Message) -> tuple[str, ...]:
 
 
 def _empty_answer(key: str) -> Problem:
-    text = f"{key}: the answer says nothing; give it a text or a call."
+    text = f"{key}: the answer is empty; give it a text or a call."
     return Problem("empty-answer", text)
 
 
 def _same_answers(keys: list[str]) -> Problem:
-    text = f"{keys[0]} and {keys[1]} say the same; there is nothing to prefer."
+    text = f"{keys[0]} and {keys[1]} are the same answer; there is nothing to prefer."
     return Problem("same-answers", text)

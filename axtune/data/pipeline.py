@@ -11,13 +11,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from axtune.checkpoint.atomic import written_whole
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.config.objective import Objective, RowKind, objective_of, tasks
@@ -123,11 +123,10 @@ def write_rendered(rows: Iterable[RowResult], out: Path) -> int:
         AxtuneError: When the file cannot be written.
     """
     refused = 0
-    part = out.with_name(out.name + ".part")
     try:
         if out.exists() and not out.is_file():
             raise AxtuneError(f"{out} cannot be written: it is no plain file.")
-        with part.open("w", encoding="utf-8") as stream:
+        with written_whole(out) as part, part.open("w", encoding="utf-8") as stream:
             for checked in rows:
                 line: dict[str, Any] = {"line": checked.line}
                 if checked.refused:
@@ -137,12 +136,8 @@ def write_rendered(rows: Iterable[RowResult], out: Path) -> int:
                 else:
                     line["samples"] = [asdict(sample) for sample in checked.samples]
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-        part.replace(out)
     except OSError as error:
         raise AxtuneError(f"{out} cannot be written: {error.strerror}.") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return refused
 
 

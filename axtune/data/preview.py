@@ -1,7 +1,7 @@
-"""Showing people what the data is and where it went: rows as the model sees them, and the account.
+"""What the data is and where it went: rows as the model sees them, and the account.
 
-Learned tokens are marked by colour on a terminal and by ⟦…⟧ everywhere, wanted and unwanted answers
-by + and -, so that a preview in a log file says the same.
+Labelled tokens are marked by colour on a terminal and by ⟦…⟧ everywhere, wanted and unwanted
+answers by + and -, so that a preview in a log file says the same.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def show_row(console: Console, tokenizer: AxTokenizer, checked: RowResult) -> No
 def sample_text(tokenizer: AxTokenizer, sample: AnySample) -> Text:
     """A sample's text: of a preference the prompt, and each answer on a line of its own.
 
-    Learned stretches stand in ⟦…⟧, control tokens are dim. What is wanted is green, in a preference
-    behind a +; what is not is red behind a -.
+    Labelled stretches stand in ⟦…⟧, control tokens are dim. What is wanted is green, in a
+    preference behind a +; what is not is red behind a -.
 
     Args:
         tokenizer: The one that made the sample.
@@ -63,10 +63,10 @@ def _append_tokens(
     text: Text, tokenizer: AxTokenizer, ids: Sequence[int], labels: Sequence[int], style: str
 ) -> None:
     pairs = zip(ids, labels, strict=True)
-    for learned, stretch in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
+    for labelled, stretch in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
         # A terminal would obey an escape sequence that stands in the data.
         said = tokenizer.decode([token for token, _ in stretch]).replace("\x1b", "␛")
-        if learned:
+        if labelled:
             text.append("⟦", style=f"bold {style}")
             _append(text, said, style)
             text.append("⟧", style=f"bold {style}")
@@ -107,7 +107,7 @@ def show_account(console: Console, account: DatasetStats) -> None:
         shared = account.prompt_tokens / account.tokens
         pairs = ", each counted once for both answers" if "chosen" in account.answers else ""
         table.add_row("  prompts", f"{account.prompt_tokens:,}", f"{shared:.1%}{pairs}")
-    table.add_row("  learned", f"{account.labelled_tokens:,}", f"{share:.1%}")
+    table.add_row("  labelled", f"{account.labelled_tokens:,}", f"{share:.1%}")
     for kind, of_kind in account.answers.items():
         table.add_row(f"    {kind}", f"{of_kind['tokens']:,}", f"in {of_kind['answers']:,} answers")
     if account.warnings:

@@ -18,7 +18,6 @@ from typing import IO, Any, NoReturn
 
 from axtune.errors import Fault, MissingPackageError
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 _BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -101,7 +100,7 @@ def _read_lines(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
         if line.startswith(_BOM):
             if number > 1:
                 message = (
-                    "a byte order mark in the middle of the file, as when files are joined; "
+                    "a byte order mark in the middle of the file, from joining files; "
                     "remove it: sed -i 's/^\\xEF\\xBB\\xBF//'."
                 )
                 yield Row(name, number, None, Fault(name, number, "bom", message))
@@ -140,11 +139,16 @@ def _read_json_list(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
                 if grow():
                     continue
                 if expect:
-                    message = "the list is not closed; the file ends in the middle."
+                    message = (
+                        "the list is not closed; the file ends before it does. Copy the file again."
+                    )
                     yield refused("not-json", message)
                 return
             if not expect:
-                yield refused("not-json", "text behind the end of the list is not read.")
+                yield refused(
+                    "not-json",
+                    "there is text after the end of the list, which is not read; remove it.",
+                )
                 return
             character = window[at]
             if character == "]" and expect in ("row or ]", ", or ]"):
@@ -231,7 +235,7 @@ def _parse(name: str, number: int, line: bytes) -> Row:
 def _not_json(error: ValueError | RecursionError) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply."
-    return "a number that JSON cannot say (NaN, or too long)."
+    return "a number that JSON cannot express (NaN, or too long)."
 
 
 def _surrogates(name: str, number: int, text: str, value: Any) -> Fault | None:
@@ -241,7 +245,7 @@ def _surrogates(name: str, number: int, text: str, value: Any) -> Fault | None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        message = "an escape such as \\ud83d is half of a surrogate pair; the text was cut there."
+        message = "an escape such as \\ud83d is half of a surrogate pair, cut in two; remove it."
         return Fault(name, number, "lone-surrogate", message)
     return None
 
@@ -251,14 +255,20 @@ def _encoding(data: bytes) -> tuple[str, str]:
     # Incremental decoders do not mind that the data may end in the middle of a character.
     try:
         codecs.getincrementaldecoder("utf-8")("surrogatepass").decode(data)
-        return "lone-surrogate", "half of a surrogate pair, encoded as if it were a character."
+        return (
+            "lone-surrogate",
+            "half of a surrogate pair, encoded as if it were a character; remove it.",
+        )
     except UnicodeDecodeError:
         pass
     try:
         codecs.getincrementaldecoder("cp949")().decode(data)
-        return "cp949", "the text is CP949 (EUC-KR), not UTF-8; convert: iconv -f CP949 -t UTF-8."
+        return (
+            "cp949",
+            "the text is CP949 (EUC-KR), not UTF-8; convert it: iconv -f CP949 -t UTF-8.",
+        )
     except UnicodeDecodeError:
-        return "not-utf8", "the text is not UTF-8."
+        return "not-utf8", "the text is not UTF-8; convert it."
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -299,7 +309,7 @@ class _CsvLines:
 
 
 def _read_csv(path: Path, text: IO[str], limit: int) -> Iterator[Row]:
-    """Rows as texts by column; a row begins on the line behind the one before it."""
+    """Rows as texts by column; a row begins on the line after the one before it."""
     name = str(path)
     csv.field_size_limit(limit)
     lines = _CsvLines(text, limit)
@@ -324,12 +334,17 @@ def _read_csv(path: Path, text: IO[str], limit: int) -> Iterator[Row]:
         if fault is None and cells and not columns:
             columns = cells
             if len(set(columns)) < len(columns):
-                fault = Fault(name, begin, "bad-csv-row", "two columns have the same name.")
+                fault = Fault(
+                    name, begin, "bad-csv-row", "two columns have the same name; rename one."
+                )
         elif fault is None and cells:
             if len(cells) == len(columns):
                 yield Row(name, begin, dict(zip(columns, cells, strict=True)))
                 continue
-            message = f"the row has not the {len(columns)} columns of the head line."
+            message = (
+                f"the row has {len(cells)} columns, and the header line has {len(columns)}; "
+                "quote cells that hold commas or line breaks."
+            )
             yield Row(name, begin, None, Fault(name, begin, "bad-csv-row", message))
         if fault:
             yield Row(name, fault.line, None, fault)
@@ -342,12 +357,16 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise MissingPackageError("Parquet files need pyarrow.", "pip install pyarrow") from None
+        raise MissingPackageError(
+            "Parquet files need the package pyarrow, which is not installed.", "pip install pyarrow"
+        ) from None
     name = str(path)
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError):
-        yield Row(name, 0, None, Fault(name, 0, "not-parquet", "the file is not Parquet."))
+        yield Row(
+            name, 0, None, Fault(name, 0, "not-parquet", "the file is not Parquet; copy it again.")
+        )
         return
     if column := _typed_object(file.schema_arrow):
         message = (

@@ -96,7 +96,7 @@ class Sample(_Counted):
     @property
     def figures(self) -> str:
         """Its size, in words."""
-        return f"{self.length} tokens, {self.labelled[0]} learned"
+        return f"{self.length} tokens, {self.labelled[0]} labelled"
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class PairSample(_Counted):
     def figures(self) -> str:
         """Its size, in words."""
         chosen, rejected = self.labelled
-        return f"prompt of {self.prompt_length} tokens, {chosen} and {rejected} learned"
+        return f"prompt of {self.prompt_length} tokens, {chosen} and {rejected} labelled"
 
 
 @dataclass(slots=True)
@@ -160,7 +160,9 @@ class UnpairedSample(_Counted):
     def figures(self) -> str:
         """Its size and its label, in words."""
         label = "true" if self.label else "false"
-        return f"prompt of {self.prompt_length} tokens, {sum(self.labelled)} learned, label {label}"
+        return (
+            f"prompt of {self.prompt_length} tokens, {sum(self.labelled)} labelled, label {label}"
+        )
 
 
 AnySample = Sample | PairSample | UnpairedSample

@@ -6,13 +6,12 @@ into a timestamp or fill absent keys with null.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from axtune.config.paths import HUB, SUFFIXES, local_files
 from axtune.config.recipe import Source
-from axtune.data.readers import SUFFIXES
 from axtune.errors import AxtuneError
 
 
@@ -20,31 +19,11 @@ def files_of(source: Source) -> list[Path]:
     """The files that a source stands for, sorted by name.
 
     Raises:
-        AxtuneError: When there is no such file, or none of a form that is read.
+        AxtuneError: When there is no such file, or none of a format that axtune reads.
     """
-    if source.path.startswith("hf:"):
+    if source.path.startswith(HUB):
         return _split_files(_download(source), source.split, source.path)
-    try:
-        path = Path(source.path).expanduser()
-        is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "there is no such user"
-        raise AxtuneError(f"{source.path} cannot be looked up: {reason}.") from None
-    if is_file:
-        if path.suffix.lower() not in SUFFIXES:
-            raise AxtuneError(
-                f"{source.path} is not a form that is read.", f"Read are {', '.join(SUFFIXES)}."
-            )
-        return [path]
-    matches = path.rglob("*") if is_folder else map(Path, glob.glob(str(path), recursive=True))
-    files = sorted(file for file in matches if file.suffix.lower() in SUFFIXES and file.is_file())
-    if not files:
-        what = "holds no" if is_folder else "is no file, folder or pattern of"
-        raise AxtuneError(
-            f"{source.path} {what} data files ({', '.join(SUFFIXES)}).",
-            f"Paths are relative to the current folder, {Path.cwd()}.",
-        )
-    return files
+    return local_files(source.path)
 
 
 def digest(path: Path) -> str:
@@ -57,7 +36,9 @@ def digest(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise AxtuneError(f"{path} cannot be read: {error.strerror}.") from None
+        raise AxtuneError(
+            f"{path} cannot be read: {error.strerror}.", "Give a file that you may read."
+        ) from None
 
 
 def _download(source: Source) -> Path:
@@ -68,16 +49,19 @@ def _download(source: Source) -> Path:
         RepositoryNotFoundError,
     )
 
-    name = source.path.removeprefix("hf:")
+    name = source.path.removeprefix(HUB)
     patterns = [f"*{suffix}" for suffix in SUFFIXES]
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
     except RepositoryNotFoundError:
-        raise AxtuneError(f"The Hugging Face Hub has no data set {name}.") from None
+        raise AxtuneError(
+            f"The Hugging Face Hub has no data set {name}.",
+            "Check its name; for a private one, run `hf auth login`.",
+        ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError):
         raise AxtuneError(
-            f"The data set {name} is neither in the cache of this machine nor reachable on the "
-            "Hugging Face Hub.",
+            f"The data set {name} cannot be found: it is not in this machine's cache, and the "
+            "Hugging Face Hub cannot be reached.",
             "Copy its files here and give their folder.",
         ) from None
 
@@ -93,5 +77,5 @@ def _split_files(folder: Path, split: str, name: str) -> list[Path]:
 
     chosen = named([split]) or ([] if named(splits) else files)
     if not chosen:
-        raise AxtuneError(f"{name} has no split {split}.", "Set split: to one that it has.")
+        raise AxtuneError(f"{name} has no split {split}.", "Set split to one that it has.")
     return chosen

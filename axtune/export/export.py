@@ -23,30 +23,19 @@ from safetensors.torch import save_file
 
 from axtune.checkpoint import catalog
 from axtune.checkpoint.atomic import refuse_existing, staged
+from axtune.checkpoint.base import run_of
+from axtune.checkpoint.catalog import ADAPTER_CONFIG
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
 from axtune.export.ollama import modelfile
+from axtune.model.dtypes import with_dtype
 from axtune.units import shard_bytes
-from axtune.weights.folder import (
-    CheckpointPlan,
-    card,
-    copy_licences,
-    copy_small_files,
-    with_ends,
-    write_generation_config,
-    write_json,
-)
-from axtune.weights.lora_delta import CONFIG, WEIGHTS, SavedAdapter, open_adapter
-from axtune.weights.merge import Into, plan, run_of
+from axtune.weights.folder import CheckpointPlan, copy_licences, write_folder, write_json
+from axtune.weights.lora_delta import WEIGHTS, SavedAdapter, open_adapter
+from axtune.weights.merge import Into, plan
 from axtune.weights.safetensors_file import load
-from axtune.weights.stream_writer import (
-    OutputTensor,
-    resharded,
-    total_bytes,
-    write_checkpoint,
-    write_files,
-)
+from axtune.weights.stream_writer import OutputTensor, resharded, write_files
 
 Form = Literal["hf", "vllm", "gguf", "adapter"]
 Layout = Literal["own", "llama"]
@@ -111,19 +100,26 @@ def export(
     """
     target = Path(out)
     refuse_existing(target)
-    adapted = run_of(Path(source)) is not None or (Path(source) / CONFIG).is_file()
+    adapted = run_of(Path(source)) is not None or (Path(source) / ADAPTER_CONFIG).is_file()
     if to == "adapter":
         if layout or dtype or max_shard_size or into != "16bit":
-            raise AxtuneError("An adapter is exported as it is: it has no layout, dtype or shards.")
+            raise AxtuneError(
+                "An adapter is exported as it is: it has no layout, dtype or shards, and is not "
+                "merged into anything.",
+                "Leave --layout, --dtype, --max-shard-size and --into out.",
+            )
         return _export_adapter(Path(source), target, base)
     if to == "gguf" and (layout or max_shard_size):
         raise AxtuneError(
-            "A GGUF is one file in the model's own architecture: it has no layout and no shards."
+            "A GGUF is one file in the model's own architecture: it has no layout and no shards.",
+            "Leave --layout and --max-shard-size out.",
         )
     if to != "gguf" and dtype == "q8_0":
         raise AxtuneError(f"q8_0 is for GGUF files, not for {to}.", "Give --to gguf as well.")
     if not adapted and into != "16bit":
-        raise AxtuneError(f"{source} is no run; --into says how to merge one.")
+        raise AxtuneError(
+            f"{source} is not a run; --into says how to merge one.", "Leave --into out."
+        )
     sources = [source] if adapted else []
     planned = plan(sources, base if adapted else str(source), into=into)
     if to == "gguf":
@@ -142,25 +138,18 @@ def export(
         pieces = [piece for shard in planned.shards.values() for piece in shard]
         planned = dataclasses.replace(planned, shards=resharded(pieces, limit))
     tokenizer = _tokenizer(planned)
-    planned = with_ends(planned, tokenizer)
-
     notes = planned.notes
     if (stated := planned.base.config.get("eos_token_id")) != tokenizer.end_of_turn_id:
         notes += (f"config.json ends a turn with {tokenizer.end_of_turn_id} now, not {stated}.",)
 
     command = _serve(target, tokenizer.context) if to == "vllm" else None
-    with staged(target, total_bytes(planned.shards)) as folder:
-        write_checkpoint(folder, planned.shards)
-        copy_small_files(planned, folder)
-        write_generation_config(folder, planned, tokenizer)
-        if planned.config["model_type"] != planned.base.config["model_type"]:
-            # The class of the old layout brings the wrong pre-tokenizer along with its name.
-            config = {**tokenizer.config, "tokenizer_class": "PreTrainedTokenizerFast"}
-            write_json(folder / "tokenizer_config.json", config)
-        (folder / "README.md").write_text(card(planned), encoding="utf-8")
+
+    def say_how_to_serve(folder: Path) -> None:
         if command:
             (folder / "SERVING.md").write_text(_serving(command, target), encoding="utf-8")
-    return Exported(target, total_bytes(planned.shards), command, notes)
+
+    write_folder(planned, target, tokenizer=tokenizer, finish=say_how_to_serve)
+    return Exported(target, planned.nbytes, command, notes)
 
 
 def _export_gguf(planned: CheckpointPlan, target: Path, dtype: Numbers | None) -> Exported:
@@ -202,7 +191,8 @@ def _in_llama_layout(planned: CheckpointPlan) -> CheckpointPlan:
         )
     if config.get("use_sliding_window"):
         raise CheckpointError(
-            f"{planned.base.name} attends through a sliding window, which Llama models have not."
+            f"{planned.base.name} attends through a sliding window; Llama models have none.",
+            "Export it in its own layout: --to hf.",
         )
     for key in _QWEN2_KEYS:
         config.pop(key, None)
@@ -233,8 +223,7 @@ def _in_dtype(planned: CheckpointPlan, dtype: Numbers) -> CheckpointPlan:
         name: [dataclasses.replace(piece, dtype=wanted) for piece in pieces]
         for name, pieces in planned.shards.items()
     }
-    key = "dtype" if "dtype" in planned.config else "torch_dtype"
-    return dataclasses.replace(planned, shards=shards, config={**planned.config, key: dtype})
+    return dataclasses.replace(planned, shards=shards, config=with_dtype(planned.config, wanted))
 
 
 def _export_adapter(source: Path, target: Path, base: str | None) -> Exported:
@@ -300,7 +289,7 @@ def _write_adapter(adapter: SavedAdapter, rank: int, folder: Path) -> None:
     config = {**adapter.config, "inference_mode": True}
     if not (config.get("rank_pattern") or config.get("alpha_pattern")):
         (folder / WEIGHTS).write_bytes((adapter.folder / WEIGHTS).read_bytes())
-        write_json(folder / CONFIG, config)
+        write_json(folder / ADAPTER_CONFIG, config)
         return
     tensors = {}
     for name, stored in adapter.tensors.items():
@@ -314,7 +303,9 @@ def _write_adapter(adapter: SavedAdapter, rank: int, folder: Path) -> None:
         tensors[stored.name] = tensor.contiguous()
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     uniform = {"r": rank, "lora_alpha": rank, "use_rslora": False}
-    write_json(folder / CONFIG, {**config, **uniform, "rank_pattern": {}, "alpha_pattern": {}})
+    write_json(
+        folder / ADAPTER_CONFIG, {**config, **uniform, "rank_pattern": {}, "alpha_pattern": {}}
+    )
 
 
 def _halves(adapter: SavedAdapter, half: str) -> list[Any]:

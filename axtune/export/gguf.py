@@ -21,6 +21,7 @@ import torch
 from axtune.checkpoint.catalog import read_json
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
+from axtune.model.dtypes import dtype_name
 from axtune.weights.folder import CheckpointPlan
 from axtune.weights.stream_writer import BlockFormat, File, OutputTensor
 
@@ -165,7 +166,7 @@ def _config(planned: CheckpointPlan) -> dict[str, Any]:
     if kind not in ("llama", "qwen2"):
         raise CheckpointError(
             f"{name} is a {kind} model; GGUF files are written of llama and qwen2 models.",
-            "llama.cpp's convert_hf_to_gguf.py knows many others.",
+            "Convert it with llama.cpp's convert_hf_to_gguf.py, which knows many others.",
         )
     config: dict[str, Any] = AutoConfig.for_model(**planned.config).to_dict()
     lacks = []
@@ -181,7 +182,7 @@ def _config(planned: CheckpointPlan) -> dict[str, Any]:
         lacks += sorted(key for key in rope.keys() - known if rope[key] is not None)
     heads = config["num_attention_heads"] * _head_rows(config)
     if kind == "qwen2" and heads != config["hidden_size"]:
-        lacks.append(f"heads of together {heads} beside a hidden_size of {config['hidden_size']}")
+        lacks.append(f"heads of {heads} in all with a hidden_size of {config['hidden_size']}")
     if lacks:
         raise CheckpointError(
             f"{name} uses what llama.cpp or this export lacks: {', '.join(lacks)}.",
@@ -217,17 +218,17 @@ def _refuse_other_tokenizers(tokenizer: AxTokenizer) -> None:
     ]
     if differs:
         raise CheckpointError(
-            f"tokenizer.json of {tokenizer.name} cuts text in another way than {_PRE_TOKENIZER}, "
+            f"tokenizer.json of {tokenizer.name} splits text differently from {_PRE_TOKENIZER}, "
             f"the pre-tokenizer that llama.cpp has for A.X: {', '.join(differs)}.",
             "If a re-save with transformers 5 damaged it, restore the original file: "
-            "axtune doctor says so, and mends it.",
+            "axtune doctor detects it, and --repair fixes it.",
         )
 
 
 def _dtype(planned: CheckpointPlan) -> Numbers:
     """The one dtype of the checkpoint's matrices."""
     found = {
-        str(piece.dtype).removeprefix("torch.")
+        dtype_name(piece.dtype)
         for pieces in planned.shards.values()
         for piece in pieces
         if len(piece.shape) > 1
@@ -236,8 +237,9 @@ def _dtype(planned: CheckpointPlan) -> Numbers:
         case ["bfloat16" | "float16" | "float32" as only]:
             return only
     raise AxtuneError(
-        f"The matrices of {planned.base.name} are {' and '.join(sorted(found))}.",
-        f"Say what a GGUF file is to hold: --dtype {', '.join(_FILE_TYPES)}.",
+        f"The matrices of {planned.base.name} are {' and '.join(sorted(found))}, and a GGUF file "
+        "needs one dtype.",
+        f"Choose it: --dtype {', '.join(_FILE_TYPES)}.",
     )
 
 
@@ -260,7 +262,8 @@ def _pieces(planned: CheckpointPlan, config: dict[str, Any], kind: Numbers) -> l
         name = names.get_name(piece.name, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise CheckpointError(
-                f"{planned.base.name} has {piece.name}, which llama.cpp has no place for."
+                f"{planned.base.name} has {piece.name}, which llama.cpp has no place for.",
+                "Serve it with vLLM: --to vllm.",
             )
         if len(piece.shape) < 2:
             new = dataclasses.replace(piece, name=name, dtype=torch.float32)

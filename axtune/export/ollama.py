@@ -183,9 +183,9 @@ def _cut(text: str, *words: str) -> list[str]:
 
 def _not_turn_by_turn() -> CheckpointError:
     return CheckpointError(
-        "The checkpoint's chat template does not write a conversation turn by turn, so that no "
-        "Modelfile can say it in Ollama's language.",
-        "A.X checkpoints carry one that does; use an unedited copy.",
+        "The checkpoint's chat template does not write a conversation turn by turn, so no "
+        "Modelfile can express it in Ollama's language.",
+        "Use the original template of an A.X checkpoint, which does.",
     )
 
 

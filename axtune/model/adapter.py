@@ -21,13 +21,10 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from axtune.config.faults import bad_value, first_line, key_named, refused, type_faults
+from axtune.config.initialisation import initialisation
 from axtune.plan.architecture import LORA_DEFAULTS
 
 DEFAULTS = LORA_DEFAULTS
-
-# Ways to initialise that change the base's weights, and those that want a pass over data first.
-_MOVES_WEIGHTS = ("pissa", "olora")
-_WANTS_DATA = ("eva", "corda", "loftq", "lora_ga")
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -102,7 +99,7 @@ def save_raw(
         state_dict: The model's tensors, where they had to be gathered from several processes.
     """
     # save_embedding_layers: unless told, PEFT asks the Hub whether the base's vocabulary changed.
-    # TRL may keep a copy named "ref" beside the adapter that is trained.
+    # TRL may keep a copy named "ref" next to the adapter that is trained.
     model.save_pretrained(
         str(folder),
         state_dict=state_dict,
@@ -164,9 +161,12 @@ def lora_config(values: dict[str, Any]) -> LoraConfig:
     """
     merged = {**DEFAULTS, **values}
     faults = type_faults("lora", LoraConfig, merged)
-    start = str(merged.get("init_lora_weights", True)).lower()
-    if start.startswith(_WANTS_DATA):
-        message = f"{start} needs a pass over data before training, which axtune does not do."
+    start = initialisation(merged)
+    if start.needs_preparation:
+        message = (
+            f"{start.name} needs a pass over data before training, which axtune does not do; "
+            "set true."
+        )
         faults.append(bad_value("lora.init_lora_weights", message))
     if faults:
         raise refused(faults)
@@ -189,11 +189,10 @@ def add_adapter(model: PreTrainedModel, values: dict[str, Any], *, seed: int) ->
         RecipeError: When the base has no layers of the names given, or PEFT refuses otherwise.
     """
     config = lora_config(values)
-    start = str(config.init_lora_weights).lower()
-    moves = start.startswith(_MOVES_WEIGHTS)
-    if moves and getattr(model, "is_loaded_in_4bit", False):
+    start = initialisation({"init_lora_weights": config.init_lora_weights})
+    if start.moves_base and getattr(model, "is_loaded_in_4bit", False):
         message = (
-            f"{start} changes base weights, which a 4-bit base does not keep exactly. "
+            f"{start.name} changes base weights, which a 4-bit base does not keep exactly. "
             "Use init_lora_weights: true, or train without quantization."
         )
         raise refused([bad_value("lora.init_lora_weights", message)])
@@ -205,10 +204,10 @@ def add_adapter(model: PreTrainedModel, values: dict[str, Any], *, seed: int) ->
         raise refused([bad_value(key, first_line(error))]) from error
     if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
         # The loss multiplies with lm_head.weight itself, so such an adapter would never be trained.
-        message = "lm_head takes no LoRA here; train it whole with modules_to_save: [lm_head]."
+        message = "lm_head cannot have a LoRA here; train it whole with modules_to_save: [lm_head]."
         raise refused([bad_value("lora.target_modules", message)])
     initial = None
-    if moves:
+    if start.moves_base:
         tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         initial = {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}
     return Adapter(adapted, initial)

@@ -21,6 +21,17 @@ from axtune.errors import AxtuneError
 # The name under which transformers' attention interface knows `_attend`.
 _ATTENTION = "axtune_documents"
 
+# Attention of a layer over a part of a sequence. Takes queries (1, heads, tokens, width), keys and
+# values (1, key heads, tokens, width), and a mask, or None for plainly causal attention; gives
+# (1, tokens, heads, width).
+AttentionCall = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor
+]
+# Such a call, queries, keys and values of the whole sequence, and its layout.
+LayoutAttention = Callable[
+    [AttentionCall, torch.Tensor, torch.Tensor, torch.Tensor, Any], torch.Tensor
+]
+
 
 def install(model: PreTrainedModel) -> None:
     """Make a causal language model attend within samples: it takes ``documents`` from now on.
@@ -31,18 +42,20 @@ def install(model: PreTrainedModel) -> None:
     Raises:
         AxtuneError: When a layer's attention is not full.
     """
-    take_attention(model, _ATTENTION, _attend, "data.packing=false")
+    take_attention(model, _ATTENTION, "documents", _attend, "data.packing=false")
 
 
 def take_attention(
-    model: PreTrainedModel, name: str, attend: Callable[..., Any], way_out: str
+    model: PreTrainedModel, name: str, layout: str, attend: LayoutAttention, way_out: str
 ) -> None:
     """Give a model's layers an attention function of axtune's, through transformers' interface.
 
     Args:
-        model: Changed in place.
+        model: Changed in place; it takes the keyword `layout` from now on.
         name: Of the function in the interface.
-        attend: With the interface's signature.
+        layout: The keyword that says what of the sequence belongs together.
+        attend: From queries, keys and values of the whole sequence, and its layout; it calls
+            attention over the parts.
         way_out: The word of a recipe that does without.
 
     Raises:
@@ -51,11 +64,29 @@ def take_attention(
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise AxtuneError(
-            f"{model.name_or_path} has layers of {', '.join(sorted(kinds))}; sequences are laid "
-            "together for full attention only.",
+            f"{model.name_or_path} has layers of {', '.join(sorted(kinds))}; samples are "
+            "packed together for full attention only.",
             f"Set {way_out}.",
         )
-    AttentionInterface.register(name, attend)
+
+    def interface(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """transformers' signature; there is no mask, the layout says all."""
+        parts = kwargs.pop(layout)
+
+        def part(q: Any, k: Any, v: Any, mask: Any) -> torch.Tensor:
+            output, _ = sdpa_attention_forward(module, q, k, v, mask, **kwargs)
+            return output
+
+        return attend(part, query, key, value, parts), None
+
+    AttentionInterface.register(name, interface)
     model.set_attn_implementation(name)
 
 
@@ -72,32 +103,16 @@ def for_flash_attention(lengths: torch.Tensor) -> dict[str, Any]:
 
 
 def _attend(
-    module: torch.nn.Module,
+    attend: AttentionCall,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
     documents: Sequence[int],
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """Causal attention within each sample; the signature is transformers' attention interface's.
-
-    Args:
-        module: The layer's attention.
-        query: (1, heads, tokens, width).
-        key: (1, key heads, tokens, width).
-        value: As `key`.
-        attention_mask: Not used: `documents` says all.
-        documents: Tokens of each sample, in order.
-        kwargs: Scaling and dropout, passed on.
-
-    Returns:
-        (1, tokens, heads, width), and no weights.
-    """
+) -> torch.Tensor:
+    """Causal attention within each sample; `documents` are their tokens, in order."""
     ends = np.cumsum([0, *documents]).tolist()
     outputs = []
     for begin, end in pairwise(ends):
         q, k, v = (states[:, :, begin:end] for states in (query, key, value))
-        outputs.append(sdpa_attention_forward(module, q, k, v, None, **kwargs)[0])
-    return torch.cat(outputs, dim=1), None
+        outputs.append(attend(q, k, v, None))
+    return torch.cat(outputs, dim=1)

@@ -25,18 +25,14 @@ from axtune.errors import (
     CheckpointError,
     MissingPackageError,
 )
+from axtune.model.cpu_bf16 import avoid_broken_kernels
+from axtune.model.dtypes import PRECISIONS
 from axtune.model.offload import HOSTED
 
 # glibc's name for the size from which blocks are mapped one by one (malloc.h); ours, in bytes.
 _M_MMAP_THRESHOLD, _MAPPED = -3, 256 << 10
 
 Precision = Literal["bf16", "fp16", "fp32"]
-
-_DTYPES: dict[Precision, torch.dtype] = {
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-}
 
 
 def choose_precision(wanted: Literal["auto", "bf16", "fp16", "fp32"]) -> Precision:
@@ -56,7 +52,8 @@ def choose_precision(wanted: Literal["auto", "bf16", "fp16", "fp32"]) -> Precisi
         return "fp32" if not on_gpu else "bf16" if has_bf16 else "fp16"
     if wanted == "bf16" and not has_bf16:
         raise AxtuneError(
-            f"{torch.cuda.get_device_name()} has no bf16.", "Set precision=auto or precision=fp16."
+            f"{torch.cuda.get_device_name()} does not support bf16.",
+            "Set precision=auto or precision=fp16.",
         )
     if wanted == "fp16" and not on_gpu:
         raise AxtuneError(
@@ -66,7 +63,7 @@ def choose_precision(wanted: Literal["auto", "bf16", "fp16", "fp32"]) -> Precisi
 
 
 def faster_on_this_cpu(quantization: dict[str, Any] | None, precision: Precision) -> list[str]:
-    """The recipe's words that spare a CPU without bf16 instructions their emulation."""
+    """The overrides that spare a CPU without bf16 instructions their emulation."""
     if torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2"):
         return []
     words = ["precision=fp32"] if precision == "bf16" else []
@@ -113,7 +110,7 @@ def load_model(
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(checkpoint.folder),
-            dtype=_DTYPES[precision],
+            dtype=PRECISIONS[precision],
             attn_implementation=_attention(attention, precision),
             device_map=_device_map(),
             use_safetensors=True,
@@ -126,18 +123,21 @@ def load_model(
         raise
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise CheckpointError(
-            f"The weights of {checkpoint.name} cannot be loaded: {first_line(error)}"
+            f"The weights of {checkpoint.name} cannot be loaded: {first_line(error)}",
+            "Copy the checkpoint again; axtune doctor examines it.",
         ) from error
     model: PreTrainedModel
     model, info = loaded
     # transformers fills absent tensors with random numbers and only logs it.
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(
-            f"{checkpoint.name} lacks {len(missing)} of its model's tensors, {missing[0]} first.",
-            "Weights and config.json are of different checkpoints, or a shard is missing.",
+            f"{checkpoint.name} lacks {len(missing)} of its model's tensors, such as {missing[0]}.",
+            "Weights and config.json do not belong together, or a shard is missing; copy it again.",
         )
+    if not torch.cuda.is_available():
+        avoid_broken_kernels(model)
     if made_from:
-        _give_dtype(model, _DTYPES[precision])
+        _give_dtype(model, PRECISIONS[precision])
     # 4.0 Light's config.json says eos 0, which never comes; what ends a turn is <|im_end|>.
     for config in (model.config, model.generation_config):
         config.eos_token_id = tokenizer.end_of_turn_id
@@ -216,7 +216,8 @@ def skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # config.json can be wrong in many ways
         raise CheckpointError(
-            f"config.json of {checkpoint.name} makes no model ({type(error).__name__}).",
+            f"transformers cannot build a model from the config.json of {checkpoint.name} "
+            f"({type(error).__name__}).",
             "Use the base's config.json.",
         ) from error
     return model
@@ -267,7 +268,7 @@ def measure(model: torch.nn.Module) -> Size:
 
 def _attention(wanted: str, precision: Precision) -> str:
     if wanted == "flex_attention" and not torch.cuda.is_available():
-        raise AxtuneError("attention: flex_attention trains on a GPU only.", "Set attention=sdpa.")
+        raise AxtuneError("attention: flex_attention needs a GPU.", "Set attention=sdpa.")
     if wanted != "flash_attention_2":
         return "sdpa" if wanted == "auto" else wanted
     # transformers would look for a replacement on the Hub; axtune runs no code from there.
@@ -299,10 +300,10 @@ def bits_and_bytes(values: dict[str, Any], precision: Precision) -> BitsAndBytes
     compute = str(values.get("bnb_4bit_compute_dtype", "float32"))
     faults = []
     if not isinstance(getattr(torch, compute, None), torch.dtype):
-        message = f"{compute} is no torch dtype; expected bfloat16, float16 or float32."
+        message = f"{compute} is not a torch dtype; expected bfloat16, float16 or float32."
         faults.append(bad_value("quantization.bnb_4bit_compute_dtype", message))
     if compute == "bfloat16" and precision == "fp16":
-        message = "this card has no bf16; use float16."
+        message = "the GPU does not support bf16; use float16."
         faults.append(bad_value("quantization.bnb_4bit_compute_dtype", message))
     if values.get("bnb_4bit_quant_type", "fp4") not in ("nf4", "fp4"):
         faults.append(bad_value("quantization.bnb_4bit_quant_type", "expected nf4 or fp4."))

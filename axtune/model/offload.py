@@ -84,8 +84,9 @@ def embeddings_to_host(model: PreTrainedModel, device: torch.device) -> None:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if embedding.weight is head.weight:
         raise AxtuneError(
-            f"{model.name_or_path} has one table for embedding and head.",
-            "Leave embeddings out of offload.",
+            f"{model.name_or_path} shares one table between embedding and head, which "
+            "cannot be kept in host memory.",
+            "Remove embeddings from offload.",
         )
     assert isinstance(embedding.weight, torch.Tensor)
     assert isinstance(head.weight, torch.Tensor)

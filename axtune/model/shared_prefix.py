@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from axtune.model.attention import take_attention
+from axtune.model.attention import AttentionCall, take_attention
 
 # The name under which transformers' attention interface knows the function below.
 ATTENTION = "axtune_shared_prefix"
@@ -117,7 +116,7 @@ def install(model: PreTrainedModel) -> None:
     Raises:
         AxtuneError: When a layer's attention is not full.
     """
-    take_attention(model, ATTENTION, _attend, "preference.shared_prefix=false")
+    take_attention(model, ATTENTION, "packed", _attend, "preference.shared_prefix=false")
     model.base_model.register_forward_hook(_keep_answers, with_kwargs=True)
 
 
@@ -164,42 +163,24 @@ def _keep_answers(
 
 
 def _attend(
-    module: torch.nn.Module,
+    attend: AttentionCall,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
     packed: SharedPrefixBatch,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention over packed pairs; the signature is that of transformers' attention interface.
-
-    Args:
-        module: The layer's attention.
-        query: (1, heads, tokens, width).
-        key: (1, key heads, tokens, width).
-        value: As `key`.
-        attention_mask: Not used; the layout says all.
-        packed: The layout.
-        kwargs: Scaling and dropout, passed on.
-
-    Returns:
-        (1, tokens, heads, width), and no weights.
-    """
-    attend = sdpa_attention_forward
+) -> torch.Tensor:
+    """Attention over packed pairs: two calls for each."""
     outputs = []
     begin = 0
     for (prefix, chosen, rejected), mask in zip(packed.spans, packed.masks, strict=True):
         middle = begin + prefix + chosen
         end = middle + rejected
         q, k, v = (states[:, :, begin:middle] for states in (query, key, value))
-        outputs.append(attend(module, q, k, v, None, **kwargs)[0])
+        outputs.append(attend(q, k, v, None))
         k, v = (
             torch.cat([states[:, :, begin : begin + prefix], states[:, :, middle:end]], dim=2)
             for states in (key, value)
         )
-        q = query[:, :, middle:end]
-        outputs.append(attend(module, q, k, v, mask[None, None], **kwargs)[0])
+        outputs.append(attend(query[:, :, middle:end], k, v, mask[None, None]))
         begin = end
-    return torch.cat(outputs, dim=1), None
+    return torch.cat(outputs, dim=1)

@@ -109,12 +109,15 @@ def read_architecture(config: dict[str, Any], name: str) -> Architecture:
     kind = config.get("model_type")
     if kind not in ("llama", "qwen2"):
         raise CheckpointError(
-            f"{name} is of model_type {kind}; a plan knows the arithmetic of llama and qwen2.",
-            "The A.X checkpoints are of these.",
+            f"{name} is of model_type {kind}; a plan can only be made for llama and qwen2.",
+            "Use an A.X checkpoint, or train without a plan: plan=warn.",
         )
     wrong = [k for k in _NEEDED if not isinstance(config.get(k), int) or config[k] < 1]
     if wrong:
-        raise CheckpointError(f"config.json of {name} declares no {', '.join(wrong)}.")
+        raise CheckpointError(
+            f"config.json of {name} declares no {', '.join(wrong)}.",
+            "Use the original config.json of the checkpoint.",
+        )
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     qkv = {f"self_attn.{letter}_proj" for letter in "qkv"}
     biases: set[str] = set()

@@ -50,7 +50,7 @@ UNCERTAINTY = 0.4  # of the time, either way
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """What a plan needs beside the recipe.
+    """What a plan needs besides the recipe.
 
     Attributes:
         name: The checkpoint's.
@@ -149,7 +149,7 @@ def from_length(recipe: Recipe, checkpoint: Checkpoint, tokens: int) -> PlanInpu
     Args:
         recipe: The job.
         checkpoint: Found without weights.
-        tokens: Of the longest sequence of each sample. All of a conversation counts as learned; of
+        tokens: Of the longest sequence of each sample. All of a conversation counts as labelled; of
             a preference one half is the prompt, and each answer as long.
     """
     prompt = tokens // 2 if recipe.objective.judges else 0
@@ -174,7 +174,11 @@ def _read(sources: Sequence[Source], checker: RowChecker) -> tuple[Sizes, int]:
             ledger.add(checked)
         spans.append((len(ledger.row) - begin, source.weight))
     if not len(ledger.row):
-        raise DataError("There is nothing to plan for.", [], "axtune data check says why.")
+        raise DataError(
+            "There is nothing to plan for: no row of the data can be used.",
+            [],
+            "axtune data check says why.",
+        )
     # A source of weight 1.5 gives every other sample once more; which ones is drawn in training.
     times = [np.diff(np.floor(np.arange(count + 1) * weight)) for count, weight in spans]
     seen = np.repeat(np.arange(len(ledger.row)), np.concatenate(times).astype(np.int64))
@@ -208,7 +212,11 @@ def make_plan(recipe: Recipe, known: PlanInputs, device: Device) -> Plan:
         for part in (known.sizes, known.eval_sizes)
     )
     if not sizes or (held_out is not None and not held_out):
-        raise DataError("There is nothing to plan for.", [], "data.max_length leaves no sample.")
+        raise DataError(
+            "There is nothing to plan for: data.max_length leaves no sample.",
+            [],
+            "Set a larger data.max_length.",
+        )
     batches = training_batches(batching, sizes, known.share / known.processes)
     evaluated, eval_mean, passes = None, None, 0
     # Reference log-probabilities take the training rows through the same forward pass.

@@ -107,7 +107,9 @@ def find_card(text: str) -> Card:
     """
     if size := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:gb?|gib)\s*", text, re.IGNORECASE):
         if not 1 <= float(size[1]) <= 1024:
-            raise AxtuneError(f"--gpu {text}: expected 1 to 1024 GB.", "Such as --gpu 12GB.")
+            raise AxtuneError(
+                f"--gpu {text}: expected 1 to 1024 GB.", "Give a size such as --gpu 12GB."
+            )
         return Card(f"{size[1]}GB", float(size[1]))
     wanted = _key(text)
     by_key: dict[str, Card] = {}
@@ -121,8 +123,8 @@ def find_card(text: str) -> Card:
     hint = f"; did you mean {by_key[close[0]].name}?" if close else "."
     names = ", ".join(card.name for card in CARDS)
     raise AxtuneError(
-        f"--gpu {text}: no card of this name is known{hint}",
-        f"Known: {names}. A size will do: --gpu 12GB.",
+        f"--gpu {text}: there is no known card of this name{hint}",
+        f"Known: {names}. Or give a size: --gpu 12GB.",
     )
 
 

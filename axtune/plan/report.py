@@ -33,7 +33,7 @@ class Verdict:
 
     Attributes:
         card: The card.
-        edits: What makes it fit, without words where it does as it is; None where nothing does.
+        edits: What makes it fit, without overrides where it does as it is; None where nothing does.
         speed: Tokens a second in training there, with these edits; None where that is not known.
         seconds: Of the whole run there; None where that is not known.
     """
@@ -69,7 +69,7 @@ def to_json(plan: Plan, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     each in ``weights``, ``adapter``, ``optimizer``, ``saved``, ``recompute``, ``head``,
     ``workspace`` and ``total``; ``host``: of ``merge`` and ``export``, the bytes of ``memory`` and
     those ``written``; ``cards``: a list of ``name``, ``gigabytes``, ``usable`` bytes, ``fits``,
-    ``edits`` (words; null where nothing makes it fit), with them the ``peak`` in bytes, the
+    ``edits`` (overrides; null where nothing makes it fit), with them the ``peak`` in bytes, the
     samples ``left_out``, ``tokens_per_second`` and ``seconds`` (or null).
     """
 
@@ -200,11 +200,11 @@ def _fits(verdict: Verdict) -> Text:
         return Text("yes", style="green")
     left_out = verdict.edits.left_out
     fewer = f", leaving out {left_out:,} samples" if left_out else ""
-    return Text(f"with the words below{fewer}", style="yellow")
+    return Text(f"with the overrides below{fewer}", style="yellow")
 
 
 def _show_edits(console: Console, verdicts: Sequence[Verdict]) -> None:
-    """Print the words that make cards fit, each set once, in lines that can be pasted."""
+    """Print the overrides that make cards fit, each set once, in lines that can be pasted."""
     cards: dict[tuple[str, ...], list[str]] = {}
     for verdict in verdicts:
         if verdict.edits and verdict.edits.words:

@@ -248,7 +248,9 @@ def _of_longest(lengths: NDArray[np.int64], count: int) -> tuple[float, float]:
 def _count(training: dict[str, Any], name: str, otherwise: int) -> int:
     value = training.get(name, otherwise)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        message = f"training.{name}: {value}; expected a whole number above 0."
+        message = (
+            f"training.{name}: {value!r} cannot be counted with; expected a whole number above 0."
+        )
         raise RecipeError(
             "The recipe cannot be planned.", [Fault("recipe", 0, "bad-value", message)]
         )

@@ -1,4 +1,4 @@
-"""The smallest edits of a recipe that make its run fit, as ``key=value`` words to paste.
+"""The smallest edits of a recipe that make its run fit, as ``key=value`` overrides to paste.
 
 Edits are tried in the order of what they cost the user: first what changes nothing that is learned
 (smaller micro-batches of the same effective batch, packs of fewer tokens, recomputation, an
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from axtune.config.initialisation import initialisation
 from axtune.config.loader import changed
 from axtune.config.recipe import Recipe
 from axtune.errors import AxtuneError, DataError
@@ -37,7 +38,7 @@ class Edits:
     """A way to make a run fit.
 
     Attributes:
-        words: To paste behind the recipe; empty when it fits as it is.
+        words: Overrides to paste behind the recipe; empty when it fits as it is.
         plan: What the run is with them.
         left_out: Samples that they leave out.
     """
@@ -170,7 +171,7 @@ class Search:
         return low
 
     def _fits_at(self, words: tuple[str, ...], limit: int, room: float) -> bool:
-        """Whether samples of up to so many tokens would fit, whatever lengths the data has."""
+        """Whether samples of up to that many tokens would fit, whatever lengths the data has."""
         shorter = changed(self._recipe, (*words, f"data.max_length={limit}"))
         known = replace(
             self._known,
@@ -185,29 +186,28 @@ def advice(search: Search, room: float) -> str:
     edits = search.fit(room)
     if edits is None:
         words, least = search.leanest
-        less = f"; least it takes {gigabytes(least.peak)}, so: {' '.join(words)}" if words else ""
+        less = f"; the least is {gigabytes(least.peak)}, with: {' '.join(words)}" if words else ""
         return f"No key of the recipe makes it fit: it needs more memory{less}."
     lost = f" ({edits.left_out:,} samples are longer and left out)" if edits.left_out else ""
-    return f"It would fit, with {gigabytes(edits.plan.peak)}, so: {' '.join(edits.words)}{lost}."
+    return f"It would fit in {gigabytes(edits.plan.peak)} with: {' '.join(edits.words)}{lost}."
 
 
 def refusal(search: Search, room: float) -> AxtuneError:
     """The error of a run that does not fit into some bytes."""
     return AxtuneError(
         f"The run does not fit: it needs {in_words(search.plan)}; there are {gigabytes(room)}.",
-        f"{advice(search, room)} plan=warn begins it all the same.",
+        f"{advice(search, room)} plan=warn starts it anyway.",
     )
 
 
 def _moves_weights(recipe: Recipe) -> bool:
     """Whether a recipe changes the base's weights, which a base in 4 bit does not keep."""
-    start = str(recipe.lora.get("init_lora_weights", True)).lower()
     merged = recipe.preference is not None and recipe.preference.start_merged
-    return merged or start.startswith(("pissa", "olora"))
+    return merged or initialisation(recipe.lora).moves_base
 
 
 def _limit_words(recipe: Recipe, limit: int) -> tuple[str, ...]:
-    """The words that make samples shorter: what is longer is cut where the recipe cuts, else
+    """The overrides that make samples shorter: what is longer is cut where the recipe cuts, else
     left out."""
     words = (f"data.max_length={limit}",)
     if recipe.data.truncate or recipe.data.on_error == "skip":

@@ -18,6 +18,7 @@ from axtune.checkpoint.catalog import Checkpoint
 from axtune.checkpoint.provenance import original_digests
 from axtune.checkpoint.run_dir import is_run, open_run
 from axtune.config.faults import first_line
+from axtune.config.initialisation import initialisation
 from axtune.config.recipe import Recipe, preference_of
 from axtune.errors import AxtuneError
 from axtune.model.adapter import DEFAULTS, Adapter, Term, add_adapter, terms_of
@@ -102,7 +103,7 @@ def _refuse_unmergeable(model: PreTrainedModel, folder: Path, name: str, recipe:
         reason = "DoRA does not add up to one adapter with another"
     elif config.modules_to_save or config.bias != "none":
         reason = f"{name} trains more than LoRA weights"
-    elif str(recipe.lora.get("init_lora_weights", True)).lower().startswith(("pissa", "olora")):
+    elif initialisation(recipe.lora).moves_base:
         reason = "lora.init_lora_weights changes the base as well"
     if reason:
         raise AxtuneError(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from axtune.checkpoint.atomic import written_whole
 from axtune.training.progress import Event
 
 _COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:brown")
@@ -85,6 +86,5 @@ def plot(events: Sequence[Event], file: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    staged = file.with_name(f".{file.name}.tmp")
-    FigureCanvasAgg(figure).print_png(str(staged))
-    staged.replace(file)
+    with written_whole(file) as staged:
+        FigureCanvasAgg(figure).print_png(str(staged))

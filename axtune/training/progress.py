@@ -50,6 +50,12 @@ class Report:
         self._first_step = 0
         self._shown: Event = {}
 
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def say(self, text: str, style: str = "") -> None:
         """Print one line above the live line."""
         if self.enabled:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from axtune.checkpoint.atomic import written_whole
 from axtune.training.progress import Report
 
 
@@ -180,6 +181,5 @@ def _write(file: Path, numbers: Numbers) -> None:
         arrays[f"{name}.lengths"] = np.array([len(value) for value in values], np.int64)
         arrays[f"{name}.values"] = np.concatenate(values).astype(np.float32)
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    staged = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    save_file(arrays, staged)
-    staged.replace(file)
+    with written_whole(file) as staged:
+        save_file(arrays, staged)

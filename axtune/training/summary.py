@@ -1,11 +1,142 @@
-"""What a run comes to in a few figures."""
+"""What a run says of itself: what it was made from before it begins, what it came to after."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from transformers import TrainingArguments
+
+from axtune.checkpoint.run_dir import RunDir, last_checkpoint, step_of
+from axtune.config.recipe import Recipe
+from axtune.data.dataset import Prepared
+from axtune.data.packing import PackLayout
+from axtune.errors import Fault
+from axtune.model.load import Precision, Size
 from axtune.training.plots import curve
-from axtune.training.progress import Event
+from axtune.training.progress import Event, Report
+from axtune.training.trainer import Rehearsal, RunContext
+from axtune.units import duration
+
+_FAULTS_SHOWN = 20
+
+
+class FaultLines:
+    """Prints the first faults of the data and counts the rest."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._count = 0
+
+    def __call__(self, fault: Fault) -> None:
+        self._count += 1
+        if self._count <= _FAULTS_SHOWN:
+            self._report.say(str(fault), "yellow" if fault.severity == "warning" else "red")
+
+    def close(self) -> None:
+        if (more := self._count - _FAULTS_SHOWN) > 0:
+            self._report.say(f"… and {more:,} more; all of them: axtune data check", "yellow")
+
+
+def counts(args: TrainingArguments, data: Prepared, size: Size, batch: int) -> dict[str, int]:
+    """What the manifest counts: rows, samples, tokens, parameters, processes."""
+    account = data.account
+    return {
+        "rows": account.rows_used,
+        "samples": len(data.train),
+        "eval_samples": len(data.eval) if data.eval is not None else 0,
+        "tokens": account.tokens,
+        "labelled_tokens": account.labelled_tokens,
+        "parameters": size.total,
+        "trainable_parameters": size.trainable,
+        "processes": args.world_size,
+        "effective_batch": batch,
+    }
+
+
+def accounts(data: Prepared) -> dict[str, Any]:
+    """Where every row went, for the manifest."""
+    held_out = data.eval_account
+    return {"train": data.account.to_json(), "eval": held_out.to_json() if held_out else None}
+
+
+def derived(
+    run: RunContext, precision: Precision, size: Size, batch: int, packing: PackLayout | None
+) -> list[tuple[str, str]]:
+    """What follows from recipe, data and machine, as names and values for the user."""
+    recipe, args, data = run.recipe, run.args, run.data
+    share = 100 * size.trainable / size.total
+    account = data.account
+    labelled = 100 * account.labelled_tokens / max(account.tokens, 1)
+    bits = f", {size.quantized_layers} linear layers in 4 bit" if size.quantized_layers else ""
+    kernels = "sdpa" if recipe.attention == "auto" else recipe.attention
+    held_out = f"; {len(data.eval):,} held out" if data.eval is not None else ""
+    return [
+        ("model", f"{recipe.model}, {size.total:,} parameters"),
+        ("adapter", f"{size.trainable:,} trained parameters ({share:.2f}%)"),
+        ("precision", f"{precision}{bits}; {kernels} attention; on {args.device.type}"),
+        ("data", f"{len(data.train):,} samples, {account.tokens:,} tokens, {labelled:.1f}% labelled"
+                 f"{held_out}"),
+        ("batch", _batch(args, batch, packing)),
+        *([("packing", _packs(packing))] if packing else []),
+    ]  # fmt: skip
+
+
+def _batch(args: TrainingArguments, batch: int, packing: PackLayout | None) -> str:
+    processes = f"{args.world_size} process" + ("es" if args.world_size > 1 else "")
+    accumulated = args.gradient_accumulation_steps
+    if packing:
+        packs = "pack" if accumulated == 1 else "packs"
+        size = f"{packing.longest:,} tokens"
+        return f"{processes} × {accumulated} {packs} of up to {size}, about {batch} samples"
+    rows = args.per_device_train_batch_size
+    return f"{processes} × {rows} × {accumulated} accumulated = {batch} samples"
+
+
+def _packs(packing: PackLayout) -> str:
+    """The account of waste: passes and empty slots, without packing and with it."""
+    padding = f"; no padding instead of {packing.padding:.1%}" if packing.padding else ""
+    return (
+        f"{len(packing.packs):,} passes an epoch instead of {packing.unpacked:,}, "
+        f"{packing.filled:.1%} of their slots filled{padding}"
+    )
+
+
+def rehearsed(rehearsal: Rehearsal) -> str:
+    """That the largest step fits, and what it took."""
+    peak = f", {rehearsal.peak / 1e9:.1f} GB" if rehearsal.peak else ""
+    return (
+        f"The largest step fits: {rehearsal.tokens:,} tokens at once, "
+        f"{rehearsal.seconds:.1f} s{peak}."
+    )
+
+
+def outcome(recipe: Recipe, manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """The finished run, as names and values for the user."""
+    metrics = manifest.get("metrics", {})
+    rows = []
+    if "first_loss" in metrics:
+        rows.append(("loss", f"{metrics['first_loss']:.4f} → {metrics['last_loss']:.4f}"))
+    if "best_eval_loss" in metrics:
+        best, step = metrics["best_eval_loss"], metrics["best_step"]
+        rows.append(("eval loss", f"{best:.4f}, best at step {step}, which the adapter is from"))
+    if "tokens_per_second" in metrics:
+        speed, seconds = metrics["tokens_per_second"], manifest["wall_seconds"]
+        rows.append(("speed", f"{speed:,.0f} tokens/s; {duration(seconds)} in all"))
+    rows.append(("run", f"{recipe.output_dir} (adapter/, loss.png, metrics.jsonl, manifest.json)"))
+    rows.append(("next", f"axtune chat {recipe.output_dir}"))
+    return rows
+
+
+def how_to_go_on(run_dir: RunDir) -> str:
+    """What to do after a run was stopped."""
+    checkpoint = last_checkpoint(run_dir.checkpoints)
+    if checkpoint is None:
+        return "Stopped before the first checkpoint; the same command starts again."
+    return (
+        f"Stopped; step {step_of(checkpoint)} is saved in {checkpoint}. "
+        "Go on with the same command and resume=true"
+    )
 
 
 def summary(events: Sequence[Event]) -> dict[str, float]:

@@ -111,11 +111,6 @@ class RunTrainer(Trainer):
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
-        for module in model.modules():
-            # On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation,
-            # for good, into a layout that passes no gradients on: training would go on without.
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
         self.stopper = Stopper(run.report)
         callbacks: list[TrainerCallback] = [Recorder(run.run_dir, run.report), self.stopper]
         if (patience := recipe.early_stopping_patience) is not None:

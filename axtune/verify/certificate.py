@@ -81,7 +81,7 @@ class Certificate:
         }
 
     def write(self) -> Path:
-        """Write ``certificate.json`` beside the weights.
+        """Write ``certificate.json`` next to the weights.
 
         Raises:
             AxtuneError: When the folder cannot be written to.
@@ -90,7 +90,10 @@ class Certificate:
         try:
             write_text(file, json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n")
         except OSError as error:
-            raise AxtuneError(f"{file} cannot be written: {error.strerror}.") from None
+            raise AxtuneError(
+                f"{file} cannot be written: {error.strerror}.",
+                "Verify a copy of the folder that you may write to.",
+            ) from None
         return file
 
 

@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer
 
 from axtune.checkpoint import catalog
-from axtune.checkpoint.atomic import refuse_existing, staged
+from axtune.checkpoint.atomic import refuse_existing
 from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint, read_json
 from axtune.checkpoint.tokenizer import (
     PROBES,
@@ -33,12 +33,12 @@ from axtune.checkpoint.tokenizer import (
 from axtune.data.conversation import normalise_request
 from axtune.data.render import pieces
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.model.load import skeleton
+from axtune.model.dtypes import dtype_name, stated_dtype
 from axtune.verify.certificate import Check
-from axtune.weights.folder import card, copy_small_files, with_ends, write_generation_config
+from axtune.weights.folder import write_folder
 from axtune.weights.merge import plan
 from axtune.weights.safetensors_file import TensorInfo, blocks, read_checkpoint
-from axtune.weights.stream_writer import total_bytes, write_checkpoint
+from axtune.weights.shapes import fit
 
 # SHA-256 of the tokenizer.json, and of the chat template's text, that A.X 3.1 Light and A.X 4.0
 # Light share: a checkpoint can be judged without its base at hand.
@@ -116,7 +116,7 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
         The checks of the repaired folder; none fails.
 
     Raises:
-        AxtuneError: When the base cannot be had, has other tokens, or the result is still not
+        AxtuneError: When the base cannot be found, has other tokens, or the result is still not
             sound; nothing is left behind then.
     """
     target = Path(out)
@@ -125,7 +125,7 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
         sound = catalog.find(base or _light_of(checkpoint), weights=False)
     except CheckpointError as error:
         raise CheckpointError(
-            f"A repair takes the base's tokenizer files: {error.found}",
+            f"A repair takes the base's tokenizer files, which cannot be found: {error.found}",
             "Give a folder that holds them with --base.",
         ) from None
     _require_same_tokens(checkpoint, sound)
@@ -134,13 +134,10 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
         planned, base=checkpoint, tokenizer_folder=sound.folder, config=dict(checkpoint.config)
     )
     tokenizer = load_tokenizer(dataclasses.replace(sound, config=checkpoint.config), revision=None)
-    planned = with_ends(planned, tokenizer)
-    with staged(target, total_bytes(planned.shards)) as folder:
-        write_checkpoint(folder, planned.shards)
-        copy_small_files(planned, folder)
-        write_generation_config(folder, planned, tokenizer)
-        (folder / "README.md").write_text(card(planned), encoding="utf-8")
-        checks = examine(catalog.find(str(folder)), sound)
+    checks: list[Check] = []
+
+    def require_sound(folder: Path) -> None:
+        checks.extend(examine(catalog.find(str(folder)), sound))
         failed = [check for check in checks if check.status == "fail"]
         if failed:
             raise CheckpointError(
@@ -148,6 +145,8 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
                 f"{failed[0].part}, {failed[0].name}: {failed[0].found}.",
                 failed[0].remedy or "Nothing was written.",
             )
+
+    write_folder(planned, target, tokenizer=tokenizer, finish=require_sound)
     return checks
 
 
@@ -299,14 +298,16 @@ def _open(file: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{file} cannot be read: {error}.") from None
+        raise CheckpointError(
+            f"{file} cannot be read as a tokenizer: {error}.", "Copy the base's own file."
+        ) from None
 
 
 def _light_of(checkpoint: Checkpoint) -> str:
     light = {"qwen2": "skt/A.X-4.0-Light", "llama": "skt/A.X-3.1-Light"}
     kind = str(checkpoint.config.get("model_type"))
     if kind not in light:
-        raise AxtuneError(f"A {kind} model is no A.X model.", "Give its base with --base.")
+        raise AxtuneError(f"A {kind} model is not an A.X model.", "Give its base with --base.")
     return light[kind]
 
 
@@ -415,31 +416,21 @@ def _architecture(checkpoint: Checkpoint, tensors: dict[str, TensorInfo]) -> Che
     if checkpoint.config.get("quantization_config"):
         return Check(part, name, "skip", "the checkpoint is quantised")
     try:
-        model = skeleton(checkpoint)
+        found = fit(checkpoint, tensors.values())
     except CheckpointError as error:
         return _fail(part, name, error.found, error.remedy)
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    if model.config.tie_word_embeddings:
-        wanted.pop("lm_head.weight", None)
-    absent = [key for key in wanted if key not in tensors]
-    wrong = [key for key in wanted if key in tensors and tensors[key].shape != wanted[key]]
-    kind = type(model).__name__
-    if absent:
-        return _fail(part, name, f"{kind} lacks {len(absent)} tensors, {absent[0]} first")
-    if wrong:
-        shapes = f"{list(tensors[wrong[0]].shape)} instead of {list(wanted[wrong[0]])}"
-        return _fail(part, name, f"{wrong[0]} has the shape {shapes}")
-    unused = [key for key in tensors if key not in wanted and key != "lm_head.weight"]
-    if unused:
-        found = f"{kind} does not use {len(unused)} tensors, {unused[0]} first"
-        return Check(part, name, "warn", found, "config.json is perhaps of another checkpoint.")
-    return Check(part, name, "pass", f"{kind}, every tensor of its shape")
+    if found.fault:
+        return _fail(part, name, found.fault)
+    if found.unused:
+        unused = f"{found.model} does not use {len(found.unused)} tensors, {found.unused[0]} first"
+        return Check(part, name, "warn", unused, "config.json is perhaps of another checkpoint.")
+    return Check(part, name, "pass", f"{found.model}, every tensor of its shape")
 
 
 def _dtype(checkpoint: Checkpoint, tensors: dict[str, TensorInfo]) -> Check:
     config = checkpoint.config
-    declared = config.get("dtype") or config.get("torch_dtype")
-    counts = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
+    declared = stated_dtype(config)
+    counts = Counter(dtype_name(tensor.dtype) for tensor in tensors.values())
     held = ", ".join(f"{count} {name}" for name, count in counts.most_common())
     if set(counts) == {declared}:
         return Check("weights", "dtype", "pass", f"all {declared}, as config.json says")

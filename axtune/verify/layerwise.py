@@ -89,7 +89,8 @@ class Layerwise:
             except (RuntimeError, ValueError, KeyError) as error:
                 line = str(error).strip().splitlines()[0]
                 raise AxtuneError(
-                    f"PEFT cannot put {adapter} over {checkpoint.name}: {line}"
+                    f"PEFT cannot put {adapter} on {checkpoint.name}: {line}",
+                    "Give the base that the adapter was trained on: --against BASE.",
                 ) from None
         self.model.eval()
         for name, module in self._stations(base):
@@ -183,11 +184,13 @@ class Layerwise:
         if stored is None and name == HEAD:
             stored = self._stored.get(EMBEDDING)  # tied
         if stored is None:
-            raise CheckpointError(f"{self._name} lacks {name}.")
+            raise CheckpointError(f"{self._name} lacks {name}.", "Copy the checkpoint again.")
         tensor = load(stored).float()
         if tensor.shape != shape and not (name in (EMBEDDING, HEAD) and len(shape) == 2):
             raise CheckpointError(
-                f"{self._name}: {name} is {list(tensor.shape)}, not {list(shape)}."
+                f"{self._name}: {name} has shape {list(tensor.shape)}; its config.json declares "
+                f"{list(shape)}.",
+                "Weights and config.json are of different checkpoints; copy it again.",
             )
         if self._four_bit is not None and self._four_bit.concerns(stored):
             tensor = _rounded(tensor, self._four_bit)

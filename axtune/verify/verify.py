@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 
 from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.base import find_base, run_of
+from axtune.checkpoint.catalog import ADAPTER_CONFIG, Checkpoint
 from axtune.checkpoint.provenance import unquantized
-from axtune.checkpoint.run_dir import Run, find_base
+from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.config.recipe import Data
@@ -24,14 +25,13 @@ from axtune.data.conversation import normalise_request
 from axtune.data.render import parse_answer
 from axtune.data.sources import files_of
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
+from axtune.model.dtypes import stated_dtype
 from axtune.quiet import quiet_libraries
 from axtune.verify.certificate import Certificate, Check
 from axtune.verify.doctor import CONVERSATION, TOOLS, examine
 from axtune.verify.layerwise import Layerwise, Reading
 from axtune.verify.requests import Request, read_requests, requests_of, same_answer
 from axtune.verify.vllm import Served, connect, find_vllm, require_client, serve
-from axtune.weights.lora_delta import CONFIG
-from axtune.weights.merge import run_of
 from axtune.weights.nf4 import FourBit, four_bit
 
 START = "start"  # instead of a server's URL: start one
@@ -60,7 +60,7 @@ def verify(
     data: Sequence[str] = (),
     vllm: str | None = None,
 ) -> Certificate:
-    """Check a checkpoint and write its certificate beside the weights.
+    """Check a checkpoint and write its certificate next to the weights.
 
     Args:
         folder: A checkpoint that `axtune.weights.merge` or `axtune.export.export` made, or any
@@ -79,9 +79,16 @@ def verify(
     """
     checkpoint = _local(folder)
     run = run_of(Path(adapter)) if adapter else None
-    if adapter and not run and not (Path(adapter) / CONFIG).is_file():
-        raise AxtuneError(f"{adapter} is neither a run nor an adapter.")
-    base = _base(against, run, adapter)
+    if adapter and not run and not (Path(adapter) / ADAPTER_CONFIG).is_file():
+        raise AxtuneError(
+            f"{adapter} is neither a run folder nor an adapter folder.",
+            "A run folder is what output_dir named; an adapter folder holds adapter_config.json.",
+        )
+    base = None
+    if adapter:
+        base = find_base(against, run, Path(adapter))
+    elif against:
+        base = unquantized(catalog.find(against))
     asked = data_options(data) if data else run.recipe.data if run else None
     for source in asked.train if data and asked else ():
         files_of(source)  # a wrong path fails at once
@@ -105,28 +112,15 @@ def verify(
 
 def _local(folder: str | Path) -> Checkpoint:
     if not Path(folder).is_dir():
-        raise AxtuneError(f"There is no folder {folder}.", "verify takes a checkpoint's folder.")
-    if (Path(folder) / CONFIG).is_file():
+        raise AxtuneError(
+            f"There is no folder {folder}.", "Give the folder of a checkpoint, merged or exported."
+        )
+    if (Path(folder) / ADAPTER_CONFIG).is_file():
         raise AxtuneError(
             f"{folder} is an adapter, not a checkpoint.",
-            "Verify what axtune merge or axtune export --to vllm made of it, with --adapter.",
+            "Merge it first (axtune merge), then verify the result with --adapter.",
         )
     return catalog.find(str(folder))
-
-
-def _base(against: str | None, run: Run | None, adapter: str | Path | None) -> Checkpoint | None:
-    if against:
-        return unquantized(catalog.find(against))
-    if run:
-        return find_base(run)
-    if adapter:
-        name = catalog.read_json(Path(adapter) / CONFIG).get("base_model_name_or_path")
-        if not name:
-            raise AxtuneError(
-                f"{adapter} does not say which base it is for.", "Give it with --against."
-            )
-        return unquantized(catalog.find(str(name)))
-    return None
 
 
 # --- what is asked ----------------------------------------------------------------------------
@@ -147,7 +141,9 @@ def _absent(asked: Data | None) -> Iterator[Check]:
             files_of(source)
         except AxtuneError:
             name = Path(source.path).name  # a path of this machine is nobody else's business
-            found = f"{name} is not found from here, so its prompts are not asked: --data FILE"
+            found = (
+                f"{name} cannot be found from here, so its prompts are not asked; give --data FILE"
+            )
             yield Check("data", "rows", "skip", found)
 
 
@@ -207,7 +203,9 @@ def _logits(
     """The model's answers against those of base and adapter in float32."""
     part = "logits"
     if base is None:
-        return [Check(part, "base + adapter", "skip", "no base to compare with: --against BASE")]
+        return [
+            Check(part, "base + adapter", "skip", "no base to compare with; give --against BASE")
+        ]
     if checkpoint.config.get("quantization_config"):
         return [Check(part, "base + adapter", "skip", "the checkpoint is quantised")]
     folder = run.adapter if run else Path(adapter) if adapter else None
@@ -261,8 +259,7 @@ def _spread(logits: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def _unit_roundoff(checkpoint: Checkpoint) -> float:
-    config = checkpoint.config
-    dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
+    dtype = getattr(torch, str(stated_dtype(checkpoint.config)), torch.float32)
     return float(torch.finfo(dtype).eps) / 2
 
 
@@ -301,7 +298,7 @@ def _effect(moved: float, distance: float) -> Check:
     found = f"the adapter moves the logits by {moved:.2%} of their spread"
     if moved > 2 * distance:
         return Check("logits", "adapter", "pass", found, "", figures)
-    found += ", no more than rounding does: whether it is merged cannot be told"
+    found += ", no more than rounding does, so whether it is merged cannot be told"
     return Check("logits", "adapter", "warn", found, "Train it further.", figures)
 
 

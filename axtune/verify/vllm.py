@@ -25,6 +25,7 @@ _START_SECONDS = 900
 _TOKENIZE_SECONDS = 60
 _ANSWER_SECONDS = 600
 _LOG_LINES = 12
+_AS_EXPORTED = "Start the server with the command in SERVING.md of the exported folder."
 
 # Where scripts/setup_vllm.sh puts it: it needs other versions of torch and transformers than ours.
 _ENVIRONMENT = Path(".venv-vllm") / "bin" / "vllm"
@@ -111,7 +112,7 @@ class Served:
                     extra_body={"return_token_ids": True, **extra},
                 )
         except openai.OpenAIError as error:
-            raise AxtuneError(f"{self.url} refused a request: {error}") from None
+            raise AxtuneError(f"{self.url} refused a request: {error}", _AS_EXPORTED) from None
         choice = answer.choices[0]
         return Reply(
             content=choice.message.content or "",
@@ -132,7 +133,7 @@ def require_client() -> None:
     """
     if importlib.util.find_spec("openai") is None:
         raise MissingPackageError(
-            "Asking vLLM as a client does needs the package openai, which is not installed.",
+            "Sending requests to vLLM needs the package openai, which is not installed.",
             "pip install openai",
         )
 
@@ -165,7 +166,7 @@ def serve(
     Args:
         folder: That ``axtune export --to vllm`` made.
         context: Longest sequence, prompt and answer, in tokens; what vLLM reserves memory for.
-        words: More words of its command line, such as those for an adapter.
+        words: Further arguments of its command line, such as those for an adapter.
         log: Where its output goes; None keeps it only for an error's message.
 
     Yields:
@@ -201,7 +202,7 @@ def serve(
 
 
 def find_vllm() -> Path:
-    """The program ``vllm``: of ``.venv-vllm`` in the working folder or beside axtune, or of PATH.
+    """The program ``vllm``: of ``.venv-vllm`` in the working folder or next to axtune, or of PATH.
 
     Raises:
         AxtuneError: When there is none.
@@ -214,8 +215,8 @@ def find_vllm() -> Path:
         return Path(found)
     raise AxtuneError(
         "There is no vLLM on this machine.",
-        "bash scripts/setup_vllm.sh installs it into an environment of its own; or give the URL of "
-        "a running server: --vllm URL.",
+        "Install it with `bash scripts/setup_vllm.sh`, into an environment of its own; or give the "
+        "URL of a running server: --vllm URL.",
     )
 
 
@@ -232,14 +233,19 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         if process.poll() is not None:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise AxtuneError(
-                "vLLM ended before it served. Its last lines:\n" + "\n".join(lines[-_LOG_LINES:])
+                "vLLM ended before it was ready. Its last lines:\n"
+                + "\n".join(lines[-_LOG_LINES:]),
+                "Start it yourself, and give its URL: --vllm URL.",
             )
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
             return
         except OSError:
             time.sleep(0.5)
-    raise AxtuneError(f"vLLM was not ready after {_START_SECONDS // 60} minutes.")
+    raise AxtuneError(
+        f"vLLM was not ready after {_START_SECONDS // 60} minutes.",
+        "Start it yourself, and give its URL: --vllm URL.",
+    )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -262,6 +268,8 @@ def _post(url: str, request: dict[str, Any]) -> Any:
             return json.load(stream)
     except urllib.error.HTTPError as error:
         reason = error.read().decode(errors="replace")[:300]
-        raise AxtuneError(f"{url} refused a request: {reason}") from None
+        raise AxtuneError(f"{url} refused a request: {reason}", _AS_EXPORTED) from None
     except (OSError, ValueError) as error:
-        raise AxtuneError(f"{url} does not answer: {error}") from None
+        raise AxtuneError(
+            f"{url} does not answer: {error}", "Look into the server's log, and start it again."
+        ) from None

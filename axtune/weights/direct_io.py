@@ -75,7 +75,10 @@ class DirectReader:
         while done < length:  # a file's end need not be aligned
             count = os.preadv(self._descriptor, [view[done:]], offset - before + done)
             if count == 0:
-                raise CheckpointError(f"{self._name} became shorter while it was being read.")
+                raise CheckpointError(
+                    f"{self._name} became shorter while it was being read.",
+                    "Wait until nothing writes to it, and start again.",
+                )
             done += count
         if skip % 8:  # numbers must lie at multiples of their size; a file may have them elsewhere
             memory[:size] = memory[skip : skip + size]

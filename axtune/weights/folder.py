@@ -1,69 +1,135 @@
-"""How a checkpoint folder is made: the small files beside the weights, and its notes."""
+"""How a checkpoint folder is written: its weights, the small files beside them, and its card.
+
+Merge, export, repair and quantise each plan a folder in their own way; all have it written here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from axtune.checkpoint import catalog
+from axtune.checkpoint.atomic import staged
 from axtune.checkpoint.catalog import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.weights.stream_writer import (
-    Shards,
-    total_bytes,
-)
+from axtune.weights.stream_writer import Shards, total_bytes, write_checkpoint
 
 _LICENCES = ("LICENSE*", "NOTICE*")
 
 
 @dataclass(frozen=True)
-class CheckpointPlan:
-    """A checkpoint to write, before a byte of it is written.
+class FolderPlan(ABC):
+    """A checkpoint folder to write, before a byte of it is written.
 
     Attributes:
         base: The checkpoint it comes from.
         tokenizer_folder: Where its tokenizer files are.
         config: Its ``config.json``.
+    """
+
+    base: Checkpoint
+    tokenizer_folder: Path
+    config: dict[str, Any]
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """The size of all tensors; the most that it can be, where writing tells."""
+
+    @abstractmethod
+    def write_weights(self, folder: Path) -> None:
+        """Write the safetensors files into an empty folder."""
+
+    @abstractmethod
+    def card(self) -> str:
+        """README.md: what the folder is, and how to load it."""
+
+
+@dataclass(frozen=True)
+class CheckpointPlan(FolderPlan):
+    """A checkpoint whose tensors are streamed from those of its base.
+
+    Attributes:
         shards: Its tensors, by file.
         adapters: What is merged into it.
         changed: How many tensors differ from the base's.
         notes: What a user should know, a sentence each.
     """
 
-    base: Checkpoint
-    tokenizer_folder: Path
-    config: dict[str, Any]
     shards: Shards
     adapters: tuple[Path, ...]
     changed: int
     notes: tuple[str, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """The size of all tensors."""
+        return total_bytes(self.shards)
 
-@dataclass(frozen=True)
-class Written:
-    """A checkpoint that was written.
+    def write_weights(self, folder: Path) -> None:
+        """Write the shards, and their index if there are several."""
+        write_checkpoint(folder, self.shards)
 
-    Attributes:
-        folder: Where.
-        tensors: How many it has.
-        changed: How many of them differ from the base's.
-        nbytes: The size of all tensors.
-        notes: What a user should know, a sentence each.
+    def card(self) -> str:
+        """README.md: what the folder is, and how to load it."""
+        return _card(self)
+
+
+def write_folder(
+    planned: FolderPlan,
+    target: Path,
+    *,
+    tokenizer: AxTokenizer | None = None,
+    finish: Callable[[Path], object] | None = None,
+) -> None:
+    """Write a checkpoint folder, whole or not at all.
+
+    Args:
+        planned: What it holds.
+        target: The folder to produce.
+        tokenizer: The folder's: what ends a turn and what pads is set as it has it; None leaves
+            that as `planned` and its base have it.
+        finish: Given the filled folder before it becomes `target`, to add files or to check it;
+            nothing is left behind when it raises.
+
+    Raises:
+        AxtuneError: As `axtune.checkpoint.atomic.staged`; also when a tensor would hold numbers
+            that are not finite.
     """
+    if tokenizer:
+        planned = dataclasses.replace(planned, config={**planned.config, **_ends(tokenizer)})
+    with staged(target, planned.nbytes) as folder:
+        planned.write_weights(folder)
+        _copy_small_files(planned, folder)
+        if tokenizer:
+            _write_generation_config(folder, planned, tokenizer)
+            _write_tokenizer_class(folder, planned, tokenizer)
+        (folder / "README.md").write_text(planned.card(), encoding="utf-8")
+        if finish:
+            finish(folder)
 
-    folder: Path
-    tensors: int
-    changed: int
-    nbytes: int
-    notes: tuple[str, ...]
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """A JSON file as transformers writes its own."""
+    file.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def copy_small_files(planned: CheckpointPlan, folder: Path) -> None:
+def copy_licences(source: Path, folder: Path) -> None:
+    """A checkpoint's licence and notice files."""
+    for file in (file for pattern in _LICENCES for file in source.glob(pattern)):
+        shutil.copyfile(file, folder / file.name)
+
+
+# --- small files ------------------------------------------------------------------------------
+
+
+def _copy_small_files(planned: FolderPlan, folder: Path) -> None:
     """Config, tokenizer and licence; byte for byte what has not changed."""
     source = planned.base.folder
     for name in CONFIG_FILES:
@@ -77,22 +143,30 @@ def copy_small_files(planned: CheckpointPlan, folder: Path) -> None:
     copy_licences(source, folder)
 
 
-def copy_licences(source: Path, folder: Path) -> None:
-    """A checkpoint's licence and notice files."""
-    for file in (file for pattern in _LICENCES for file in source.glob(pattern)):
-        shutil.copyfile(file, folder / file.name)
+def _ends(tokenizer: AxTokenizer) -> dict[str, Any]:
+    """What ends a turn and what pads, as the tokenizer has it."""
+    return {"eos_token_id": tokenizer.end_of_turn_id, "pad_token_id": tokenizer.pad_id}
 
 
-def written(planned: CheckpointPlan, target: Path) -> Written:
-    """The account of a plan that was carried out."""
-    tensors = sum(len(pieces) for pieces in planned.shards.values())
-    size = total_bytes(planned.shards)
-    return Written(target, tensors, planned.changed, size, planned.notes)
+def _write_generation_config(folder: Path, planned: FolderPlan, tokenizer: AxTokenizer) -> None:
+    """Engines stop where this file says; without it vLLM stops at config.json's token."""
+    config = planned.base.generation_config
+    stops = config.get("eos_token_id")
+    if stops == tokenizer.end_of_turn_id or (
+        isinstance(stops, list) and tokenizer.end_of_turn_id in stops
+    ):
+        return  # the base's own file, copied
+    write_json(folder / "generation_config.json", {**config, **_ends(tokenizer)})
 
 
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """A JSON file as transformers writes its own."""
-    file.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+def _write_tokenizer_class(folder: Path, planned: FolderPlan, tokenizer: AxTokenizer) -> None:
+    """In another layout, the class of the old one brings the wrong pre-tokenizer with its name."""
+    if planned.config["model_type"] != planned.base.config["model_type"]:
+        config = {**tokenizer.config, "tokenizer_class": "PreTrainedTokenizerFast"}
+        write_json(folder / "tokenizer_config.json", config)
+
+
+# --- cards ------------------------------------------------------------------------------------
 
 
 def loading_notes(config: Mapping[str, Any]) -> str:
@@ -124,12 +198,9 @@ To serve it with vLLM, use the folder that `axtune export THIS_FOLDER --to vllm`
 """
 
 
-def card(planned: CheckpointPlan) -> str:
+def _card(planned: CheckpointPlan) -> str:
     """README.md: what this is, and how to load it."""
-    name = planned.base.name
-    # A path of this machine is nobody else's business.
-    known = name in catalog.KNOWN or planned.base.commit
-    model = name if known else Path(name).name
+    model = public_name(planned.base)
     header = f"base_model: {model}\n" if planned.base.commit else ""
     count = len(planned.adapters)
     title = model
@@ -149,19 +220,30 @@ Written by axtune. {origin}. `tokenizer.json` and the chat template are {tokens}
 {loading_notes(planned.config)}"""
 
 
-def with_ends(planned: CheckpointPlan, tokenizer: AxTokenizer) -> CheckpointPlan:
-    """The same with a config that says what ends a turn and what pads, as the tokenizer has it."""
-    ends = {"eos_token_id": tokenizer.end_of_turn_id, "pad_token_id": tokenizer.pad_id}
-    return dataclasses.replace(planned, config={**planned.config, **ends})
+def quantized_card(base: Checkpoint, kind: str, dtype: str) -> str:
+    """README.md of a quantised folder.
+
+    Args:
+        base: The 16-bit weights.
+        kind: nf4 or fp4.
+        dtype: What is not in 4 bit, by its name.
+    """
+    return f"""---
+library_name: transformers
+tags: [axtune, bitsandbytes, {base.config.get("model_type")}]
+---
+# {public_name(base)} in {kind.upper()}
+
+Written by axtune with bitsandbytes: the linear layers in 4 bit, all else in {dtype}.
+It is for training: recipes take it as `model:`. `axtune.json` names the 16-bit weights that it was
+made from; adapters trained on it are for those, and are merged into them.
+
+Build the tokenizer from `tokenizer.json` (`PreTrainedTokenizerFast`): AutoTokenizer of transformers
+5 replaces the pre-tokenizer of A.X 4.0.
+"""
 
 
-def write_generation_config(folder: Path, planned: CheckpointPlan, tokenizer: AxTokenizer) -> None:
-    """Engines stop where this file says; without it vLLM stops at config.json's token."""
-    config = planned.base.generation_config
-    stops = config.get("eos_token_id")
-    if stops == tokenizer.end_of_turn_id or (
-        isinstance(stops, list) and tokenizer.end_of_turn_id in stops
-    ):
-        return  # the base's own file, copied
-    ends = {"eos_token_id": tokenizer.end_of_turn_id, "pad_token_id": tokenizer.pad_id}
-    write_json(folder / "generation_config.json", {**config, **ends})
+def public_name(base: Checkpoint) -> str:
+    """What to call a checkpoint before strangers: a path of this machine is not their business."""
+    known = base.name in catalog.KNOWN or base.commit
+    return base.name if known else Path(base.name).name

@@ -15,20 +15,16 @@ from typing import Any
 
 import torch
 
-from axtune.checkpoint.catalog import read_json
+from axtune.checkpoint.catalog import ADAPTER_CONFIG, read_json
+from axtune.config.initialisation import initialisation
 from axtune.errors import AxtuneError
 from axtune.weights.safetensors_file import TensorInfo, load, read_header
 from axtune.weights.stream_writer import Step
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-
-# Initialisations that subtract from the base what they put into the adapter: PEFT's raw save of
-# such an adapter fits a base that exists only in the memory of the run that trained it.
-_MOVES_BASE = ("pissa", "olora", "corda", "loftq")
 
 # Switches of LoraConfig that change what the tensors mean, and that nothing here implements.
 _UNKNOWN_SWITCHES = (
@@ -105,39 +101,50 @@ def open_adapter(folder: Path, weight: float = 1.0) -> SavedAdapter:
     """Read an adapter's configuration and the names of its tensors.
 
     Raises:
-        AxtuneError: When it is no LoRA adapter, or uses what cannot be merged.
+        AxtuneError: When it is not a LoRA adapter, or uses what cannot be merged.
     """
-    if not (folder / CONFIG).is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         what = "is not an adapter: it lacks" if folder.is_dir() else "does not exist; expected"
         raise AxtuneError(
-            f"{folder} {what} {CONFIG}.", "Give a run folder, or a folder that PEFT saved."
+            f"{folder} {what} {ADAPTER_CONFIG}.", "Give a run folder, or a folder that PEFT saved."
         )
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / ADAPTER_CONFIG)
     if config.get("peft_type") != "LORA":
-        raise AxtuneError(f"{folder} is a {config.get('peft_type')} adapter; expected LORA.")
+        raise AxtuneError(
+            f"{folder} is a {config.get('peft_type')} adapter; expected LORA.",
+            "Merge it with PEFT's merge_and_unload.",
+        )
     if unknown := [name for name in _UNKNOWN_SWITCHES if config.get(name)]:
         raise AxtuneError(
             f"The adapter {folder} uses {', '.join(unknown)}, which axtune cannot merge.",
             "Merge it with PEFT's merge_and_unload.",
         )
-    start = str(config.get("init_lora_weights", True)).lower()
-    if start.startswith(_MOVES_BASE):
+    start = initialisation(config)
+    if start.moves_base:
         raise AxtuneError(
-            f"The adapter {folder} was initialised with {start}, which changed its base in memory; "
-            "merged into the original base it would be wrong.",
+            f"The adapter {folder} was initialised with {start.name}, which changed its base in "
+            "memory; merged into the original base, it would be wrong.",
             "Use the adapter/ that axtune wrote at the end of the run, or convert it with PEFT's "
             "save_pretrained(path_initial_model_for_weight_conversion=…).",
         )
     if not (folder / WEIGHTS).is_file():
-        raise AxtuneError(f"{folder} lacks {WEIGHTS}.", "Adapters in pickle files are not read.")
+        raise AxtuneError(
+            f"{folder} lacks {WEIGHTS}.",
+            "Adapters in pickle files (*.bin) are not read; save it again with PEFT, which writes "
+            "safetensors.",
+        )
     tensors = {
         tensor.name.removeprefix("base_model.model."): tensor
         for tensor in read_header(folder / WEIGHTS)
     }
     if not tensors:
-        raise AxtuneError(f"{folder / WEIGHTS} holds no tensors.")
+        raise AxtuneError(
+            f"{folder / WEIGHTS} holds no tensors.", "Copy the adapter again, or train it again."
+        )
     if not math.isfinite(weight):
-        raise AxtuneError(f"The weight {weight} of {folder} is not a finite number.")
+        raise AxtuneError(
+            f"The weight {weight} of {folder} is not a finite number.", "Give one such as 0.5."
+        )
     return SavedAdapter(folder, config, tensors, weight)
 
 
@@ -223,7 +230,10 @@ class _Reader:
         if tensor.shape != before and not resized:
             raise self._other_base(f"its {name} is {tensor.shape}, the base's is {before}")
         if name in self._found:
-            raise AxtuneError(f"Two of the adapters change {name}, one of them by replacing it.")
+            raise AxtuneError(
+                f"Two of the adapters change {name}, one of them by replacing it.",
+                "Merge one of them alone.",
+            )
         if self._adapter.weight != 1:
             raise AxtuneError(
                 f"The adapter {self._adapter.folder} replaces {name} whole, which has no weight "
@@ -256,7 +266,10 @@ class _Reader:
     ) -> None:
         """A delta of rank r: left (rows, r) @ right (r, width), both stored so or transposed."""
         if left is None or right is None:
-            raise AxtuneError(f"{self._adapter.folder / WEIGHTS} has one half of {module}'s LoRA.")
+            raise AxtuneError(
+                f"{self._adapter.folder / WEIGHTS} has only one half of {module}'s LoRA.",
+                "Copy the adapter again, or train it again.",
+            )
         rank = self._adapter.rank(module)
         expected = (change.shape[0], rank), (rank, change.shape[1])
         shapes = left.shape, right.shape
@@ -273,7 +286,8 @@ class _Reader:
         magnitude = parts.get(".lora_magnitude_vector", parts.get(".lora_magnitude_vector.weight"))
         if bool(self._adapter.config.get("use_dora")) != (magnitude is not None):
             raise AxtuneError(
-                f"{self._adapter.folder}: use_dora and the tensors of {module} disagree."
+                f"{self._adapter.folder}: use_dora and the tensors of {module} disagree.",
+                "Configuration and weights are of different adapters; copy it again.",
             )
         if magnitude is not None and transposed:
             raise AxtuneError(
@@ -318,13 +332,19 @@ class _Reader:
         for name, values in (indices or {}).items():
             if re.match(rf"(.*\.)?({name})$", module):
                 return [int(index) for index in values]
-        raise AxtuneError(f"{self._adapter.folder / CONFIG} names no trained tokens of {module}.")
+        raise AxtuneError(
+            f"{self._adapter.folder / ADAPTER_CONFIG} names no trained tokens of {module}.",
+            "Configuration and weights are of different adapters; copy it again.",
+        )
 
     def _change(self, name: str) -> Change:
         if name not in self._found:
             self._found[name] = Change(self._base[name].shape)
         if self._found[name].replacement and name not in self._replaced:
-            raise AxtuneError(f"Two of the adapters change {name}, one of them by replacing it.")
+            raise AxtuneError(
+                f"Two of the adapters change {name}, one of them by replacing it.",
+                "Merge one of them alone.",
+            )
         return self._found[name]
 
     def _require_alone(self) -> None:

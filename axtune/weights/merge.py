@@ -7,40 +7,53 @@ base's dtype. Tensors that no adapter changes, tokenizer and template are copied
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
 from axtune.checkpoint import catalog
-from axtune.checkpoint.atomic import refuse_existing, staged
+from axtune.checkpoint.atomic import refuse_existing
+from axtune.checkpoint.base import find_base, run_of
 from axtune.checkpoint.catalog import Checkpoint, read_json
-from axtune.checkpoint.provenance import base_digests, differing_files, original_of, unquantized
-from axtune.checkpoint.run_dir import Run, find_base, is_run, open_run
+from axtune.checkpoint.provenance import base_digests, differing_files, original_of
+from axtune.checkpoint.run_dir import Run
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.weights.folder import (
-    CheckpointPlan,
-    Written,
-    card,
-    copy_small_files,
-    written,
-)
+from axtune.weights.folder import CheckpointPlan, write_folder
 from axtune.weights.lora_delta import (
-    CONFIG,
     EMBEDDING,
     HEAD,
     Change,
-    SavedAdapter,
     changes,
     open_adapter,
 )
 from axtune.weights.nf4 import FourBit, four_bit, rounding
-from axtune.weights.safetensors_file import TensorInfo, read_checkpoint
-from axtune.weights.stream_writer import OutputTensor, Shards, Step, total_bytes, write_checkpoint
+from axtune.weights.safetensors_file import TensorInfo, read_checkpoint, require_floats
+from axtune.weights.stream_writer import OutputTensor, Shards, Step
 
 Into = Literal["16bit", "nf4"]
 
 _HOW_TEXT_IS_CUT = ("normalizer", "pre_tokenizer")
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged checkpoint that was written.
+
+    Attributes:
+        folder: Where.
+        tensors: How many it has.
+        changed: How many of them differ from the base's.
+        nbytes: The size of all tensors.
+        notes: What a user should know, a sentence each.
+    """
+
+    folder: Path
+    tensors: int
+    changed: int
+    nbytes: int
+    notes: tuple[str, ...]
 
 
 def merge(
@@ -50,7 +63,7 @@ def merge(
     *,
     into: Into = "16bit",
     weights: Sequence[float] | None = None,
-) -> Written:
+) -> Merged:
     """Merge adapters into their base.
 
     Args:
@@ -72,11 +85,14 @@ def merge(
     target = Path(out)
     refuse_existing(target)
     planned = plan(adapters, base, into=into, weights=weights)
-    with staged(target, total_bytes(planned.shards)) as folder:
-        write_checkpoint(folder, planned.shards)
-        copy_small_files(planned, folder)
-        (folder / "README.md").write_text(card(planned), encoding="utf-8")
-    return written(planned, target)
+    write_folder(planned, target)
+    return Merged(
+        folder=target,
+        tensors=sum(len(pieces) for pieces in planned.shards.values()),
+        changed=planned.changed,
+        nbytes=planned.nbytes,
+        notes=planned.notes,
+    )
 
 
 def plan(
@@ -94,16 +110,21 @@ def plan(
     factors = list(weights) if weights is not None else [1.0] * len(adapters)
     if len(factors) != len(adapters):
         raise AxtuneError(
-            f"{len(adapters)} adapters have {len(factors)} weights.",
+            f"{len(adapters)} adapters have {len(factors)} weights; expected one for each.",
             "Give --weight once for each adapter, in their order.",
         )
     runs = [run_of(Path(path)) for path in adapters]
     folders = [run.adapter if run else Path(path) for run, path in zip(runs, adapters, strict=True)]
     opened = [open_adapter(path, factor) for path, factor in zip(folders, factors, strict=True)]
-    checkpoint = _base(base, runs[0] if runs else None, opened)
+    if folders:
+        checkpoint = find_base(base, runs[0], folders[0])
+    elif base is not None:
+        checkpoint = catalog.find(base)
+    else:
+        raise AxtuneError("There is nothing to write: no adapter and no base.", "Give one of them.")
     if made_from := original_of(checkpoint):
         raise CheckpointError(
-            f"{checkpoint.name} is quantised; what is written is made of 16-bit weights.",
+            f"{checkpoint.name} is quantised; expected 16-bit weights to write from.",
             f"Give the original: {made_from.name}.",
         )
     for run in runs:
@@ -113,8 +134,7 @@ def plan(
 
     stored = read_checkpoint(checkpoint.folder)
     tensors = {tensor.name: tensor for shard in stored.values() for tensor in shard}
-    if odd := [tensor for tensor in tensors.values() if not tensor.dtype.is_floating_point]:
-        raise CheckpointError(f"{checkpoint.name}: {odd[0].name} is {odd[0].dtype}, not a float.")
+    require_floats(tensors.values(), checkpoint.name)
     tied = _is_tied(checkpoint, tensors)
     found = changes(opened, tensors, tied=tied)
     shards = {
@@ -142,40 +162,6 @@ def plan(
     )
 
 
-def run_of(path: Path) -> Run | None:
-    """The run that a folder is, or that an adapter's folder lies in."""
-    if is_run(path):
-        return open_run(path)
-    if (path / CONFIG).is_file():
-        for folder in list(path.absolute().parents)[:2]:
-            if is_run(folder):
-                run = open_run(folder)
-                return Run(run.path, path, run.recipe, run.manifest)
-    return None
-
-
-def _base(base: str | None, run: Run | None, adapters: Sequence[SavedAdapter]) -> Checkpoint:
-    """The base of adapters; of a folder quantised from it, the base itself."""
-    if base is not None:
-        trained_on = run.manifest["base"] if run else {}
-        same = base == trained_on.get("name")
-        found = catalog.find(base, revision=trained_on["revision"] if same else None)
-        return unquantized(found) if adapters else found
-    if run:
-        return find_base(run)
-    config = adapters[0].config if adapters else {}
-    name = config.get("base_model_name_or_path")
-    if not name:
-        raise AxtuneError("The adapter does not say which base it is for.", "Give it with --base.")
-    try:
-        return unquantized(catalog.find(str(name), revision=config.get("revision")))
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"The base that the adapter names cannot be had: {error.found}",
-            f"{error.remedy} Or give the base with --base.".strip(),
-        ) from None
-
-
 def _check_digests(run: Run, base: Checkpoint) -> None:
     """The base must be, file by file, what the run was trained on."""
     expected: dict[str, str] = run.manifest.get("base", {}).get("digests", {})
@@ -201,17 +187,23 @@ def _settings(runs: Sequence[Run | None], into: Into) -> FourBit | None:
             )
         found.add(four_bit(run.recipe.quantization, str(run.manifest.get("precision"))))
     if len(found) != 1:
-        raise AxtuneError("The runs were not trained on the same 4-bit weights.")
+        raise AxtuneError(
+            "The runs were trained on different 4-bit weights; expected one kind for all.",
+            "Merge them into the 16-bit weights: --into 16bit.",
+        )
     return found.pop()
 
 
 def _is_tied(base: Checkpoint, tensors: Mapping[str, TensorInfo]) -> bool:
     if EMBEDDING not in tensors:
-        raise CheckpointError(f"{base.name} lacks {EMBEDDING}.")
+        raise CheckpointError(f"{base.name} lacks {EMBEDDING}.", "Copy the checkpoint again.")
     if HEAD in tensors:
         return False
     if not base.config.get("tie_word_embeddings"):
-        raise CheckpointError(f"{base.name} lacks {HEAD}, and its config.json ties no embeddings.")
+        raise CheckpointError(
+            f"{base.name} lacks {HEAD}, and its config.json does not tie it to the embeddings.",
+            "Copy the checkpoint again, its config.json included.",
+        )
     return True
 
 
@@ -258,7 +250,7 @@ def _resized(
     if len(set(sizes.values())) != 1:
         raise AxtuneError(
             f"The adapter leaves embeddings of {sizes[EMBEDDING]:,} tokens beside a head of "
-            f"{sizes[HEAD]:,}.",
+            f"{sizes[HEAD]:,}; expected as many in both.",
             "Save it with save_embedding_layers=True.",
         )
     config["vocab_size"] = sizes[EMBEDDING]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from axtune.errors import AxtuneError, MissingPackageError
+from axtune.model.dtypes import PRECISIONS
 from axtune.weights.lora_delta import HEAD
 from axtune.weights.safetensors_file import TensorInfo, blocks
 from axtune.weights.stream_writer import Step
@@ -21,8 +22,6 @@ from axtune.weights.stream_writer import Step
 BLOCK = 64  # numbers to a scale; transformers leaves bitsandbytes' default
 SCALES = 256  # scales to a scale of theirs (bitsandbytes, functional.quantize_4bit)
 CHUNK = 1 << 17  # numbers worked on at once, so that they stay in a core's cache
-
-_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,14 @@ def four_bit(quantization: dict[str, Any], precision: str) -> FourBit:
             "Merging into 4-bit weights needs the package bitsandbytes, which is not installed.",
             "pip install bitsandbytes, or merge into the 16-bit weights (--into 16bit).",
         ) from None
-    if not quantization.get("load_in_4bit") or precision not in _PRECISIONS:
+    if not quantization.get("load_in_4bit") or precision not in PRECISIONS:
         raise AxtuneError("The run was not trained in 4 bit.", "Merge it with --into 16bit.")
     skipped = quantization.get("llm_int8_skip_modules")
     return FourBit(
         kind=str(quantization.get("bnb_4bit_quant_type", "fp4")),
         double=bool(quantization.get("bnb_4bit_use_double_quant", False)),
         skipped=tuple(skipped if skipped is not None else [HEAD.removesuffix(".weight")]),
-        dtype=_PRECISIONS[precision],
+        dtype=PRECISIONS[precision],
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -23,15 +22,16 @@ from typing import Any, BinaryIO, Literal
 import torch
 
 from axtune.checkpoint import catalog
-from axtune.checkpoint.atomic import refuse_existing, staged
-from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint.atomic import refuse_existing
+from axtune.checkpoint.catalog import Checkpoint
 from axtune.checkpoint.provenance import QuantizationSource, base_digests
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.model.load import bits_and_bytes, skeleton
+from axtune.model.dtypes import dtype_name, with_dtype
+from axtune.model.load import bits_and_bytes
 from axtune.quiet import quiet_libraries
 from axtune.units import package_version, shard_bytes
 from axtune.weights.direct_io import Buffer, DirectReader, write_at
-from axtune.weights.folder import copy_licences, write_json
+from axtune.weights.folder import FolderPlan, quantized_card, write_folder
 from axtune.weights.nf4 import BLOCK, CHUNK, SCALES, FourBit, four_bit
 from axtune.weights.safetensors_file import (
     BLOCK_BYTES,
@@ -39,7 +39,9 @@ from axtune.weights.safetensors_file import (
     TensorInfo,
     header_bytes,
     read_checkpoint,
+    require_floats,
 )
+from axtune.weights.shapes import fit
 from axtune.weights.stream_writer import resharded, write_index
 
 _STATE_BYTES = 512  # most that the JSON of a tensor's state takes; about 180 as a rule
@@ -123,26 +125,16 @@ def quantize(
         device=device.type,
         versions={name: package_version(name) for name in _PACKAGES},
     )
-    needed = sum(job.nbytes for jobs in shards.values() for job in jobs)
-    with quiet_libraries(), staged(target, needed) as folder:
-        nbytes = _write_shards(folder, shards, device)
-        key = "dtype" if "dtype" in checkpoint.config else "torch_dtype"
-        config = {
-            **checkpoint.config,
-            key: _name(how.dtype),
-            "quantization_config": settings.to_dict(),
-        }
-        write_json(folder / "config.json", config)
-        for name in (*TOKENIZER_FILES, "generation_config.json"):
-            if (checkpoint.folder / name).is_file():
-                shutil.copyfile(checkpoint.folder / name, folder / name)
-        copy_licences(checkpoint.folder, folder)
-        original.write(folder)
-        (folder / "README.md").write_text(_card(checkpoint, how), encoding="utf-8")
+    config = with_dtype(checkpoint.config, how.dtype)
+    config["quantization_config"] = settings.to_dict()
+    planned = _Plan(checkpoint, checkpoint.folder, config, shards, how, device)
+    with quiet_libraries():
+        write_folder(planned, target, finish=original.write)
+    written = [tensor for shard in read_checkpoint(target).values() for tensor in shard]
     return Quantized(
         folder=target,
         layers=sum(how.concerns(tensor) for tensor in tensors),
-        nbytes=nbytes,
+        nbytes=sum(tensor.nbytes for tensor in written),
         original_nbytes=sum(tensor.nbytes for tensor in tensors),
     )
 
@@ -150,26 +142,12 @@ def quantize(
 def _tensors(checkpoint: Checkpoint) -> list[TensorInfo]:
     """The base's tensors in the order of its files, all that its model has."""
     found = [tensor for shard in read_checkpoint(checkpoint.folder).values() for tensor in shard]
-    if odd := [tensor for tensor in found if not tensor.dtype.is_floating_point]:
-        raise CheckpointError(f"{checkpoint.name}: {odd[0].name} is {odd[0].dtype}, not a float.")
-    model = skeleton(checkpoint)
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    if model.config.tie_word_embeddings:
-        wanted.pop("lm_head.weight", None)
-    shapes = {tensor.name: tensor.shape for tensor in found}
-    remedy = "Weights and config.json are of different checkpoints, or the copy is incomplete."
-    if absent := [name for name in wanted if name not in shapes]:
+    require_floats(found, checkpoint.name)
+    if fault := fit(checkpoint, found).fault:
         raise CheckpointError(
-            f"{checkpoint.name} lacks {len(absent)} of its model's tensors, {absent[0]} first.",
-            remedy,
+            f"{checkpoint.name}: {fault}.",
+            "Weights and config.json are of different checkpoints, or the copy is incomplete.",
         )
-    for name, shape in wanted.items():
-        if shapes[name] != shape:
-            raise CheckpointError(
-                f"{checkpoint.name}: {name} has the shape {list(shapes[name])}; config.json wants "
-                f"{list(shape)}.",
-                remedy,
-            )
     return found
 
 
@@ -250,11 +228,39 @@ class _Job:
         return sum(part.nbytes for part in (*self.parts, *self.state))
 
 
+@dataclass(frozen=True)
+class _Plan(FolderPlan):
+    """A quantised folder, before it is written.
+
+    Attributes:
+        shards: What becomes of the base's tensors, by file.
+        how: All are quantised so.
+        device: What quantises them.
+    """
+
+    shards: dict[str, list[_Job]]
+    how: FourBit
+    device: torch.device
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all tensors, at most."""
+        return sum(job.nbytes for jobs in self.shards.values() for job in jobs)
+
+    def write_weights(self, folder: Path) -> None:
+        """Quantise the base's tensors into the folder."""
+        _write_shards(folder, self.shards, self.device)
+
+    def card(self) -> str:
+        """README.md: what this is, and how to load it."""
+        return quantized_card(self.base, self.how.kind, dtype_name(self.how.dtype))
+
+
 # --- writing ----------------------------------------------------------------------------------
 
 
-def _write_shards(folder: Path, shards: dict[str, list[_Job]], device: torch.device) -> int:
-    """Write the weights; returns the size of all tensors."""
+def _write_shards(folder: Path, shards: dict[str, list[_Job]], device: torch.device) -> None:
+    """Write the weights, and their index if there are several files."""
     weight_map, total = {}, 0
     for name, jobs in shards.items():
         with (folder / name).open("xb") as file:
@@ -263,7 +269,6 @@ def _write_shards(folder: Path, shards: dict[str, list[_Job]], device: torch.dev
         total += sum(part.nbytes for part in parts)
     if list(shards) != [SINGLE]:
         write_index(folder, weight_map, total)
-    return total
 
 
 class _Shard:
@@ -345,7 +350,7 @@ class _Shard:
         numbers = buffer.view(stop - start, tensor.dtype, skip).to(job.how.dtype)
         if not torch.isfinite(numbers).all():
             raise AxtuneError(
-                f"{tensor.name} holds numbers that are not finite in {_name(job.how.dtype)}.",
+                f"{tensor.name} holds numbers that are not finite in {dtype_name(job.how.dtype)}.",
                 "The weights are broken (their training diverged, or the copy is damaged), or the "
                 "precision is too narrow for them.",
             )
@@ -421,27 +426,3 @@ def _whole_state(job: _Job, states: Sequence[Any]) -> Any:
         dtype=job.how.dtype,
         **nested,
     )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _card(checkpoint: Checkpoint, how: FourBit) -> str:
-    """README.md: what this is, and how to load it."""
-    name = checkpoint.name
-    # A path of this machine is nobody else's business.
-    model = name if name in catalog.KNOWN or checkpoint.commit else Path(name).name
-    return f"""---
-library_name: transformers
-tags: [axtune, bitsandbytes, {checkpoint.config.get("model_type")}]
----
-# {model} in {how.kind.upper()}
-
-Written by axtune with bitsandbytes: the linear layers in 4 bit, all else in {_name(how.dtype)}.
-It is for training: recipes take it as `model:`. `axtune.json` names the 16-bit weights that it was
-made from; adapters trained on it are for those, and are merged into them.
-
-Build the tokenizer from `tokenizer.json` (`PreTrainedTokenizerFast`): AutoTokenizer of transformers
-5 replaces the pre-tokenizer of A.X 4.0.
-"""

@@ -82,7 +82,9 @@ def read_checkpoint(folder: Path) -> dict[str, list[TensorInfo]]:
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict):
-            raise CheckpointError(f"{index} has no weight_map.")
+            raise CheckpointError(
+                f"{index} has no weight_map.", "The file is damaged; copy the checkpoint again."
+            )
         names = sorted(set(weight_map.values()))
     else:
         weight_map, names = None, [SINGLE]
@@ -124,16 +126,39 @@ def read_header(file: Path) -> list[TensorInfo]:
         ]
         ends = [8 + length + entry["data_offsets"][1] for entry in header.values()]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{file} is not a safetensors file, or is cut short.") from None
+        raise CheckpointError(
+            f"{file} is not a safetensors file, or is incomplete.", "Copy the checkpoint again."
+        ) from None
     if max(ends, default=8 + length) != size:
         raise CheckpointError(
-            f"{file} has {size:,} bytes, and its header speaks of {max(ends, default=0):,}.",
+            f"{file} has {size:,} bytes, and its header declares {max(ends, default=0):,}.",
             "The file is incomplete; copy the checkpoint again.",
         )
     for tensor, end in zip(tensors, ends, strict=True):
         if tensor.offset + tensor.nbytes != end:
-            raise CheckpointError(f"{file}: shape and size of {tensor.name} disagree.")
+            raise CheckpointError(
+                f"{file}: shape and size of {tensor.name} disagree.",
+                "The file is damaged; copy the checkpoint again.",
+            )
     return sorted(tensors, key=lambda tensor: tensor.offset)
+
+
+def require_floats(tensors: Iterable[TensorInfo], name: str) -> None:
+    """Refuse tensors of whole numbers: they are packed weights, which cannot be added to.
+
+    Args:
+        tensors: Of a checkpoint.
+        name: The checkpoint's, for the message.
+
+    Raises:
+        CheckpointError: When one of them is not of floating point.
+    """
+    for tensor in tensors:
+        if not tensor.dtype.is_floating_point:
+            raise CheckpointError(
+                f"{name}: {tensor.name} is {tensor.dtype}; expected floating point.",
+                "Give the 16-bit weights that the checkpoint was made from.",
+            )
 
 
 def header_bytes(

@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from axtune.errors import AxtuneError
+from axtune.model.dtypes import dtype_name
 from axtune.weights.direct_io import Buffer, DirectReader, DirectWriter
 from axtune.weights.safetensors_file import BLOCK_BYTES, INDEX, SINGLE, TensorInfo, header_bytes
 
@@ -348,8 +349,8 @@ def _change(
         if not (-largest <= least.item() and most.item() <= largest):
             raise AxtuneError(
                 f"{piece.name} would hold numbers that are not finite in {_name(piece)}.",
-                "The adapter is broken (its training diverged), the weights are, or the dtype is "
-                "too narrow.",
+                "Use an earlier checkpoint of the adapter (its training diverged), copy the "
+                "weights again, or choose a dtype with a wider range.",
             )
         rounded = piece.packed.pack(exact) if piece.packed else exact
         if places is None:
@@ -403,4 +404,4 @@ def _width(shape: tuple[int, ...]) -> int:
 
 
 def _name(piece: OutputTensor) -> str:
-    return piece.packed.name if piece.packed else str(piece.dtype).removeprefix("torch.")
+    return piece.packed.name if piece.packed else dtype_name(piece.dtype)

@@ -276,7 +276,7 @@ def test_no_such_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 
 def test_a_file_of_another_form_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
-    with pytest.raises(AxtuneError, match=r"not a form that is read\.\nRead are \.jsonl"):
+    with pytest.raises(AxtuneError, match=r"not of a format that axtune reads\.\nIt reads \.jsonl"):
         names(str(tmp_path / "a.txt"))
 
 

@@ -58,7 +58,8 @@ def test_import_axtune_is_light_and_its_names_are_functions() -> None:
     code = (
         "import sys, axtune\n"
         f"assert not set({(*HEAVY, 'tokenizers', 'jinja2', 'pydantic')!r}) & set(sys.modules)\n"
-        "from axtune import audit, cli, dataset, preview\n"  # rooms that import most of the others
+        "from axtune import cli\n"
+        "from axtune.data import dataset, pipeline, preview\n"  # they import most of the others
         "for name in set(axtune.__all__) - {'train'}:\n"
         "    assert callable(getattr(axtune, name)), name\n"
         "    assert callable(getattr(axtune, name)), name\n"
@@ -247,6 +248,20 @@ def test_a_broken_recipe_says_every_fault_with_its_line(tmp_path: Path) -> None:
     assert "lora.alpha=3: unknown-key: lora.alpha: no such key" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_an_unknown_key_and_a_missing_file_are_said_at_once(tmp_path: Path, command: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "task: sft\nmodel: tiny-ax-4.0\noutput_dir: r\nsead: 1\ndata:\n  train: none.jsonl\n",
+        "utf-8",
+    )
+    done = axtune(command, str(recipe))
+    assert done.returncode == 1
+    assert done.stderr.startswith("axtune: The recipe has 2 faults.\n")
+    assert f"{recipe}:4: unknown-key: sead: no such key; did you mean seed?" in done.stderr
+    assert f"{recipe}:6: bad-path: data.train: none.jsonl is no file" in done.stderr
+
+
 def test_render_writes_a_line_for_every_row(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", [chat("q", "a"), {}, chat("r", "b")])
     out = tmp_path / "out.jsonl"
@@ -269,7 +284,7 @@ def test_preview_in_a_pipe_and_on_a_poor_terminal(tmp_path: Path) -> None:
     words = ["data", "preview", str(TEMPLATES / "chat.jsonl"), "-n", "2", "--model", "tiny-ax-4.0"]
     done = axtune(*words)
     assert done.returncode == 0
-    assert done.stdout.count("learned") == 2
+    assert done.stdout.count("labelled") == 2
     assert "⟦" in done.stdout
     assert "\x1b" not in done.stdout
     poor = axtune(*words, PYTHONIOENCODING="ascii")

@@ -278,7 +278,8 @@ def test_a_run_that_breaks_says_so_in_its_manifest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SftTrainer, "training_step", out_of_memory)  # no test fills a card's memory
     job = recipe(tmp_path)
-    with pytest.raises(AxtuneError, match=r"not enough, though the plan.*\n.*load_in_4bit=true"):
+    enough = r"not enough memory, though the plan.*\n.*load_in_4bit=true"
+    with pytest.raises(AxtuneError, match=enough):
         train(job)
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "failed"
     monkeypatch.undo()
@@ -304,7 +305,7 @@ def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(
     found = catalog.find(job.model)
     known = from_data(job, found, load_tokenizer(found))
     room = make_plan(job, known, CPU).peak - 3e6  # a little more than what recomputing saves
-    monkeypatch.setattr("axtune.run.free_memory", lambda: room)
+    monkeypatch.setattr("axtune.training.memory_check.free_memory", lambda: room)
     with pytest.raises(AxtuneError) as raised:
         train(job)
     said = capsys.readouterr().out
@@ -321,7 +322,7 @@ def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(
     assert not (tmp_path / "run" / "manifest.json").exists()
     monkeypatch.undo()
     smaller = loader.changed(job, [*words, "training.max_steps=1"])
-    monkeypatch.setattr("axtune.run.free_memory", lambda: room)
+    monkeypatch.setattr("axtune.training.memory_check.free_memory", lambda: room)
     assert train(smaller).manifest["status"] == "finished"
 
 

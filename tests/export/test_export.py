@@ -187,7 +187,7 @@ def test_what_llama_cannot_hold_is_refused(base: Checkpoint, tmp_path: Path) -> 
             export(str(other), tmp_path / "out", to="vllm")
     with pytest.raises(AxtuneError, match="splits every digit"):
         export(str(base.folder), tmp_path / "out", to="vllm", layout="own")
-    with pytest.raises(AxtuneError, match="is no run"):
+    with pytest.raises(AxtuneError, match="is not a run"):
         export(str(base.folder), tmp_path / "out", into="nf4")
 
 

@@ -28,6 +28,7 @@ from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.cli import main
 from axtune.errors import AxtuneError, CheckpointError, RecipeError
 from axtune.export.export import export
+from axtune.model.cpu_bf16 import avoid_broken_kernels
 from axtune.model.load import Precision, load_model, measure
 from axtune.run import train
 from axtune.training.initial_adapter import start_adapter
@@ -154,6 +155,7 @@ def test_the_other_files_are_the_bases_and_transformers_loads_the_folder(tmp_pat
         if (base.folder / name).is_file():
             assert (out / name).read_bytes() == (base.folder / name).read_bytes()
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.bfloat16)
+    avoid_broken_kernels(model)
     assert torch.equal(logits(model), logits(loaded(base, "bf16", QLORA)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "nf4"]
 
@@ -401,7 +403,7 @@ def call_quantised(folder: Path) -> None:
     [
         (remove_shard, "lacks model-00002-of"),
         (shorten_shard, "bytes, and its header speaks of"),
-        (remove_tensor, r"lacks 1 of its model's tensors, model\.layers\.1\.mlp\.up_proj"),
+        (remove_tensor, r"lacks 1 tensors, model\.layers\.1\.mlp\.up_proj"),
         (widen, r"has the shape \[128, 64\]; config\.json wants \[192, 64\]"),
         (break_number, r"layers\.1\.mlp\.up_proj\.weight holds numbers that are not finite in bf"),
         (break_norm, r"model\.norm\.weight holds numbers that are not finite in bfloat16"),

@@ -1,0 +1,109 @@
+"""The processes of a run: who works first, how signals end it, what is shared between them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+from axtune.errors import AxtuneError
+
+T = TypeVar("T")
+
+
+def once(state: PartialState, work: Callable[[], T], then: Callable[[], T] | None = None) -> T:
+    """Let one process of each machine work first, and the others take up what it left.
+
+    Args:
+        state: The processes.
+        work: What the first one does.
+        then: What the others do afterwards; the same work, unless told.
+
+    Raises:
+        SystemExit: On the others, when the first one failed: it says why.
+    """
+    first = state.is_local_main_process
+    result: list[T] = []
+    failure: Exception | None = None
+    if first:
+        try:
+            result.append(work())
+        except Exception as error:
+            failure = error
+    failed = gather_object([failure is not None]) if state.num_processes > 1 else [False]
+    if failure is not None:
+        raise failure
+    if any(failed):
+        raise SystemExit(1)
+    return result[0] if first else (then or work)()
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """End on SIGTERM as on Ctrl-C, so that prepared rows are not left in the scratch folder."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def check_launcher() -> None:
+    """Refuse what accelerate is configured for and axtune does not train with.
+
+    Raises:
+        AxtuneError: With the command that starts the run on several GPUs.
+    """
+    for name, switch in (
+        ("FSDP", "ACCELERATE_USE_FSDP"),
+        ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED"),
+    ):
+        if os.environ.get(switch, "").lower() in ("1", "true"):
+            raise AxtuneError(
+                f"accelerate is configured for {name}, which axtune does not train with yet.",
+                "Start it with: accelerate launch --multi_gpu --num_processes N recipe.yaml",
+            )
+
+
+def use_all_cores(state: PartialState) -> None:
+    """Share a CPU machine's cores out: launchers give each process one thread unless told."""
+    if not torch.cuda.is_available() and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, (cores or 1) // state.num_processes))
+
+
+@contextmanager
+def scratch_folder(state: PartialState) -> Iterator[Path]:
+    """A folder for prepared samples, of one name on all processes, readable by this user only."""
+    token = [secrets.token_hex(8)]
+    if state.num_processes > 1:
+        broadcast_object_list(token)
+    folder = Path(tempfile.gettempdir()) / f"axtune-{token[0]}"
+    if state.is_local_main_process:
+        folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        if state.is_local_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def leave(state: PartialState) -> None:
+    """Take the process group down when all are done, or torch complains at exit."""
+    state.wait_for_everyone()
+    if state.num_processes > 1:
+        torch.distributed.destroy_process_group()

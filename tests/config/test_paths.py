@@ -1,0 +1,59 @@
+"""The local data files of a recipe: what a path, a folder and a glob stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from axtune.config.paths import local_files, missing_paths
+from axtune.errors import AxtuneError
+
+
+def test_files_folders_and_globs_are_sorted(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("b.jsonl", "a.CSV", "notes.txt", "in/c.parquet"):
+        (tmp_path / name).touch()
+
+    def names(given: str) -> list[str]:
+        return [file.name for file in local_files(str(tmp_path / given))]
+
+    assert names("b.jsonl") == ["b.jsonl"]
+    assert names("") == ["a.CSV", "b.jsonl", "c.parquet"]
+    assert names("*.jsonl") == ["b.jsonl"]
+    assert names("**/*.parquet") == ["c.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("none.jsonl", "is no file, folder or pattern of data files"),
+        ("none/*.jsonl", "is no file, folder or pattern of data files"),
+        ("empty", "holds no data files"),
+        ("notes.txt", "is not of a format that axtune reads"),
+        ("~nobody-of-this-name/a.jsonl", "there is no such user"),
+        ("a" * 300, "cannot be looked up"),
+    ],
+)
+def test_what_is_not_there_is_said_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, found: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(AxtuneError, match=found) as caught:
+        local_files(given)
+    assert caught.value.remedy
+    ((place, code, message),) = missing_paths({"data": {"train": [{"path": given}]}})
+    assert (place, code) == (("data", "train", 0, "path"), "bad-path")
+    assert message == f"{caught.value.found} {caught.value.remedy}"
+
+
+def test_only_paths_are_looked_up(tmp_path: Path) -> None:
+    values = {
+        "model": "owner/name",
+        "data": {"train": ["hf:owner/name", 3, None], "eval": 0.1},
+        "preference": {"start_from": str(tmp_path)},
+    }
+    assert list(missing_paths(values)) == []
+    assert list(missing_paths({"data": [], "preference": "x", "model": 4})) == []

@@ -1,0 +1,60 @@
+"""Tensors held against the model that config.json describes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from support.tiny import LIBRARY_WARNINGS
+
+from axtune.checkpoint import catalog
+from axtune.errors import CheckpointError
+from axtune.weights.safetensors_file import TensorInfo, read_checkpoint
+from axtune.weights.shapes import fit
+
+pytestmark = LIBRARY_WARNINGS
+
+NORM = "model.norm.weight"
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, TensorInfo]:
+    shards = read_checkpoint(catalog.find("tiny-ax-4.0").folder)
+    return {tensor.name: tensor for shard in shards.values() for tensor in shard}
+
+
+def test_a_whole_checkpoint_fits(tensors: dict[str, TensorInfo]) -> None:
+    found = fit(catalog.find("tiny-ax-4.0"), tensors.values())
+    assert (found.model, found.fault, found.unused) == ("Qwen2ForCausalLM", None, ())
+
+
+def test_what_is_absent_misshapen_or_unused_is_named(tensors: dict[str, TensorInfo]) -> None:
+    checkpoint = catalog.find("tiny-ax-4.0")
+    less = [tensor for tensor in tensors.values() if tensor.name != NORM]
+    assert fit(checkpoint, less).fault == f"Qwen2ForCausalLM lacks 1 tensors, {NORM} first"
+    wide = dataclasses.replace(tensors[NORM], shape=(7,))
+    width = checkpoint.config["hidden_size"]
+    assert fit(checkpoint, [*less, wide]).fault == (
+        f"{NORM} has the shape [7]; config.json wants [{width}]"
+    )
+    more = dataclasses.replace(tensors[NORM], name="extra.weight")
+    found = fit(checkpoint, [*tensors.values(), more])
+    assert (found.fault, found.unused) == (None, ("extra.weight",))
+
+
+def test_a_tied_head_need_not_be_there(tensors: dict[str, TensorInfo], tmp_path: Path) -> None:
+    plain = catalog.find("tiny-ax-4.0")
+    less = [tensor for tensor in tensors.values() if tensor.name != "lm_head.weight"]
+    assert "lacks 1 tensors, lm_head.weight" in (fit(plain, less).fault or "")
+    config = {**plain.config, "tie_word_embeddings": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert fit(dataclasses.replace(plain, folder=tmp_path), less).fault is None
+
+
+def test_a_config_of_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "none"}')
+    broken = dataclasses.replace(catalog.find("tiny-ax-4.0"), folder=tmp_path)
+    with pytest.raises(CheckpointError, match="makes no model"):
+        fit(broken, [])
