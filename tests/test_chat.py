@@ -116,7 +116,7 @@ def test_a_conversation_with_commands_and_a_tool_result(monkeypatch, tmp_path, t
     monkeypatch.setattr("builtins.input", lambda *_: next(lines))
     out = console()
     assert chat("tiny-ax-4.0", max_new_tokens=4, console=out) is None
-    assert "There is no /nope." in out.file.getvalue()
+    assert "There is no command /nope." in out.file.getvalue()
     assert next(lines) == "never"
 
 

@@ -28,7 +28,7 @@ def refuse_existing(target: Path) -> None:
         AxtuneError: When something of that name exists.
     """
     if target.exists() or target.is_symlink():
-        raise AxtuneError(f"{target} already exists.", "Give another name, or remove it first.")
+        raise AxtuneError(f"{target} exists already.", "Give another name, or remove it first.")
 
 
 @contextmanager

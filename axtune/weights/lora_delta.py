@@ -271,7 +271,7 @@ class _Reader:
         """A delta of rank r: left (rows, r) @ right (r, width), both stored so or transposed."""
         if left is None or right is None:
             raise AxtuneError(
-                f"{self._adapter.folder / WEIGHTS} has only one half of {module}'s LoRA.",
+                f"{self._adapter.folder / WEIGHTS} has one half of {module}'s LoRA.",
                 "Copy the adapter again, or train it again.",
             )
         rank = self._adapter.rank(module)

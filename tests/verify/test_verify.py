@@ -142,7 +142,7 @@ def test_broken_files_are_reported_and_not_run(run: Path, tmp_path: Path) -> Non
     [
         ({"folder": "absent"}, "There is no folder absent"),
         ({"folder": "{run}/adapter"}, "is an adapter, not a checkpoint"),
-        ({"adapter": "{base}"}, "is neither a run nor an adapter"),
+        ({"adapter": "{base}"}, "is neither a run folder nor an adapter folder"),
         ({"against": "absent"}, "There is no model absent"),
         ({"data": ["absent.jsonl"]}, "absent.jsonl"),
         ({"vllm": "http://127.0.0.1:9"}, "No vLLM answers"),
