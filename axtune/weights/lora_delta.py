@@ -372,7 +372,9 @@ class _Reader:
         trained_on = self._adapter.config.get("base_model_name_or_path")
         return AxtuneError(
             f"The adapter {self._adapter.folder} is of another base: {reason}.",
-            f"It was trained on {trained_on}; give that one with --base." if trained_on else "",
+            f"It was trained on {trained_on}; give that one with --base."
+            if trained_on
+            else "Give the base that it was trained on with --base.",
         )
 
 
