@@ -77,5 +77,5 @@ def test_one_launch_goes_from_data_to_a_certificate(tmp_path: Path) -> None:
 
 
 def test_verify_alone_has_nothing_to_verify(tmp_path: Path) -> None:
-    with pytest.raises(AxtuneError, match="after: verify needs merge or export before it"):
+    with pytest.raises(AxtuneError, match="after: verify needs merge or export in the list"):
         load("recipes/sft_lora.yaml", ["after=[verify]", f"output_dir={tmp_path}"])

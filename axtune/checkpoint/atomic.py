@@ -102,7 +102,7 @@ def _require_space(folder: Path, needed: int, target: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + _MARGIN_BYTES:
         raise AxtuneError(
-            f"{target} needs {needed + _MARGIN_BYTES:,} bytes, and its disk has {free:,} free.",
+            f"{target} needs {needed + _MARGIN_BYTES:,} bytes and its disk has {free:,} free.",
             "Free some space, or give a folder on another disk.",
         )
 

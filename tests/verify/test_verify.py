@@ -70,7 +70,7 @@ def test_data_that_is_not_there_is_said(base: Checkpoint, run: Path, tmp_path: P
     export(moved, tmp_path / "out", to="vllm")
     (said,) = find(verify(tmp_path / "out", adapter=moved), "data").values()
     assert said.status == "skip"
-    assert said.found.startswith("gone.jsonl is not found from here")
+    assert said.found.startswith("gone.jsonl cannot be found from here")
     assert not find(verify(tmp_path / "out", adapter=run), "data")
 
 
