@@ -74,7 +74,7 @@ def gguf_file(
     except ImportError:
         raise MissingPackageError(
             "Writing a GGUF file needs the package gguf, which is not installed.",
-            "pip install 'axtune[gguf]', or pip install gguf.",
+            "Run `pip install 'axtune[gguf]'`, or `pip install gguf`.",
         ) from None
     config = _config(planned)
     _refuse_other_tokenizers(tokenizer)

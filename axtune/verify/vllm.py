@@ -134,7 +134,7 @@ def require_client() -> None:
     if importlib.util.find_spec("openai") is None:
         raise MissingPackageError(
             "Sending requests to vLLM needs the package openai, which is not installed.",
-            "pip install openai",
+            "Run `pip install openai`.",
         )
 
 

@@ -317,7 +317,7 @@ def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(
         assert not loaded
         said = str(raised.value)
     assert "The run does not fit: it needs" in said
-    words = said.partition("so: ")[2].partition(". plan=warn")[0].split()
+    words = said.partition("with: ")[2].partition(". plan=warn")[0].split()
     assert any(word.startswith("training.per_device_train_batch_size=") for word in words)
     assert not (tmp_path / "run" / "manifest.json").exists()
     monkeypatch.undo()
