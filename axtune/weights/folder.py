@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint import catalog
 from axtune.checkpoint.catalog import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint.family import LAYOUTS, known_names
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.weights.stream_writer import (
     Shards,
@@ -101,7 +101,8 @@ def loading_notes(config: Mapping[str, Any]) -> str:
     Args:
         config: The folder's ``config.json``.
     """
-    if config.get("model_type") != "qwen2":
+    kind = str(config.get("model_type"))
+    if kind not in LAYOUTS or not LAYOUTS[kind].replaces_pre_tokenizer:
         return """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -109,8 +110,9 @@ tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
 model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")
 ```
 """
-    return """`tokenizer.json` of this folder is right, but AutoTokenizer of transformers 5 replaces
-its pre-tokenizer for every `model_type: qwen2`: digits are split one by one and text is normalised
+    return f"""\
+`tokenizer.json` of this folder is right, but AutoTokenizer of transformers 5 replaces
+its pre-tokenizer for every `model_type: {kind}`: digits are split one by one and text is normalised
 to NFC, so the model sees tokens that it was not trained on. Load it like this:
 
 ```python
@@ -128,7 +130,7 @@ def card(planned: CheckpointPlan) -> str:
     """README.md: what this is, and how to load it."""
     name = planned.base.name
     # A path of this machine is nobody else's business.
-    known = name in catalog.KNOWN or planned.base.commit
+    known = name in known_names() or planned.base.commit
     model = name if known else Path(name).name
     header = f"base_model: {model}\n" if planned.base.commit else ""
     count = len(planned.adapters)

@@ -25,6 +25,7 @@ import torch
 from axtune.checkpoint import catalog
 from axtune.checkpoint.atomic import refuse_existing, staged
 from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint.family import known_names
 from axtune.checkpoint.provenance import QuantizationSource, base_digests
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.model.load import bits_and_bytes, skeleton
@@ -431,7 +432,7 @@ def _card(checkpoint: Checkpoint, how: FourBit) -> str:
     """README.md: what this is, and how to load it."""
     name = checkpoint.name
     # A path of this machine is nobody else's business.
-    model = name if name in catalog.KNOWN or checkpoint.commit else Path(name).name
+    model = name if name in known_names() or checkpoint.commit else Path(name).name
     return f"""---
 library_name: transformers
 tags: [axtune, bitsandbytes, {checkpoint.config.get("model_type")}]
