@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -25,8 +27,9 @@ from axtune.checkpoint.tokenizer import load_tokenizer
 
 
 @pytest.fixture(autouse=True)
-def _own_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "FAMILIES", dict(family.FAMILIES))
+def _own_table() -> Iterator[None]:
+    with mock.patch.dict(family.FAMILIES):  # as it was, afterwards
+        yield
 
 
 def copied(folder: Path, name: str = "tiny-ax-3.1", **config: object) -> Checkpoint:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import gguf
 import pytest
@@ -50,29 +52,29 @@ def invented(folder: Path) -> Checkpoint:
 
 
 @pytest.fixture
-def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
+def record(tmp_path: Path) -> Iterator[Family]:
     """The one entry."""
-    monkeypatch.setattr(family, "FAMILIES", dict(family.FAMILIES))
     checkpoint = invented(tmp_path / "invented")
     template = checkpoint.chat_template()
     assert template is not None
-    return register(
-        Family(
-            name="B.Y 1",
-            line="B.Y",
-            layout="llama",
-            reference=str(checkpoint.folder),
-            context=512,
-            gguf_pre_tokenizer="gpt-2",
-            tool_parser="by_json",
-            pre_tokenizer=A_X_3_1.pre_tokenizer,
-            tokenizers=(
-                hashlib.sha256((checkpoint.folder / "tokenizer.json").read_bytes()).hexdigest(),
-            ),
-            templates=(hashlib.sha256(template.encode()).hexdigest(),),
-            personal_data_tokens=frozenset({"<|passport|>"}),
+    with mock.patch.dict(family.FAMILIES):  # as it was, afterwards
+        yield register(
+            Family(
+                name="B.Y 1",
+                line="B.Y",
+                layout="llama",
+                reference=str(checkpoint.folder),
+                context=512,
+                gguf_pre_tokenizer="gpt-2",
+                tool_parser="by_json",
+                pre_tokenizer=A_X_3_1.pre_tokenizer,
+                tokenizers=(
+                    hashlib.sha256((checkpoint.folder / "tokenizer.json").read_bytes()).hexdigest(),
+                ),
+                templates=(hashlib.sha256(template.encode()).hexdigest(),),
+                personal_data_tokens=frozenset({"<|passport|>"}),
+            )
         )
-    )
 
 
 def test_one_record_takes_a_family_from_check_to_gguf(record: Family, tmp_path: Path) -> None:
