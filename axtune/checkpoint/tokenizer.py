@@ -25,6 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint, find, read_json
+from axtune.checkpoint.family import Family, family_of
 from axtune.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -39,22 +40,6 @@ PROBES = (
     '{"date": "2026-03-14", "price": 1234567.89}',
     "  앞뒤 공백  \n\n\t탭  끝 ",
     "café naïve 漢字 ひらがな 😀 ①②③ ㎡",
-)
-
-# Masks for personal data that the models were trained with: plain text to them, always allowed.
-PERSONAL_DATA_TOKENS = frozenset(
-    f"<|{name}|>"
-    for name in (
-        "resident_reg",
-        "foreigner_reg",
-        "business_reg",
-        "credit_card",
-        "passport",
-        "driver_license",
-        "telephone",
-        "health_insurance",
-        "bank_account",
-    )
 )
 
 
@@ -87,6 +72,7 @@ class AxTokenizer:
         end_of_turn_id: The id that closes a turn (27, ``<|im_end|>``).
         pad_id: The padding id (1, ``<|pad|>``); never the end of turn.
         context: The longest sequence of the model, in tokens.
+        family: What the checkpoint is.
     """
 
     name: str
@@ -97,6 +83,7 @@ class AxTokenizer:
     end_of_turn_id: int
     pad_id: int
     context: int
+    family: Family = field(repr=False)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; control tokens written in a text become their ids."""
@@ -166,7 +153,8 @@ class AxTokenizer:
     def control_tokens(self) -> frozenset[str]:
         """Added tokens that steer the model and must not stand inside text: all but the masks."""
         added = self.backend.get_added_tokens_decoder().values()
-        return frozenset(token.content for token in added) - PERSONAL_DATA_TOKENS
+        masks = self.family.personal_data_tokens
+        return frozenset(token.content for token in added) - masks
 
     def to_transformers(self) -> PreTrainedTokenizerFast:
         """The same tokenizer as a transformers object, for the trainers; imports transformers."""
@@ -219,7 +207,7 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
     backend.no_truncation()
     config_file = folder / "tokenizer_config.json"
     config = read_json(config_file) if config_file.is_file() else {}
-    template = template_of(found)
+    template = found.chat_template()
     if template is None:
         raise CheckpointError(
             f"{found.name} has no chat template.",
@@ -246,18 +234,9 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
             "embeddings.",
             "Tokenizer and weights are of different checkpoints.",
         )
-    context = int(found.config.get("max_position_embeddings", 16_384))
-    return AxTokenizer(found.name, folder, backend, template, config, end, pad, context)
-
-
-def template_of(checkpoint: Checkpoint) -> str | None:
-    """A checkpoint's chat template, Jinja source; its own file goes before its config's key."""
-    file = checkpoint.folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    config = checkpoint.folder / "tokenizer_config.json"
-    template = read_json(config).get("chat_template") if config.is_file() else None
-    return template if isinstance(template, str) else None
+    family = family_of(found)
+    context = int(found.config.get("max_position_embeddings", family.context))
+    return AxTokenizer(found.name, folder, backend, template, config, end, pad, context, family)
 
 
 def auto_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -49,7 +49,7 @@ _AUTO_TEXTS = 256
 _CALLS = 8
 _TEXTS = 4
 
-_PARSER = "Start vLLM with --enable-auto-tool-choice --tool-call-parser hermes."
+_PARSER = "Start vLLM with --enable-auto-tool-choice --tool-call-parser {}."
 
 
 def verify(
@@ -350,6 +350,7 @@ def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> lis
     checks = [Check(part, "prompts", "pass", found)]
     with_call = [r for r in requests if r.tools and r.answer.get("tool_calls")][:_CALLS]
     without = [r for r in requests if not r.answer.get("tool_calls")][:_TEXTS]
+    parser = tokenizer.family.tool_parser
     came = recorded = 0
     for request in (*with_call, *without):
         reply = served.ask(request.messages, request.tools)
@@ -360,7 +361,7 @@ def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> lis
         ]
         if reply.calls != written:
             found = f"{len(reply.calls)} calls came back, and the model wrote {len(written)}"
-            return [*checks, Check(part, "calls", "fail", found, _PARSER)]
+            return [*checks, Check(part, "calls", "fail", found, _PARSER.format(parser))]
         came += len(reply.calls)
         recorded += same_answer(request.answer, reply.content, reply.calls)
     asked = len(with_call) + len(without)
@@ -368,12 +369,12 @@ def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> lis
     figures = {"asked": float(asked), "as_recorded": float(recorded)}
     answers = Check(part, "answers", "pass", found, "", figures)
     if came:
-        found = f"the hermes parser returned all {came} calls that the model wrote"
+        found = f"the {parser} parser returned all {came} calls that the model wrote"
         return [*checks, Check(part, "calls", "pass", found), answers]
-    return [*checks, _forced_call(served), answers]
+    return [*checks, _forced_call(served, parser), answers]
 
 
-def _forced_call(served: Served) -> Check:
+def _forced_call(served: Served, parser: str) -> Check:
     """A model that did not call anything is made to, so that the parser is tried all the same."""
     name = TOOLS[0]["function"]["name"]
     form = (
@@ -381,6 +382,8 @@ def _forced_call(served: Served) -> Check:
     )
     reply = served.ask(CONVERSATION[:2], TOOLS, structured_outputs={"regex": form})
     if [called for called, _ in reply.calls] == [name] and reply.finish_reason == "tool_calls":
-        found = "the hermes parser returned a call that the model was made to write"
+        found = f"the {parser} parser returned a call that the model was made to write"
         return Check("vllm", "calls", "pass", found)
-    return Check("vllm", "calls", "fail", "a written call did not come back as one", _PARSER)
+    return Check(
+        "vllm", "calls", "fail", "a written call did not come back as one", _PARSER.format(parser)
+    )
