@@ -88,7 +88,7 @@ def find(model: str, *, revision: str | None = None, weights: bool = True) -> Ch
             return _open(model, folder, weights)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise CheckpointError(
-            f"There is no model {model}: no such folder, and not the form of a Hub id.",
+            f"There is no model {model}: no such folder, and not of the form of a Hub id.",
             f"Known by name: {', '.join(known_names())}; or give a folder that holds a checkpoint.",
         )
     return _from_hub(model, revision, weights)
@@ -117,7 +117,10 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
     try:
         return _open(model, snapshot(local=True), weights)  # no network when the cache has it all
     except HFValidationError:
-        raise CheckpointError(f"{model} has not the form of a Hub id, owner/name.") from None
+        raise CheckpointError(
+            f"{model} is not of the form of a Hub id, owner/name.",
+            "Give such an id, or a folder that holds a checkpoint.",
+        ) from None
     except (LocalEntryNotFoundError, CheckpointError):
         pass
     offline = "To try axtune without a network, use model=tiny-ax-4.0, which runs offline."
@@ -126,7 +129,8 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
     except GatedRepoError:
         reason = "the Hub gives it only to accounts that asked for access"
         raise CheckpointError(
-            f"{model} cannot be had: {reason}.", "Ask on its page, then `hf auth login`."
+            f"{model} cannot be downloaded: {reason}.",
+            "Ask for access on its page, then run `hf auth login`.",
         ) from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
         what = f"{model} at revision {revision}" if revision else model
@@ -182,5 +186,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as JSON: {error}.", "The file is damaged; copy it again."
         ) from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is not a JSON object.")
+        raise CheckpointError(
+            f"{path} is not a JSON object.", "The file is damaged; copy it again."
+        )
     return value

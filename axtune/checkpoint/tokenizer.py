@@ -120,7 +120,8 @@ class AxTokenizer:
             )
         except jinja2.TemplateError as error:
             raise CheckpointError(
-                f"The chat template of {self.name} cannot render a conversation: {error}"
+                f"The chat template of {self.name} cannot render a conversation: {error}",
+                "Use the checkpoint's original chat template.",
             ) from None
 
     @cached_property
@@ -130,7 +131,8 @@ class AxTokenizer:
         except jinja2.TemplateSyntaxError as error:
             raise CheckpointError(
                 f"The chat template of {self.name} is broken at line {error.lineno}: "
-                f"{error.message}."
+                f"{error.message}.",
+                "Use the checkpoint's original chat template.",
             ) from None
 
     @cached_property
@@ -202,7 +204,10 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
     try:
         backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{folder / 'tokenizer.json'} cannot be read: {error}.") from None
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} cannot be read: {error}.",
+            "The file is damaged; copy it again.",
+        ) from None
     backend.no_padding()
     backend.no_truncation()
     config_file = folder / "tokenizer_config.json"
@@ -211,7 +216,7 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
     if template is None:
         raise CheckpointError(
             f"{found.name} has no chat template.",
-            "A.X checkpoints carry one; use an unedited copy.",
+            "Use an unedited copy; A.X checkpoints contain one.",
         )
     end = _token_id(backend, config, "eos_token", found.name)
     pad = _token_id(backend, config, "pad_token", found.name)
@@ -224,7 +229,7 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
     closing = backend.get_added_tokens_decoder().get(end)
     if closing is None or closing.lstrip or closing.rstrip or closing.normalized:
         raise CheckpointError(
-            f"{found.name} ends its turns with a token that text can melt into.",
+            f"{found.name} ends its turns with a token that text can merge into.",
             "Restore the original tokenizer.json, where it is an added token of its own.",
         )
     vocabulary = found.config.get("vocab_size")
@@ -232,7 +237,7 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
         raise CheckpointError(
             f"{found.name} has a tokenizer of {backend.get_vocab_size()} ids over {vocabulary} "
             "embeddings.",
-            "Tokenizer and weights are of different checkpoints.",
+            "Tokenizer and weights are of different checkpoints; copy it again.",
         )
     family = family_of(found)
     context = int(found.config.get("max_position_embeddings", family.context))
@@ -288,7 +293,10 @@ def _token_id(backend: Tokenizer, config: dict[str, Any], key: str, name: str) -
     text = _token_text(config.get(key))
     token = backend.token_to_id(text) if text else None
     if token is None:
-        raise CheckpointError(f"{name} names {text!r} as its {key}, which its tokenizer lacks.")
+        raise CheckpointError(
+            f"{name} names {text!r} as its {key}, which its tokenizer lacks.",
+            "Restore the original tokenizer_config.json.",
+        )
     return token
 
 

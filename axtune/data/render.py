@@ -106,7 +106,7 @@ def answer_pieces(
         )
     if more or not sample[0].text.startswith(served):
         raise SplitAnswerError(
-            "The template shows a turn of an answer differently further on.",
+            "The template shows a turn of an answer differently in later turns.",
             "Make each of its turns a row, with the turns before it in the prompt.",
         )
     context = sample[0].text[len(served) :]
@@ -235,7 +235,7 @@ def _compare(tokenizer: AxTokenizer, place: str, whole: str, prompt: str, answer
     same = next((n for n, (a, b) in enumerate(zip(tail, answer, strict=False)) if a != b), 0)
     raise TemplateDiffersError(
         f"{place}: the chat template of {tokenizer.name} writes this turn differently from the "
-        f"native format, from character {same} of the turn's {len(answer)} on.",
+        f"native format, from character {same} of {len(answer)} on.",
         "Use the checkpoint's original template; an edited one cannot be trained on faithfully.",
     )
 
@@ -246,5 +246,8 @@ def _generation_prompt(tokenizer: AxTokenizer) -> str:
     closed = tokenizer.render(probe, None, add_generation_prompt=False)
     opened = tokenizer.render(probe, None, add_generation_prompt=True)
     if not opened.startswith(closed) or opened == closed:
-        raise AxtuneError(f"The chat template of {tokenizer.name} has no generation prompt.")
+        raise AxtuneError(
+            f"The chat template of {tokenizer.name} has no generation prompt.",
+            "Use the checkpoint's original chat template.",
+        )
     return opened[len(closed) :]

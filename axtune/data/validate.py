@@ -83,7 +83,9 @@ def text_problems(
                 )
                 problems.append(Problem("control-token", message))
     if decomposed:
-        message = "Hangul in decomposed form (NFD), rare in pre-training; nfc: true converts."
+        message = (
+            "Hangul in decomposed form (NFD), rare in pre-training; data.nfc: true converts it."
+        )
         problems.append(Problem("nfd", message, "warning"))
     return problems
 
@@ -121,23 +123,25 @@ def _check_turns(conversation: Conversation, problems: list[Problem]) -> list[in
         message = messages[index]
         if not message["content"].strip() and not message.get("tool_calls"):
             if index == assistants[-1]:
-                text = f"{places[index]}: the last assistant turn says nothing."
+                text = (
+                    f"{places[index]}: the last assistant turn is empty; give it a text or a call."
+                )
                 problems.append(Problem("empty-assistant", text))
             else:  # a serving engine shows such a turn, so it stays as context
-                text = f"{places[index]}: an assistant turn says nothing; it is not learned."
+                text = f"{places[index]}: an assistant turn is empty; it is not labelled."
                 problems.append(Problem("empty-assistant", text, "warning"))
                 learn = [turn for turn in learn if turn != index]
         if message.get("reasoning_content"):
             text = (
                 f"{places[index]}: reasoning_content is never shown by the template and is not "
-                "learned; write it into content as <think>…</think> to train it."
+                "labelled; write it into content as <think>…</think> to train it."
             )
             problems.append(Problem("reasoning-unseen", text, "warning"))
     if not learn:
-        text = "no assistant turn that says something is to be learned (weight 0 on every one?)."
+        text = "no assistant turn with text is labelled (weight 0 on every one?)."
         problems.append(Problem("nothing-to-learn", text))
     if assistants[-1] != len(messages) - 1:
-        text = "the turns after the last assistant turn are left out; nothing is learned from them."
+        text = "the turns after the last assistant turn are left out; nothing in them is labelled."
         problems.append(Problem("trailing-turns", text, "warning"))
     return learn
 

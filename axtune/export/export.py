@@ -279,7 +279,7 @@ def _refuse_what_vllm_lacks(adapter: SavedAdapter, source: Path) -> None:
         lacks.append(f"trained {others[0]}")
     if lacks:
         raise AxtuneError(
-            f"vLLM loads no adapter with {' and '.join(lacks)}.",
+            f"vLLM cannot load an adapter with {' and '.join(lacks)}.",
             f"Merge it: axtune export {source} --to vllm.",
         )
 

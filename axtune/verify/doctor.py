@@ -138,7 +138,7 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
             raise CheckpointError(
                 f"{checkpoint.name} is not sound even with the tokenizer of {sound.name}: "
                 f"{failed[0].part}, {failed[0].name}: {failed[0].found}.",
-                failed[0].remedy or "Nothing was written.",
+                failed[0].remedy or "Copy the checkpoint again; nothing was written.",
             )
 
     write_folder(planned, target, tokenizer=tokenizer, finish=require_sound)

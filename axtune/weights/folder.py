@@ -16,7 +16,7 @@ from typing import Any
 
 from axtune.checkpoint.atomic import staged
 from axtune.checkpoint.catalog import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
-from axtune.checkpoint.family import LAYOUTS
+from axtune.checkpoint.family import LAYOUTS, known_names
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.weights.stream_writer import Shards, total_bytes, write_checkpoint
 

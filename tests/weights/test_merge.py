@@ -162,7 +162,7 @@ def test_new_tokens_bring_their_embeddings_and_tokenizer(base: Checkpoint, tmp_p
 
     tokenizer["normalizer"] = {"type": "NFC"}
     (adapter / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(AxtuneError, match="cuts text in another way"):
+    with pytest.raises(AxtuneError, match="splits text differently"):
         merge([adapter], str(base.folder), tmp_path / "damaged")
 
 
