@@ -14,15 +14,15 @@ common prompt ends.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from itertools import chain, pairwise
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby, pairwise
 from typing import Any, NamedTuple
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation, as_served, normalise_request
 from axtune.data.formats import Message
 from axtune.data.hermes import CALL_BLOCK
-from axtune.data.samples import IGNORED, Sample
+from axtune.data.samples import IGNORED, AnySample, Sample
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
 
 
@@ -33,11 +33,82 @@ class Span(NamedTuple):
     learned: bool
 
 
+class LearnedTurn(NamedTuple):
+    """An assistant turn that is learned, and where a sample has it.
+
+    Attributes:
+        conversation: Normalised; of a preference the prompt and one of its answers.
+        turn: Its index among the conversation's messages.
+        sample: The one that teaches it.
+        begin: The turn's first token, counted from the beginning of what is served.
+        end: Behind its end of turn.
+    """
+
+    conversation: Conversation
+    turn: int
+    sample: AnySample
+    begin: int
+    end: int
+
+    @property
+    def prompt(self) -> list[int]:
+        """Token ids that stand before the turn, up to where the assistant begins to speak."""
+        return _sequence(self.sample)[0][: self.begin]
+
+
 class Answer(NamedTuple):
     """What a model said, as vLLM's hermes parser hands it to the client."""
 
     content: str
     tool_calls: list[dict[str, Any]]
+
+
+def render(tokenizer: AxTokenizer, conversation: Conversation) -> list[Sample]:
+    """Token ids and labels of a conversation, in one call.
+
+    Args:
+        tokenizer: The checkpoint's.
+        conversation: With at least one turn to learn.
+
+    Returns:
+        Its samples: one, or one for each learned turn.
+
+    Raises:
+        CheckpointError: When the template and the text labelled here differ.
+    """
+    return encode(tokenizer, pieces(tokenizer, conversation))
+
+
+def learned_turns(
+    conversation: Conversation, samples: Sequence[AnySample]
+) -> Iterator[LearnedTurn]:
+    """The learned turns of a conversation, in order.
+
+    Args:
+        conversation: What was rendered; of a preference its first answer, with the prompt.
+        samples: All that was made of it, whole; of a preference those that begin with that answer.
+    """
+    places = [(sample, *place) for sample in samples for place in _learned_places(sample)]
+    for index, place in zip(conversation.learn, places, strict=True):
+        yield LearnedTurn(conversation, index, *place)
+
+
+def _learned_places(sample: AnySample) -> Iterator[tuple[int, int]]:
+    """Where each learned stretch begins and ends: two turns always have context between them."""
+    end = 0
+    for learned, stretch in groupby(_sequence(sample)[1], key=lambda label: label != IGNORED):
+        begin, end = end, end + len(list(stretch))
+        if learned:
+            yield begin, end
+
+
+def _sequence(sample: AnySample) -> tuple[list[int], list[int]]:
+    """Ids and labels of a conversation, or of a preference's prompt and first answer."""
+    first = sample.stretches[:2]
+    return (
+        [token for stretch in first for token in stretch.ids],
+        [label for stretch in first for label in stretch.labels],
+    )
 
 
 def pieces(tokenizer: AxTokenizer, conversation: Conversation) -> list[list[Span]]:
@@ -246,5 +317,9 @@ def _generation_prompt(tokenizer: AxTokenizer) -> str:
     closed = tokenizer.render(probe, None, add_generation_prompt=False)
     opened = tokenizer.render(probe, None, add_generation_prompt=True)
     if not opened.startswith(closed) or opened == closed:
-        raise AxtuneError(f"The chat template of {tokenizer.name} has no generation prompt.")
+        raise AxtuneError(
+            f"The chat template of {tokenizer.name} has no generation prompt: it appends nothing "
+            "for add_generation_prompt.",
+            "Use the checkpoint's original template.",
+        )
     return opened[len(closed) :]

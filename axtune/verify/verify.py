@@ -6,8 +6,9 @@ Files are held against the base (`doctor`), the model against base and adapter i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from axtune.checkpoint.provenance import unquantized
 from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
-from axtune.config.recipe import Data
+from axtune.config.recipe import Data, Task
 from axtune.data.conversation import normalise_request
 from axtune.data.render import parse_answer
 from axtune.data.sources import files_of
@@ -89,22 +90,23 @@ def verify(
         base = find_base(against, run, Path(adapter))
     elif against:
         base = unquantized(catalog.find(against))
-    asked = data_options(data) if data else run.recipe.data if run else None
+    asked = _asked(data, run)
     for source in asked.train if data and asked else ():
         files_of(source)  # a wrong path fails at once
+    requests = partial(_requests, asked, run.recipe.task if run else None)
     if vllm is not None:
         require_client()  # and so does what vLLM needs, before the weights are read
         connect(vllm) if vllm != START else find_vllm()
     for_vllm = vllm is not None or (checkpoint.folder / "SERVING.md").is_file()
     with quiet_libraries():
-        texts = _texts(asked, base or checkpoint)
+        texts = _texts(requests, base or checkpoint)
         checks = [*_absent(asked), *examine(checkpoint, base, for_vllm=for_vllm, texts=texts)]
         sound = all(check.status != "fail" or check.part == "tokenizer" for check in checks)
         if sound:
             tokenizer = load_tokenizer(base or checkpoint)
-            checks += _logits(checkpoint, base, run, adapter, _prompts(asked, tokenizer))
+            checks += _logits(checkpoint, base, run, adapter, _prompts(requests(tokenizer)))
             if vllm is not None:
-                checks += _served(checkpoint, tokenizer, asked, vllm)
+                checks += _served(checkpoint, tokenizer, list(requests(tokenizer)), vllm)
     certificate = Certificate(checkpoint.folder, tuple(checks))
     certificate.write()
     return certificate
@@ -126,10 +128,20 @@ def _local(folder: str | Path) -> Checkpoint:
 # --- what is asked ----------------------------------------------------------------------------
 
 
-def _requests(asked: Data | None, tokenizer: AxTokenizer) -> Iterator[Request]:
+def _asked(files: Sequence[str], run: Run | None) -> Data | None:
+    """Which rows are asked for, read as the run reads its own."""
+    if not files:
+        return run.recipe.data if run else None
+    given = data_options(files)
+    return run.recipe.data.model_copy(update={"train": given.train}) if run else given
+
+
+def _requests(asked: Data | None, task: Task | None, tokenizer: AxTokenizer) -> Iterator[Request]:
     """The data's requests and, so that there are some of every kind, those made for this."""
+    if asked and task is None:  # no run, so no other limit than the model's own
+        asked = asked.model_copy(update={"max_length": tokenizer.context})
     if asked:
-        yield from read_requests(asked, tokenizer)
+        yield from read_requests(asked, tokenizer, task)
     raw = [(f"messages[{n}]", message) for n, message in enumerate(CONVERSATION)]
     yield from requests_of(normalise_request(raw, TOOLS, []), tokenizer)
 
@@ -147,21 +159,23 @@ def _absent(asked: Data | None) -> Iterator[Check]:
             yield Check("data", "rows", "skip", found)
 
 
-def _texts(asked: Data | None, checkpoint: Checkpoint) -> list[str]:
+def _texts(
+    requests: Callable[[AxTokenizer], Iterator[Request]], checkpoint: Checkpoint
+) -> list[str]:
     """Prompts of the data as text, for AutoTokenizer."""
     try:
         tokenizer = load_tokenizer(checkpoint)
     except CheckpointError:
         return []
-    found = islice(_requests(asked, tokenizer), _AUTO_TEXTS)
+    found = islice(requests(tokenizer), _AUTO_TEXTS)
     return [tokenizer.decode(request.prompt) for request in found]
 
 
-def _prompts(asked: Data | None, tokenizer: AxTokenizer) -> list[list[int]]:
+def _prompts(requests: Iterator[Request]) -> list[list[int]]:
     """A few short prompts; the data's own where there are any."""
     found: list[list[int]] = []
     room = _POSITIONS
-    for request in _requests(asked, tokenizer):
+    for request in requests:
         if len(request.prompt) <= room and request.prompt not in found:
             found.append(request.prompt)
             room -= len(request.prompt)
@@ -306,9 +320,8 @@ def _effect(moved: float, distance: float) -> Check:
 
 
 def _served(
-    checkpoint: Checkpoint, tokenizer: AxTokenizer, asked: Data | None, vllm: str
+    checkpoint: Checkpoint, tokenizer: AxTokenizer, requests: list[Request], vllm: str
 ) -> list[Check]:
-    requests = list(_requests(asked, tokenizer))
     if vllm != START:
         return _ask(connect(vllm), tokenizer, requests)
     longest = max(len(request.prompt) for request in requests)
