@@ -34,6 +34,12 @@ class PreferenceRow:
     prompt: int
 
     @property
+    def learned(self) -> Conversation:
+        """The chosen answer behind its prompt; of a row with one answer, that one."""
+        (_, first), *_ = self.answers
+        return first
+
+    @property
     def answers(self) -> list[tuple[str, Conversation]]:
         """What there is of ``chosen`` and ``rejected``, in this order."""
         both = (("chosen", self.chosen), ("rejected", self.rejected))

@@ -30,8 +30,8 @@ from axtune.data.render import (
     TemplateDiffersError,
     answer_pieces,
     encode,
-    learned_turns,
     pieces,
+    turns_of,
 )
 from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
 from axtune.data.sources import files_of
@@ -125,7 +125,9 @@ def write_rendered(rows: Iterable[RowResult], out: Path) -> int:
     refused = 0
     try:
         if out.exists() and not out.is_file():
-            raise AxtuneError(f"{out} cannot be written: it is no plain file.", "Name a file.")
+            raise AxtuneError(
+                f"{out} cannot be written: it is no plain file.", "Give the name of a new file."
+            )
         with written_whole(out) as part, part.open("w", encoding="utf-8") as stream:
             for checked in rows:
                 line: dict[str, Any] = {"line": checked.line}
@@ -137,7 +139,9 @@ def write_rendered(rows: Iterable[RowResult], out: Path) -> int:
                     line["samples"] = [asdict(sample) for sample in checked.samples]
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise AxtuneError(f"{out} cannot be written: {error.strerror}.") from None
+        raise AxtuneError(
+            f"{out} cannot be written: {error.strerror}.", "Give a file that you may write to."
+        ) from None
     return refused
 
 
@@ -209,7 +213,7 @@ class RowChecker:
             result.samples = self._samples(written, *islice(encoded, len(written.parts)))
             if written.taught:
                 first = result.samples[:1] if written.answers else result.samples
-                result.turns += learned_turns(written.taught, first)
+                result.turns += turns_of(written.taught, first)
             self._fit(result)
         return checked
 
@@ -222,10 +226,10 @@ class RowChecker:
         try:
             return self._write_sound(row, result, fault)
         except UnicodeEncodeError:  # an escape in JSON text that is itself a string of the row
-            message = "an escape such as \\ud83d is half of a surrogate pair."
+            message = "an escape such as \\ud83d is half of a surrogate pair; remove it."
             fault(Problem("lone-surrogate", message))
         except RecursionError:
-            fault(Problem("too-deep", "values are nested too deeply."))
+            fault(Problem("too-deep", "values are nested too deeply; remove some levels."))
         return None
 
     def _write_sound(
@@ -262,11 +266,11 @@ class RowChecker:
         exact = _hash("".join(piece.text for sample in samples for piece in sample))
         result.key = _hash(_near_text(conversation))
         if exact in self.seen:
-            message = "the same conversation stands further up."
+            message = "the same conversation appears earlier."
             fault(Problem("duplicate", message, "warning"))
         elif result.key in self.seen_nearly:
             message = (
-                "but for case, spaces and punctuation, the same conversation stands further up."
+                "except for case, spaces and punctuation, the same conversation appears earlier."
             )
             fault(Problem("near-duplicate", message, "warning"))
         self.seen.add(exact)
@@ -284,8 +288,7 @@ class RowChecker:
         answers = {name: answer for name, (_, answer) in cut.items()}
         for problem in self._judged_before(preference, prompt, answers, result):
             fault(problem)
-        (_, first), *_ = preference.answers
-        taught = first if self.with_turns else None
+        taught = preference.learned if self.with_turns else None
         return Written([[prompt], *answers.values()], tuple(answers), taught)
 
     def _judged_before(
@@ -305,12 +308,14 @@ class RowChecker:
         nearly = _hash("\1".join((*answers, *map(_near_text, conversations))))
         result.key = _hash(_near_text(conversations[0], preference.prompt))
         if exact in self.seen:
-            yield Problem("duplicate", "the same preference stands further up.", "warning")
+            yield Problem("duplicate", "the same preference appears earlier.", "warning")
         elif contrary in self.seen:
-            message = "a row further up says the contrary of the same prompt and answers."
+            message = "an earlier row says the opposite of the same prompt and answers."
             yield Problem("contradiction", message, "warning")
         elif nearly in self.seen_nearly:
-            message = "but for case, spaces and punctuation, the same preference stands further up."
+            message = (
+                "except for case, spaces and punctuation, the same preference appears earlier."
+            )
             yield Problem("near-duplicate", message, "warning")
         self.seen.add(exact)
         self.seen_nearly.add(nearly)
@@ -355,7 +360,7 @@ class RowChecker:
             message = f"{longest} tokens, cut at max_length {limit}."
             result.faults.append(Fault(*place, "truncated", message, "warning"))
         else:
-            message = f"nothing to learn is left of {longest} tokens after the cut at {limit}."
+            message = f"no labelled token is left of {longest} tokens after the cut at {limit}."
             result.faults.append(Fault(*place, "nothing-to-learn", message))
 
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby, pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation, as_served, normalise_request
 from axtune.data.formats import Message
 from axtune.data.hermes import CALL_BLOCK
-from axtune.data.samples import IGNORED, AnySample, Sample
+from axtune.data.samples import IGNORED, AnySample, Sample, learned_turns
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
 
 
@@ -79,27 +79,16 @@ def render(tokenizer: AxTokenizer, conversation: Conversation) -> list[Sample]:
     return encode(tokenizer, pieces(tokenizer, conversation))
 
 
-def learned_turns(
-    conversation: Conversation, samples: Sequence[AnySample]
-) -> Iterator[LearnedTurn]:
+def turns_of(conversation: Conversation, samples: Sequence[AnySample]) -> Iterator[LearnedTurn]:
     """The learned turns of a conversation, in order.
 
     Args:
         conversation: What was rendered; of a preference its first answer, with the prompt.
         samples: All that was made of it, whole; of a preference those that begin with that answer.
     """
-    places = [(sample, *place) for sample in samples for place in _learned_places(sample)]
+    places = [(sample, *at) for sample in samples for at in learned_turns(_sequence(sample)[1])]
     for index, place in zip(conversation.learn, places, strict=True):
         yield LearnedTurn(conversation, index, *place)
-
-
-def _learned_places(sample: AnySample) -> Iterator[tuple[int, int]]:
-    """Where each learned stretch begins and ends: two turns always have context between them."""
-    end = 0
-    for learned, stretch in groupby(_sequence(sample)[1], key=lambda label: label != IGNORED):
-        begin, end = end, end + len(list(stretch))
-        if learned:
-            yield begin, end
 
 
 def _sequence(sample: AnySample) -> tuple[list[int], list[int]]:
@@ -177,7 +166,7 @@ def answer_pieces(
         )
     if more or not sample[0].text.startswith(served):
         raise SplitAnswerError(
-            "The template shows a turn of an answer differently further on.",
+            "The template shows a turn of an answer differently in later turns.",
             "Make each of its turns a row, with the turns before it in the prompt.",
         )
     context = sample[0].text[len(served) :]
@@ -306,7 +295,7 @@ def _compare(tokenizer: AxTokenizer, place: str, whole: str, prompt: str, answer
     same = next((n for n, (a, b) in enumerate(zip(tail, answer, strict=False)) if a != b), 0)
     raise TemplateDiffersError(
         f"{place}: the chat template of {tokenizer.name} writes this turn differently from the "
-        f"native format, from character {same} of the turn's {len(answer)} on.",
+        f"native format, from character {same} of {len(answer)} on.",
         "Use the checkpoint's original template; an edited one cannot be trained on faithfully.",
     )
 
@@ -318,8 +307,7 @@ def _generation_prompt(tokenizer: AxTokenizer) -> str:
     opened = tokenizer.render(probe, None, add_generation_prompt=True)
     if not opened.startswith(closed) or opened == closed:
         raise AxtuneError(
-            f"The chat template of {tokenizer.name} has no generation prompt: it appends nothing "
-            "for add_generation_prompt.",
-            "Use the checkpoint's original template.",
+            f"The chat template of {tokenizer.name} has no generation prompt.",
+            "Use the checkpoint's original chat template.",
         )
     return opened[len(closed) :]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from axtune.checkpoint.tokenizer import AxTokenizer, Tool
@@ -16,7 +15,7 @@ from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
 from axtune.data.formats import Message
 from axtune.data.pipeline import RowChecker
-from axtune.data.render import LearnedTurn, learned_turns, render
+from axtune.data.render import LearnedTurn, render, turns_of
 from axtune.data.sources import files_of
 from axtune.errors import AxtuneError
 
@@ -44,7 +43,7 @@ def requests_of(conversation: Conversation, tokenizer: AxTokenizer) -> Iterator[
     Raises:
         CheckpointError: When the template cannot write the conversation.
     """
-    return map(_request, learned_turns(conversation, render(tokenizer, conversation)))
+    return map(_request, turns_of(conversation, render(tokenizer, conversation)))
 
 
 def read_requests(
@@ -60,9 +59,12 @@ def read_requests(
     """
     checker = RowChecker(tokenizer, data, task, with_turns=True)
     for source in data.train:
-        with suppress(AxtuneError):
-            for checked in checker.stream(files_of(source)):
-                yield from map(_request, checked.turns)
+        try:
+            files = files_of(source)
+        except AxtuneError:
+            continue
+        for checked in checker.stream(files):
+            yield from map(_request, checked.turns)
 
 
 def _request(learned: LearnedTurn) -> Request:

@@ -146,8 +146,9 @@ def test_an_empty_turn_is_context_and_not_learned() -> None:
     assert conversation.learn == [1, 3]
     checked, _ = check(conversation)
     assert isinstance(checked, Conversation)
-    assert (checked.learn, checked.messages) == ([3], conversation.messages)
+    assert checked.learn == [3]
     assert conversation.learn == [1, 3]
+    assert len(conversation.messages) == 4
 
 
 @pytest.mark.parametrize(
