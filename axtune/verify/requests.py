@@ -7,7 +7,7 @@ of the prompt that training showed before the answer, and the answer that the ro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from axtune.checkpoint.tokenizer import AxTokenizer, Tool
@@ -15,8 +15,7 @@ from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
 from axtune.data.formats import Message
 from axtune.data.pipeline import RowChecker
-from axtune.data.render import encode, pieces
-from axtune.data.samples import AnySample, Sample, learned_turns
+from axtune.data.render import LearnedTurn, render, turns_of
 from axtune.data.sources import files_of
 from axtune.errors import AxtuneError
 
@@ -44,8 +43,7 @@ def requests_of(conversation: Conversation, tokenizer: AxTokenizer) -> Iterator[
     Raises:
         CheckpointError: When the template cannot write the conversation.
     """
-    samples: list[AnySample] = [*encode(tokenizer, pieces(tokenizer, conversation))]
-    yield from _requests(conversation, conversation.learn, samples, tokenizer)
+    return map(_request, turns_of(conversation, render(tokenizer, conversation)))
 
 
 def read_requests(
@@ -54,49 +52,25 @@ def read_requests(
     """The requests of every row that training takes, as a stream; of a preference, the chosen
     answer's.
 
-    Rows go through the pass that training makes: one that it refuses is no request, nor is a turn
-    that ``data.truncate`` cut.
-
     Args:
         data: Which files, and how rows are read; files that are no longer there are left out.
         tokenizer: The checkpoint's.
-        task: What the rows were to train; None takes each row for what it is.
+        task: What the rows train; None takes each row for what it is.
     """
-    checker = RowChecker(tokenizer, data, task)
+    checker = RowChecker(tokenizer, data, task, with_turns=True)
     for source in data.train:
         try:
             files = files_of(source)
         except AxtuneError:
             continue
-        for row in checker.stream(files):
-            if row.conversation is not None:
-                yield from _requests(row.conversation, row.turns, row.samples, tokenizer)
+        for checked in checker.stream(files):
+            yield from map(_request, checked.turns)
 
 
-def _requests(
-    conversation: Conversation,
-    turns: Sequence[int],
-    samples: Sequence[AnySample],
-    tokenizer: AxTokenizer,
-) -> Iterator[Request]:
-    """A request for each learned turn that is whole.
-
-    Args:
-        conversation: What is learned.
-        turns: Which messages of it, in the order in which the samples have them.
-        samples: As training takes them; of a preference, the chosen answer is in the first one.
-        tokenizer: The checkpoint's.
-    """
-    remaining = iter(turns)
-    for sample in samples if isinstance(samples[0], Sample) else samples[:1]:
-        first_answer = sample.stretches[:2]  # a conversation; or a prompt, and an answer to it
-        ids = [token for stretch in first_answer for token in stretch.ids]
-        labels = [label for stretch in first_answer for label in stretch.labels]
-        for turn, index in zip(learned_turns(labels), remaining, strict=False):
-            if ids[turn.end - 1] == tokenizer.end_of_turn_id:
-                messages = _as_sent(conversation.messages[:index])
-                answer = conversation.messages[index]
-                yield Request(messages, conversation.tools, ids[: turn.begin], answer)
+def _request(learned: LearnedTurn) -> Request:
+    conversation = learned.conversation
+    before, answer = conversation.messages[: learned.turn], conversation.messages[learned.turn]
+    return Request(_as_sent(before), conversation.tools, learned.prompt, answer)
 
 
 def _as_sent(messages: list[Message]) -> list[Message]:

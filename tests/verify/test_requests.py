@@ -12,7 +12,7 @@ from support.rows import TEMPLATES, calls, chat, check_rows, codes, tool, write_
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
 from axtune.data.render import prompt_ids
-from axtune.data.samples import IGNORED, Sample
+from axtune.data.samples import IGNORED, Sample, learned_turns
 from axtune.verify.requests import Request, read_requests, same_answer
 
 
@@ -147,9 +147,11 @@ def test_of_a_truncated_row_the_whole_turns_are_asked(
     """With a cut ``<think>`` block every turn is a sequence of its own."""
     first = "<think>음</think>네." if thinking else "네."
     row = chat("하나", first, "둘", "네, 네.", "셋", long(100))
-    (checked,) = check_rows(tiny, [row], truncate=True, max_length=128)
+    (checked,) = check_rows(tiny, [row], with_turns=True, truncate=True, max_length=128)
     assert codes(checked, "warning") == ["truncated"]
-    assert checked.turns == [1, 3, 5]  # training learns from the beginning of the last one
+    assert checked.samples[-1].labels[-1] != IGNORED  # the last turn's beginning is learned too
+    assert sum(len(learned_turns(sample.labels)) for sample in checked.samples) == 3
+    assert [learned.turn for learned in checked.turns] == [1, 3]
     file = write_jsonl(tmp_path / "rows.jsonl", [row])
     data = data_options([str(file)], truncate=True, max_length=128)
     found = list(read_requests(data, tiny, "sft"))
@@ -160,6 +162,35 @@ def test_of_a_truncated_row_the_whole_turns_are_asked(
 
 def test_a_sequence_that_the_cut_leaves_nothing_of_takes_its_turn_along(tiny: AxTokenizer) -> None:
     row = chat("하나", "<think>음</think>네.", "둘" + long(100), "네, 네.")
-    (checked,) = check_rows(tiny, [row], truncate=True, max_length=128)
-    assert checked.turns == [1]
+    (checked,) = check_rows(tiny, [row], with_turns=True, truncate=True, max_length=128)
+    assert [learned.turn for learned in checked.turns] == [1]
     assert len(checked.samples) == 1
+
+
+def test_a_turn_that_is_cut_behind_a_kept_control_token_is_no_request(
+    tiny: AxTokenizer, tmp_path: Path
+) -> None:
+    """The last token that is left is an end of turn, and yet the turn is not whole."""
+    row = chat("하나", "네.", "둘", "네.<|im_end|>네, 네.")
+    (whole,) = check_rows(tiny, [row], control_tokens="keep")
+    (sample,) = whole.samples
+    ends = [n for n, token in enumerate(sample.input_ids, 1) if token == tiny.end_of_turn_id]
+    options = {"control_tokens": "keep", "truncate": True, "max_length": ends[-2]}
+    (cut,) = check_rows(tiny, [row], **options)
+    assert cut.samples[0].labels[-1] == tiny.end_of_turn_id
+    data = data_options([str(write_jsonl(tmp_path / "r.jsonl", [row]))], **options)
+    (found,) = read_requests(data, tiny, "sft")
+    assert same_answer(found.answer, "네.", [])
+
+
+def test_conversations_are_held_only_where_turns_are_asked_for(tiny: AxTokenizer) -> None:
+    (plain,) = check_rows(tiny, [SOUND])
+    (asked,) = check_rows(tiny, [SOUND], with_turns=True)
+    (refused,) = check_rows(tiny, [SOUND], with_turns=True, task="dpo")
+    (long,) = check_rows(tiny, [chat(*"ab" * 30)], with_turns=True, max_length=64)
+    assert codes(long) == ["too-long"]
+    assert plain.turns == refused.turns == long.turns == []
+    assert plain.samples == asked.samples
+    (learned,) = asked.turns
+    assert learned.prompt == asked.samples[0].input_ids[: learned.begin]
+    assert (learned.turn, learned.end) == (1, len(asked.samples[0].input_ids))
