@@ -1,5 +1,11 @@
 """Fine-tuning for SK Telecom's A.X models, on exactly the tokens that will be served.
 
+Data flows through the packages in the order in which they may import each other, each only those
+before it: ``config`` (recipes), ``checkpoint`` (what is on the disk), ``data`` (token ids and
+labels), ``plan`` (memory and time), ``model`` (weights in memory), ``training`` and ``weights``
+(adapters trained; merged), ``export`` and ``verify`` (served; proved). ``run`` is a whole job, and
+``cli`` has the commands.
+
 The functions a notebook wants are here; each loads what it needs when it is first asked for, so
 that ``import axtune`` is light:
 
@@ -66,4 +72,8 @@ def __getattr__(name: str) -> Any:
         room, attribute = _HOMES[name]
     except KeyError:
         raise AttributeError(f"module 'axtune' has no attribute {name!r}") from None
+    if room != "axtune.errors":
+        from axtune.errors import require_linux
+
+        require_linux()
     return getattr(importlib.import_module(room), attribute)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 import typer.core
 
-from axtune.errors import AxtuneError
+from axtune.errors import AxtuneError, require_linux
 
 if TYPE_CHECKING:
     from axtune.checkpoint.tokenizer import AxTokenizer
@@ -461,6 +461,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        require_linux()
         app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
     except AxtuneError as error:
         print(f"axtune: {error}", file=sys.stderr)

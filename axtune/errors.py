@@ -5,6 +5,7 @@ Doors print an AxtuneError and exit with 1; nothing else in axtune may reach a u
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -88,3 +89,19 @@ class CheckpointError(AxtuneError):
 
 class MissingPackageError(AxtuneError):
     """An optional package that this job needs is not installed."""
+
+
+def require_linux() -> None:
+    """Stop on a system that lacks what axtune reads, writes and quantises with.
+
+    Files are read past the page cache (``O_DIRECT``) and folders locked (``fcntl``) as Linux does.
+
+    Raises:
+        AxtuneError: When this is not Linux.
+    """
+    system: str = sys.platform
+    if system == "linux":
+        return
+    name = {"darwin": "macOS", "win32": "Windows"}.get(system, system)
+    remedy = "Install it in WSL2" if system == "win32" else "Start it on a Linux machine"
+    raise AxtuneError(f"axtune runs on Linux, and this is {name}.", f"{remedy}.")

@@ -204,14 +204,16 @@ class _Explained:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise out_of_memory(self.search) from error
         if isinstance(error, ImportError):  # an optimiser or a kernel with a package of its own
-            raise MissingPackageError(f"A package is missing: {first_line(error)}") from error
+            raise MissingPackageError(
+                f"A package is missing: {first_line(error)}", "Install it with pip."
+            ) from error
         if isinstance(error, OSError):
             file = error.filename
             ours = isinstance(file, str) and Path(file).is_relative_to(self.output_dir)
             if ours or error.errno in _NOT_WRITTEN:
                 raise AxtuneError(
                     f"{self.output_dir} cannot be written: {error.strerror}.",
-                    "Make room (then resume=true goes on), or set another output_dir.",
+                    "Free some space and continue with resume=true, or set another output_dir.",
                 ) from error
 
 
@@ -240,7 +242,7 @@ def _offload(
     if "embeddings" in recipe.offload and args.device.type == "cuda":
         embeddings_to_host(model, args.device)
     elif recipe.offload and args.device.type == "cpu":
-        report.say("offload is for GPUs: on a CPU everything is in host memory as it is.", "yellow")
+        report.say("offload is for GPUs: on a CPU everything is in host memory already.", "yellow")
 
 
 def _check_resume(run_dir: RunDir, counted: dict[str, int], data: Prepared) -> None:
@@ -250,14 +252,14 @@ def _check_resume(run_dir: RunDir, counted: dict[str, int], data: Prepared) -> N
     before = read_manifest(run_dir.path)
     if before["data"]["train"]["digests"] != data.account.to_json()["digests"]:
         raise AxtuneError(
-            f"The rows have changed since the run in {run_dir.path} was begun.",
-            "Train anew with another output_dir, or bring the old rows back.",
+            f"The rows have changed since the run in {run_dir.path} was started.",
+            "Restore the old rows, or start a new run with another output_dir.",
         )
     if before["counts"]["effective_batch"] != counted["effective_batch"]:
         raise AxtuneError(
-            f"The run in {run_dir.path} was begun with an effective batch of "
+            f"The run in {run_dir.path} was started with an effective batch of "
             f"{before['counts']['effective_batch']}; this one has {counted['effective_batch']}.",
-            "Set training.gradient_accumulation_steps so that they agree.",
+            "Set training.gradient_accumulation_steps so that they are equal.",
         )
 
 

@@ -34,8 +34,9 @@ LOAD = """
 import resource, sys, time
 import bitsandbytes, torch
 from axtune.checkpoint.catalog import find
-from axtune.model.load import load_model, quiet_libraries
-from axtune.config.recipe import load
+from axtune.model.load import load_model
+from axtune.config.loader import load
+from axtune.quiet import quiet_libraries
 from axtune.checkpoint.tokenizer import load_tokenizer
 found = find(sys.argv[1])
 section = load(sys.argv[2]).quantization if sys.argv[2] else None

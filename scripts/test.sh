@@ -6,12 +6,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh test
-bash scripts/setup_llama_cpp.sh
-bash scripts/setup_vllm.sh
 export PATH="$PWD/.venv/bin:$PATH"
 ruff check .
 ruff format --check .
-mypy
+# A download, a check on one core and a compiler do not wait for each other.
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+bash scripts/setup_vllm.sh &
+vllm=$!
+mypy &
+types=$!
+bash scripts/setup_llama_cpp.sh
+wait "$types"
+wait "$vllm"
 # Tiny models gain nothing from a second thread, and two processes that share cores lose by it.
 export OMP_THREAD_LIMIT=1
 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

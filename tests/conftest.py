@@ -23,8 +23,9 @@ settings.load_profile("axtune")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the file that takes longest, beside which another process does all the others."""
-    items.sort(key=lambda item: item.path.name != "test_served.py")
+    """Begin with the files that take longest, so that two processes end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name != "test_served.py", item.path not in slow))
 
 
 @pytest.fixture(scope="session")

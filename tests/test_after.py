@@ -62,7 +62,9 @@ def test_all_that_was_asked_for_is_made_and_certified(base: Checkpoint, tmp_path
 def test_a_step_that_fails_says_how_to_do_it_by_hand(base: Checkpoint, tmp_path: Path) -> None:
     run = run_of(base, tmp_path, ["export"])
     (run.adapter / "adapter_model.safetensors").write_bytes(b"broken")
-    with pytest.raises(AxtuneError, match="is whole, but what should follow is not") as caught:
+    with pytest.raises(
+        AxtuneError, match="is complete, but what should follow it failed"
+    ) as caught:
         finish(run, Report(enabled=False))
     assert f"axtune export {run.path} --to vllm" in str(caught.value)
     assert not (run.path / "vllm").exists()
@@ -75,5 +77,5 @@ def test_one_launch_goes_from_data_to_a_certificate(tmp_path: Path) -> None:
 
 
 def test_verify_alone_has_nothing_to_verify(tmp_path: Path) -> None:
-    with pytest.raises(AxtuneError, match="after: verify needs merge or export before it"):
+    with pytest.raises(AxtuneError, match="after: verify needs merge or export in the list"):
         load("recipes/sft_lora.yaml", ["after=[verify]", f"output_dir={tmp_path}"])

@@ -63,7 +63,7 @@ def test_the_answer_is_the_models_greedy_one_on_the_served_prompt(tiny):
 def test_a_prompt_longer_than_the_context_is_refused_and_forgotten(tmp_path):
     found = checkpoint(tmp_path / "m")  # a context of 512
     talk = talk_with(load(str(found.folder), console()))
-    with pytest.raises(AxtuneError, match="the model reads 512"):
+    with pytest.raises(AxtuneError, match="the model reads at most 512"):
         talk.say({"role": "user", "content": "가나다 " * 600})
     assert talk.messages == []
 
@@ -116,7 +116,7 @@ def test_a_conversation_with_commands_and_a_tool_result(monkeypatch, tmp_path, t
     monkeypatch.setattr("builtins.input", lambda *_: next(lines))
     out = console()
     assert chat("tiny-ax-4.0", max_new_tokens=4, console=out) is None
-    assert "There is no /nope." in out.file.getvalue()
+    assert "There is no command /nope." in out.file.getvalue()
     assert next(lines) == "never"
 
 

@@ -1,1 +1,4 @@
-"""Checkpoints and run folders on disk: found, read, written whole or not at all. No torch."""
+"""Checkpoints and run folders on disk: found, read, written whole or not at all; tokenizers.
+
+Stands on `config`; imports no torch.
+"""

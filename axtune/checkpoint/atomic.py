@@ -29,7 +29,7 @@ def refuse_existing(target: Path) -> None:
         AxtuneError: When something of that name exists.
     """
     if target.exists() or target.is_symlink():
-        raise AxtuneError(f"{target} already exists.", "Give another name, or remove it first.")
+        raise AxtuneError(f"{target} exists already.", "Give another name, or remove it first.")
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _require_space(folder: Path, needed: int, target: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + _MARGIN_BYTES:
         raise AxtuneError(
-            f"{target} needs {needed + _MARGIN_BYTES:,} bytes, and its disk has {free:,} free.",
+            f"{target} needs {needed + _MARGIN_BYTES:,} bytes and its disk has {free:,} free.",
             "Free some space, or give a folder on another disk.",
         )
 

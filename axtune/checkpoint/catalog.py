@@ -1,4 +1,4 @@
-"""The A.X checkpoints as data, and where a checkpoint's files lie on this machine.
+"""Where a checkpoint's files lie on this machine; what they are, `family` says.
 
 A checkpoint is always a local folder by the time anything reads it: an embedded model's folder in
 the package, the user's own, or a snapshot in the Hugging Face cache.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from axtune.checkpoint.family import known_names
 from axtune.errors import CheckpointError
 
 # What a tokenizer is made of; every run carries these files on byte for byte.
@@ -32,16 +33,6 @@ WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 _EMBEDDED = Path(__file__).parents[1] / "embedded"
 
 
-# The checkpoints known by name; the tiny ones are embedded. What they are, their own files say.
-KNOWN = (
-    "skt/A.X-4.0-Light",
-    "skt/A.X-3.1-Light",
-    "skt/A.X-4.0",
-    "tiny-ax-4.0",
-    "tiny-ax-3.1",
-)
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint on this machine.
@@ -59,6 +50,15 @@ class Checkpoint:
     config: dict[str, Any]
     generation_config: dict[str, Any]
     commit: str | None = None
+
+    def chat_template(self) -> str | None:
+        """Its chat template, Jinja source; the template's own file goes before the config's key."""
+        file = self.folder / "chat_template.jinja"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+        config = self.folder / "tokenizer_config.json"
+        template = read_json(config).get("chat_template") if config.is_file() else None
+        return template if isinstance(template, str) else None
 
 
 def embedded() -> list[Path]:
@@ -88,8 +88,8 @@ def find(model: str, *, revision: str | None = None, weights: bool = True) -> Ch
             return _open(model, folder, weights)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise CheckpointError(
-            f"There is no model {model}: no such folder, and not the form of a Hub id.",
-            f"Known by name: {', '.join(KNOWN)}; or give a folder that holds a checkpoint.",
+            f"There is no model {model}: no such folder, and not of the form of a Hub id.",
+            f"Known by name: {', '.join(known_names())}; or give a folder that holds a checkpoint.",
         )
     return _from_hub(model, revision, weights)
 
@@ -117,7 +117,10 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
     try:
         return _open(model, snapshot(local=True), weights)  # no network when the cache has it all
     except HFValidationError:
-        raise CheckpointError(f"{model} has not the form of a Hub id, owner/name.") from None
+        raise CheckpointError(
+            f"{model} is not of the form of a Hub id, owner/name.",
+            "Give such an id, or a folder that holds a checkpoint.",
+        ) from None
     except (LocalEntryNotFoundError, CheckpointError):
         pass
     offline = "To try axtune without a network, use model=tiny-ax-4.0, which runs offline."
@@ -126,7 +129,8 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
     except GatedRepoError:
         reason = "the Hub gives it only to accounts that asked for access"
         raise CheckpointError(
-            f"{model} cannot be had: {reason}.", "Ask on its page, then `hf auth login`."
+            f"{model} cannot be downloaded: {reason}.",
+            "Ask for access on its page, then run `hf auth login`.",
         ) from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
         what = f"{model} at revision {revision}" if revision else model
@@ -182,5 +186,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as JSON: {error}.", "The file is damaged; copy it again."
         ) from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is not a JSON object.")
+        raise CheckpointError(
+            f"{path} is not a JSON object.", "The file is damaged; copy it again."
+        )
     return value

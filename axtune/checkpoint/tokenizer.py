@@ -25,6 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint, find, read_json
+from axtune.checkpoint.family import Family, family_of
 from axtune.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -39,22 +40,6 @@ PROBES = (
     '{"date": "2026-03-14", "price": 1234567.89}',
     "  앞뒤 공백  \n\n\t탭  끝 ",
     "café naïve 漢字 ひらがな 😀 ①②③ ㎡",
-)
-
-# Masks for personal data that the models were trained with: plain text to them, always allowed.
-PERSONAL_DATA_TOKENS = frozenset(
-    f"<|{name}|>"
-    for name in (
-        "resident_reg",
-        "foreigner_reg",
-        "business_reg",
-        "credit_card",
-        "passport",
-        "driver_license",
-        "telephone",
-        "health_insurance",
-        "bank_account",
-    )
 )
 
 
@@ -87,6 +72,7 @@ class AxTokenizer:
         end_of_turn_id: The id that closes a turn (27, ``<|im_end|>``).
         pad_id: The padding id (1, ``<|pad|>``); never the end of turn.
         context: The longest sequence of the model, in tokens.
+        family: What the checkpoint is.
     """
 
     name: str
@@ -97,6 +83,7 @@ class AxTokenizer:
     end_of_turn_id: int
     pad_id: int
     context: int
+    family: Family = field(repr=False)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; control tokens written in a text become their ids."""
@@ -133,7 +120,8 @@ class AxTokenizer:
             )
         except jinja2.TemplateError as error:
             raise CheckpointError(
-                f"The chat template of {self.name} cannot render a conversation: {error}"
+                f"The chat template of {self.name} cannot render a conversation: {error}",
+                "Use the checkpoint's original chat template.",
             ) from None
 
     @cached_property
@@ -143,7 +131,8 @@ class AxTokenizer:
         except jinja2.TemplateSyntaxError as error:
             raise CheckpointError(
                 f"The chat template of {self.name} is broken at line {error.lineno}: "
-                f"{error.message}."
+                f"{error.message}.",
+                "Use the checkpoint's original chat template.",
             ) from None
 
     @cached_property
@@ -166,7 +155,8 @@ class AxTokenizer:
     def control_tokens(self) -> frozenset[str]:
         """Added tokens that steer the model and must not stand inside text: all but the masks."""
         added = self.backend.get_added_tokens_decoder().values()
-        return frozenset(token.content for token in added) - PERSONAL_DATA_TOKENS
+        masks = self.family.personal_data_tokens
+        return frozenset(token.content for token in added) - masks
 
     def to_transformers(self) -> PreTrainedTokenizerFast:
         """The same tokenizer as a transformers object, for the trainers; imports transformers."""
@@ -214,16 +204,19 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
     try:
         backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{folder / 'tokenizer.json'} cannot be read: {error}.") from None
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} cannot be read: {error}.",
+            "The file is damaged; copy it again.",
+        ) from None
     backend.no_padding()
     backend.no_truncation()
     config_file = folder / "tokenizer_config.json"
     config = read_json(config_file) if config_file.is_file() else {}
-    template = template_of(found)
+    template = found.chat_template()
     if template is None:
         raise CheckpointError(
             f"{found.name} has no chat template.",
-            "A.X checkpoints carry one; use an unedited copy.",
+            "Use an unedited copy; A.X checkpoints contain one.",
         )
     end = _token_id(backend, config, "eos_token", found.name)
     pad = _token_id(backend, config, "pad_token", found.name)
@@ -236,7 +229,7 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
     closing = backend.get_added_tokens_decoder().get(end)
     if closing is None or closing.lstrip or closing.rstrip or closing.normalized:
         raise CheckpointError(
-            f"{found.name} ends its turns with a token that text can melt into.",
+            f"{found.name} ends its turns with a token that text can merge into.",
             "Restore the original tokenizer.json, where it is an added token of its own.",
         )
     vocabulary = found.config.get("vocab_size")
@@ -244,20 +237,11 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
         raise CheckpointError(
             f"{found.name} has a tokenizer of {backend.get_vocab_size()} ids over {vocabulary} "
             "embeddings.",
-            "Tokenizer and weights are of different checkpoints.",
+            "Tokenizer and weights are of different checkpoints; copy it again.",
         )
-    context = int(found.config.get("max_position_embeddings", 16_384))
-    return AxTokenizer(found.name, folder, backend, template, config, end, pad, context)
-
-
-def template_of(checkpoint: Checkpoint) -> str | None:
-    """A checkpoint's chat template, Jinja source; its own file goes before its config's key."""
-    file = checkpoint.folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    config = checkpoint.folder / "tokenizer_config.json"
-    template = read_json(config).get("chat_template") if config.is_file() else None
-    return template if isinstance(template, str) else None
+    family = family_of(found)
+    context = int(found.config.get("max_position_embeddings", family.context))
+    return AxTokenizer(found.name, folder, backend, template, config, end, pad, context, family)
 
 
 def auto_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -309,7 +293,10 @@ def _token_id(backend: Tokenizer, config: dict[str, Any], key: str, name: str) -
     text = _token_text(config.get(key))
     token = backend.token_to_id(text) if text else None
     if token is None:
-        raise CheckpointError(f"{name} names {text!r} as its {key}, which its tokenizer lacks.")
+        raise CheckpointError(
+            f"{name} names {text!r} as its {key}, which its tokenizer lacks.",
+            "Restore the original tokenizer_config.json.",
+        )
     return token
 
 

@@ -1,1 +1,4 @@
-"""Recipes: their schema, their strict loader, and the faults that both report. No torch."""
+"""Recipes: the schema, the strict loader, what passes to the libraries, and the faults of a file.
+
+First of the packages: it imports only `errors`, `units` and `quiet`, and no torch.
+"""

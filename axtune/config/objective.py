@@ -86,7 +86,7 @@ def register(objective: Objective) -> None:
     """
     if OBJECTIVES.get(objective.name, objective) != objective:
         raise AxtuneError(
-            f"There is another task of the name {objective.name}.", "Give the new one another name."
+            f"Another task is named {objective.name} already.", "Give the new one another name."
         )
     OBJECTIVES[objective.name] = objective
 

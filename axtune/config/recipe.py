@@ -126,7 +126,7 @@ class PreferenceConfig(_Section):
 class Recipe(_Section):
     """One training job."""
 
-    task: Task = Field(description="what to train")
+    task: Task = Field(description="what to train: sft, dpo, kto or orpo")
     model: str = Field(description="Hub id, local folder, or embedded name (tiny-ax-4.0)")
     revision: str | None = Field(None, description="commit or branch of a Hub model")
     output_dir: str = Field(description="the run folder")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from axtune.checkpoint.tokenizer import Tool
@@ -23,7 +23,7 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """A conversation in the form that a serving engine hands to the template.
 
@@ -265,11 +265,14 @@ def _wrong_with_function(function: Any) -> str | None:
 # --- decomposed text --------------------------------------------------------------------------
 
 
-def to_nfc(conversation: Conversation) -> None:
-    """Convert contents, calls and tools to NFC, in place."""
-    conversation.messages = _nfc(conversation.messages)
+def to_nfc(conversation: Conversation) -> Conversation:
+    """The conversation with contents, calls and tools in NFC."""
     tools = conversation.tools
-    conversation.tools = tools and [Tool(_nfc(tool["function"])) for tool in tools]
+    return replace(
+        conversation,
+        messages=_nfc(conversation.messages),
+        tools=tools and [Tool(_nfc(tool["function"])) for tool in tools],
+    )
 
 
 def _nfc(value: Any) -> Any:

@@ -130,9 +130,7 @@ def _learned_shape(row: dict[str, Any]) -> str | None:
 
 
 def _lacking(shape: str, key: str) -> Problem:
-    message = (
-        f"the row has no key {key}, which data.format {shape} needs; auto recognises the shape."
-    )
+    message = f"data.format is {shape}, and the row has no key {key}."
     return Problem("unknown-shape", message)
 
 

@@ -17,7 +17,7 @@ from axtune.data.hermes import from_hermes
 from axtune.errors import Problem
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PreferenceRow:
     """Two answers to a prompt, of which one is preferred; or one answer, wanted or not.
 
@@ -32,6 +32,12 @@ class PreferenceRow:
     chosen: Conversation | None
     rejected: Conversation | None
     prompt: int
+
+    @property
+    def learned(self) -> Conversation:
+        """The chosen answer behind its prompt; of a row with one answer, that one."""
+        (_, first), *_ = self.answers
+        return first
 
     @property
     def answers(self) -> list[tuple[str, Conversation]]:
@@ -69,9 +75,8 @@ def _read_conversation(opened: RawRow, nfc: bool, problems: list[Problem]) -> Co
     conversation = normalise_request(
         raw, found_tools if raw_tools in (None, "", []) else raw_tools, problems
     )
-    if nfc:  # only now are arguments and tools that lay in JSON text values
-        to_nfc(conversation)
-    return conversation
+    # Only now are arguments and tools that lay in JSON text values.
+    return to_nfc(conversation) if nfc else conversation
 
 
 # --- preferences ------------------------------------------------------------------------------
@@ -79,10 +84,8 @@ def _read_conversation(opened: RawRow, nfc: bool, problems: list[Problem]) -> Co
 
 def _read_preference(opened: RawPreference, nfc: bool, problems: list[Problem]) -> PreferenceRow:
     raw = [answer for answer in (opened.chosen, opened.rejected) if answer is not None]
-    prompt, *answers = _normalise(opened, raw, problems)
-    if nfc:
-        for conversation in (prompt, *answers):
-            to_nfc(conversation)
+    parts = _normalise(opened, raw, problems)
+    prompt, *answers = map(to_nfc, parts) if nfc else parts
     begin = 0
     if all(problem.severity == "warning" for problem in problems):
         keys = [answer.key for answer in raw]

@@ -12,7 +12,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from axtune.data.render import (
     answer_pieces,
     encode,
     pieces,
+    turns_of,
 )
 from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
 from axtune.data.sources import files_of
@@ -125,7 +125,9 @@ def write_rendered(rows: Iterable[RowResult], out: Path) -> int:
     refused = 0
     try:
         if out.exists() and not out.is_file():
-            raise AxtuneError(f"{out} cannot be written: it is no plain file.")
+            raise AxtuneError(
+                f"{out} cannot be written: it is no plain file.", "Give the name of a new file."
+            )
         with written_whole(out) as part, part.open("w", encoding="utf-8") as stream:
             for checked in rows:
                 line: dict[str, Any] = {"line": checked.line}
@@ -137,20 +139,25 @@ def write_rendered(rows: Iterable[RowResult], out: Path) -> int:
                     line["samples"] = [asdict(sample) for sample in checked.samples]
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise AxtuneError(f"{out} cannot be written: {error.strerror}.") from None
+        raise AxtuneError(
+            f"{out} cannot be written: {error.strerror}.", "Give a file that you may write to."
+        ) from None
     return refused
 
 
-class Draft(NamedTuple):
-    """A sample before its text is encoded.
+class Written(NamedTuple):
+    """A row's text before it is encoded.
 
     Attributes:
-        parts: The pieces of each stretch that is encoded by itself.
-        make: Makes the sample of the encoded parts.
+        parts: The pieces of each stretch that is encoded by itself: a conversation's samples, or a
+            preference's prompt and its answers.
+        answers: Which answers there are, ``chosen`` or ``rejected``; none of a conversation.
+        taught: The conversation, or the one of the first answer, where it is asked for.
     """
 
     parts: list[list[Span]]
-    make: Callable[..., AnySample]
+    answers: tuple[str, ...] = ()
+    taught: Conversation | None = None
 
 
 class RowChecker:
@@ -160,9 +167,18 @@ class RowChecker:
         tokenizer: The checkpoint's.
         data: The options of a recipe's data section; its paths are not looked at.
         task: What the rows are to train; None takes each row for what it is.
+        with_turns: Whether results have their learned turns, and so hold their conversations.
     """
 
-    def __init__(self, tokenizer: AxTokenizer, data: Data, task: Task | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: AxTokenizer,
+        data: Data,
+        task: Task | None = None,
+        *,
+        with_turns: bool = False,
+    ) -> None:
+        self.with_turns = with_turns
         self.tokenizer = tokenizer
         self.data = data
         self.objective = objective_of(task) if task else None
@@ -183,86 +199,87 @@ class RowChecker:
     def check(self, rows: Sequence[Row]) -> list[RowResult]:
         """Check a batch of rows; the tokenizer sees it as a whole."""
         checked = []
-        drafts: list[tuple[RowResult, Draft]] = []
+        sound: list[tuple[RowResult, Written]] = []
         for row in rows:
             result = RowResult(row.file, row.line)
             checked.append(result)
             if row.fault:
                 result.faults.append(row.fault)
                 continue
-            texts = self._texts(row, result)
-            if not result.refused:
-                drafts += [(result, draft) for draft in texts]
-        parts = [part for _, draft in drafts for part in draft.parts]
-        encoded = iter(encode(self.tokenizer, parts))
-        for result, draft in drafts:
-            result.samples.append(draft.make(*islice(encoded, len(draft.parts))))
-        for result in checked:
+            if written := self._write(row, result):
+                sound.append((result, written))
+        encoded = iter(encode(self.tokenizer, [part for _, text in sound for part in text.parts]))
+        for result, written in sound:
+            result.samples = self._samples(written, *islice(encoded, len(written.parts)))
+            if written.taught:
+                first = result.samples[:1] if written.answers else result.samples
+                result.turns += turns_of(written.taught, first)
             self._fit(result)
         return checked
 
-    def _texts(self, row: Row, result: RowResult) -> list[Draft]:
-        """The text of a row's samples; faults go to the result."""
+    def _write(self, row: Row, result: RowResult) -> Written | None:
+        """The text of a row, None when it is refused; faults go to the result."""
 
         def fault(problem: Problem) -> None:
             result.faults.append(Fault(row.file, row.line, *problem))
 
         try:
-            return self._text_of(row, result, fault)
+            return self._write_sound(row, result, fault)
         except UnicodeEncodeError:  # an escape in JSON text that is itself a string of the row
-            message = "an escape such as \\ud83d is half of a surrogate pair."
+            message = "an escape such as \\ud83d is half of a surrogate pair; remove it."
             fault(Problem("lone-surrogate", message))
         except RecursionError:
-            fault(Problem("too-deep", "values are nested too deeply."))
-        return []
+            fault(Problem("too-deep", "values are nested too deeply; remove some levels."))
+        return None
 
-    def _text_of(
+    def _write_sound(
         self, row: Row, result: RowResult, fault: Callable[[Problem], None]
-    ) -> list[Draft]:
+    ) -> Written | None:
         read, problems = read_row(row.value, row_format=self.data.format, nfc=self.data.nfc)
         if read is not None:
             whole = all(problem.severity == "warning" for problem in problems)
             problems += text_problems(read, self.control, nfd=not self.data.nfc)
             if whole:
-                problems += check_conversation(read)
+                read, found = check_conversation(read)
+                problems += found
             problems += _wrong_task(self.objective, read)
         for problem in problems:
             fault(problem)
         if read is None or result.refused:
-            return []
+            return None
         try:
             if isinstance(read, Conversation):
-                return self._conversation(read, result, fault)
-            return self._preference(read, result, fault)
+                return self._write_conversation(read, result, fault)
+            return self._write_preference(read, result, fault)
         except TemplateDiffersError as error:
             fault(Problem("template-differs", error.found))
         except CheckpointError as error:
             fault(Problem("template-refuses", error.found))
         except SplitAnswerError as error:
             fault(Problem("split-answer", f"{error.found} {error.remedy}"))
-        return []
+        return None
 
-    def _conversation(
+    def _write_conversation(
         self, conversation: Conversation, result: RowResult, fault: Callable[[Problem], None]
-    ) -> list[Draft]:
+    ) -> Written:
         samples = pieces(self.tokenizer, conversation)
         exact = _hash("".join(piece.text for sample in samples for piece in sample))
         result.key = _hash(_near_text(conversation))
         if exact in self.seen:
-            message = "the same conversation stands further up."
+            message = "the same conversation appears earlier."
             fault(Problem("duplicate", message, "warning"))
         elif result.key in self.seen_nearly:
             message = (
-                "but for case, spaces and punctuation, the same conversation stands further up."
+                "except for case, spaces and punctuation, the same conversation appears earlier."
             )
             fault(Problem("near-duplicate", message, "warning"))
         self.seen.add(exact)
         self.seen_nearly.add(result.key)
-        return [Draft([sample], _as_encoded) for sample in samples]
+        return Written(samples, taught=conversation if self.with_turns else None)
 
-    def _preference(
+    def _write_preference(
         self, preference: PreferenceRow, result: RowResult, fault: Callable[[Problem], None]
-    ) -> list[Draft]:
+    ) -> Written:
         cut = {
             name: answer_pieces(self.tokenizer, conversation, preference.prompt)
             for name, conversation in preference.answers
@@ -271,13 +288,8 @@ class RowChecker:
         answers = {name: answer for name, (_, answer) in cut.items()}
         for problem in self._judged_before(preference, prompt, answers, result):
             fault(problem)
-        one_by_one = self.objective is not None and self.objective.learns_from == "judged"
-        if len(answers) == 2 and not one_by_one:
-            return [Draft([[prompt], answers["chosen"], answers["rejected"]], _pair)]
-        return [
-            Draft([[prompt], answer], partial(_unpaired, label=name == "chosen"))
-            for name, answer in answers.items()
-        ]
+        taught = preference.learned if self.with_turns else None
+        return Written([[prompt], *answers.values()], tuple(answers), taught)
 
     def _judged_before(
         self,
@@ -296,15 +308,30 @@ class RowChecker:
         nearly = _hash("\1".join((*answers, *map(_near_text, conversations))))
         result.key = _hash(_near_text(conversations[0], preference.prompt))
         if exact in self.seen:
-            yield Problem("duplicate", "the same preference stands further up.", "warning")
+            yield Problem("duplicate", "the same preference appears earlier.", "warning")
         elif contrary in self.seen:
-            message = "a row further up says the contrary of the same prompt and answers."
+            message = "an earlier row says the opposite of the same prompt and answers."
             yield Problem("contradiction", message, "warning")
         elif nearly in self.seen_nearly:
-            message = "but for case, spaces and punctuation, the same preference stands further up."
+            message = (
+                "except for case, spaces and punctuation, the same preference appears earlier."
+            )
             yield Problem("near-duplicate", message, "warning")
         self.seen.add(exact)
         self.seen_nearly.add(nearly)
+
+    def _samples(self, written: Written, first: Sample, *others: Sample) -> list[AnySample]:
+        """The samples of a row's encoded parts."""
+        if not written.answers:
+            return [first, *others]
+        one_by_one = self.objective is not None and self.objective.learns_from == "judged"
+        if len(others) == 2 and not one_by_one:
+            ids, labels = zip(*((each.input_ids, each.labels) for each in others), strict=True)
+            return [PairSample(first.input_ids, *ids, *labels)]
+        return [
+            UnpairedSample(first.input_ids, each.input_ids, each.labels, name == "chosen")
+            for name, each in zip(written.answers, others, strict=True)
+        ]
 
     def _fit(self, result: RowResult) -> None:
         """Hold the samples against max_length."""
@@ -322,16 +349,18 @@ class RowChecker:
             )
             result.faults.append(Fault(*place, "too-long", message))
             result.samples.clear()
+            result.turns.clear()
             return
         for sample in whole:
             del sample.input_ids[limit:], sample.labels[limit:]
+        result.turns = [turn for turn in result.turns if turn.end <= limit]
         # An answer that has been cut is learned up to the cut; a prompt alone teaches nothing.
         result.samples = [s for s in whole if s.labels.count(IGNORED) < len(s.labels)]
         if result.samples:
             message = f"{longest} tokens, cut at max_length {limit}."
             result.faults.append(Fault(*place, "truncated", message, "warning"))
         else:
-            message = f"nothing to learn is left of {longest} tokens after the cut at {limit}."
+            message = f"no labelled token is left of {longest} tokens after the cut at {limit}."
             result.faults.append(Fault(*place, "nothing-to-learn", message))
 
 
@@ -354,20 +383,6 @@ def _wrong_task(objective: Objective | None, read: Conversation | PreferenceRow)
             "(or name in data.format the shape of the conversation that is to be learned)."
         )
     return [Problem("wrong-task", message)]
-
-
-def _as_encoded(sample: Sample) -> Sample:
-    return sample
-
-
-def _pair(prompt: Sample, chosen: Sample, rejected: Sample) -> PairSample:
-    return PairSample(
-        prompt.input_ids, chosen.input_ids, rejected.input_ids, chosen.labels, rejected.labels
-    )
-
-
-def _unpaired(prompt: Sample, answer: Sample, *, label: bool) -> UnpairedSample:
-    return UnpairedSample(prompt.input_ids, answer.input_ids, answer.labels, label)
 
 
 def _near_text(conversation: Conversation, end: int | None = None) -> str:

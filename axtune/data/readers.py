@@ -358,7 +358,8 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         import pyarrow.parquet as pq
     except ImportError:
         raise MissingPackageError(
-            "Parquet files need the package pyarrow, which is not installed.", "pip install pyarrow"
+            "Parquet files need the package pyarrow, which is not installed.",
+            "Run `pip install pyarrow`.",
         ) from None
     name = str(path)
     try:

@@ -14,7 +14,7 @@ common prompt ends.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation, as_served, normalise_request
 from axtune.data.formats import Message
 from axtune.data.hermes import CALL_BLOCK
-from axtune.data.samples import IGNORED, Sample
+from axtune.data.samples import IGNORED, AnySample, Sample, learned_turns
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
 
 
@@ -33,11 +33,71 @@ class Span(NamedTuple):
     learned: bool
 
 
+class LearnedTurn(NamedTuple):
+    """An assistant turn that is learned, and where a sample has it.
+
+    Attributes:
+        conversation: Normalised; of a preference the prompt and one of its answers.
+        turn: Its index among the conversation's messages.
+        sample: The one that teaches it.
+        begin: The turn's first token, counted from the beginning of what is served.
+        end: Behind its end of turn.
+    """
+
+    conversation: Conversation
+    turn: int
+    sample: AnySample
+    begin: int
+    end: int
+
+    @property
+    def prompt(self) -> list[int]:
+        """Token ids that stand before the turn, up to where the assistant begins to speak."""
+        return _sequence(self.sample)[0][: self.begin]
+
+
 class Answer(NamedTuple):
     """What a model said, as vLLM's hermes parser hands it to the client."""
 
     content: str
     tool_calls: list[dict[str, Any]]
+
+
+def render(tokenizer: AxTokenizer, conversation: Conversation) -> list[Sample]:
+    """Token ids and labels of a conversation, in one call.
+
+    Args:
+        tokenizer: The checkpoint's.
+        conversation: With at least one turn to learn.
+
+    Returns:
+        Its samples: one, or one for each learned turn.
+
+    Raises:
+        CheckpointError: When the template and the text labelled here differ.
+    """
+    return encode(tokenizer, pieces(tokenizer, conversation))
+
+
+def turns_of(conversation: Conversation, samples: Sequence[AnySample]) -> Iterator[LearnedTurn]:
+    """The learned turns of a conversation, in order.
+
+    Args:
+        conversation: What was rendered; of a preference its first answer, with the prompt.
+        samples: All that was made of it, whole; of a preference those that begin with that answer.
+    """
+    places = [(sample, *at) for sample in samples for at in learned_turns(_sequence(sample)[1])]
+    for index, place in zip(conversation.learn, places, strict=True):
+        yield LearnedTurn(conversation, index, *place)
+
+
+def _sequence(sample: AnySample) -> tuple[list[int], list[int]]:
+    """Ids and labels of a conversation, or of a preference's prompt and first answer."""
+    first = sample.stretches[:2]
+    return (
+        [token for stretch in first for token in stretch.ids],
+        [label for stretch in first for label in stretch.labels],
+    )
 
 
 def pieces(tokenizer: AxTokenizer, conversation: Conversation) -> list[list[Span]]:
@@ -106,7 +166,7 @@ def answer_pieces(
         )
     if more or not sample[0].text.startswith(served):
         raise SplitAnswerError(
-            "The template shows a turn of an answer differently further on.",
+            "The template shows a turn of an answer differently in later turns.",
             "Make each of its turns a row, with the turns before it in the prompt.",
         )
     context = sample[0].text[len(served) :]
@@ -235,7 +295,7 @@ def _compare(tokenizer: AxTokenizer, place: str, whole: str, prompt: str, answer
     same = next((n for n, (a, b) in enumerate(zip(tail, answer, strict=False)) if a != b), 0)
     raise TemplateDiffersError(
         f"{place}: the chat template of {tokenizer.name} writes this turn differently from the "
-        f"native format, from character {same} of the turn's {len(answer)} on.",
+        f"native format, from character {same} of {len(answer)} on.",
         "Use the checkpoint's original template; an edited one cannot be trained on faithfully.",
     )
 
@@ -246,5 +306,8 @@ def _generation_prompt(tokenizer: AxTokenizer) -> str:
     closed = tokenizer.render(probe, None, add_generation_prompt=False)
     opened = tokenizer.render(probe, None, add_generation_prompt=True)
     if not opened.startswith(closed) or opened == closed:
-        raise AxtuneError(f"The chat template of {tokenizer.name} has no generation prompt.")
+        raise AxtuneError(
+            f"The chat template of {tokenizer.name} has no generation prompt.",
+            "Use the checkpoint's original chat template.",
+        )
     return opened[len(closed) :]

@@ -30,6 +30,34 @@ class Stretch(NamedTuple):
         return len(self.labels) - self.labels.count(IGNORED)
 
 
+class Label(NamedTuple):
+    """A learned turn: where its labels begin in a sequence, and where they end.
+
+    Attributes:
+        begin: The first labelled token; before it stands the prompt, as it is served.
+        end: Behind the last labelled token.
+    """
+
+    begin: int
+    end: int
+
+
+def learned_turns(labels: Sequence[int]) -> list[Label]:
+    """Where learned turns stand; between two of them there is always a prompt.
+
+    Args:
+        labels: As of `Sample`.
+    """
+    found, begin = [], None
+    for place, label in enumerate((*labels, IGNORED)):
+        if label != IGNORED and begin is None:
+            begin = place
+        elif label == IGNORED and begin is not None:
+            found.append(Label(begin, place))
+            begin = None
+    return found
+
+
 class _Counted:
     """What can be said of every sample by its stretches."""
 

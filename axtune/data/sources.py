@@ -60,8 +60,8 @@ def _download(source: Source) -> Path:
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError):
         raise AxtuneError(
-            f"The data set {name} cannot be found: it is not in this machine's cache, and the "
-            "Hugging Face Hub cannot be reached.",
+            f"The data set {name} is neither in the cache of this machine nor reachable on the "
+            "Hugging Face Hub.",
             "Copy its files here and give their folder.",
         ) from None
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from axtune.data.render import LearnedTurn
 from axtune.data.samples import AnySample
 from axtune.errors import Fault
 
@@ -26,6 +27,8 @@ class RowResult:
         faults: Everything found; an error among them refuses the row.
         key: Equal for rows that must not part when some are held out: near duplicates, and
             preferences with the same prompt.
+        turns: The turns that the samples teach to their end, of a preference those of the chosen
+            answer (or the only one); empty unless the checker was asked for them.
     """
 
     file: str
@@ -33,6 +36,7 @@ class RowResult:
     samples: list[AnySample] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     key: int = 0
+    turns: list[LearnedTurn] = field(default_factory=list)
 
     @property
     def refused(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -23,32 +24,37 @@ _NFD_HANGUL = re.compile("[\u1100-\u11ff]")
 _THINK = frozenset(("<think>", "</think>"))
 
 
-def check(row: Conversation | PreferenceRow) -> list[Problem]:
+def check(
+    row: Conversation | PreferenceRow,
+) -> tuple[Conversation | PreferenceRow, list[Problem]]:
     """Hold what a row is to teach against every rule that needs no tokenizer.
 
     Args:
-        row: Normalised; assistant turns that say nothing are taken out of its ``learn``.
+        row: Normalised; it stays as it is.
 
     Returns:
-        Every problem found. A call to a wrong tool or with wrong arguments is often what makes an
-        answer the rejected one, so that there it is a warning.
+        The row without labels on turns that say nothing; and every problem found. A call to a wrong
+        tool or with wrong arguments is often what makes an answer the rejected one, so that there
+        it is a warning.
     """
     if isinstance(row, Conversation):
-        return _check_conversation(row, len(row.messages))
+        return _checked(row, len(row.messages))
     problems: dict[Problem, None] = {}  # what the answers share is found with each
+    checked: dict[str, Conversation] = {}
     for name, conversation in row.answers:
         strict = row.prompt if name == "rejected" else len(conversation.messages)
-        problems |= dict.fromkeys(_check_conversation(conversation, strict))
-    return list(problems)
+        checked[name], found = _checked(conversation, strict)
+        problems |= dict.fromkeys(found)
+    return PreferenceRow(checked.get("chosen"), checked.get("rejected"), row.prompt), list(problems)
 
 
-def _check_conversation(conversation: Conversation, strict: int) -> list[Problem]:
-    """The problems of a conversation; calls in its first `strict` messages have to be right."""
+def _checked(conversation: Conversation, strict: int) -> tuple[Conversation, list[Problem]]:
+    """A conversation and its problems; calls in its first `strict` messages have to be right."""
     problems: list[Problem] = []
-    _check_turns(conversation, problems)
+    learn = _check_turns(conversation, problems)
     _check_calls(conversation, strict, problems)
     _check_results(conversation, problems)
-    return problems
+    return replace(conversation, learn=learn), problems
 
 
 def text_problems(
@@ -77,7 +83,9 @@ def text_problems(
                 )
                 problems.append(Problem("control-token", message))
     if decomposed:
-        message = "Hangul in decomposed form (NFD), rare in pre-training; nfc: true converts."
+        message = (
+            "Hangul in decomposed form (NFD), rare in pre-training; data.nfc: true converts it."
+        )
         problems.append(Problem("nfd", message, "warning"))
     return problems
 
@@ -99,35 +107,43 @@ def _texts(row: Conversation | PreferenceRow) -> Iterator[tuple[str, str, str]]:
         yield f"tools[{index}]", "tool", tool.json
 
 
-def _check_turns(conversation: Conversation, problems: list[Problem]) -> None:
-    """There is something to learn, and every assistant turn says something."""
+def _check_turns(conversation: Conversation, problems: list[Problem]) -> list[int]:
+    """There is something to learn, and every assistant turn says something.
+
+    Returns:
+        The turns to be learned: of the conversation's, those that say something.
+    """
     messages, places = conversation.messages, conversation.places
     assistants = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not assistants:
         problems.append(Problem("no-assistant", "there is no assistant turn to learn from."))
-        return
+        return []
+    learn = conversation.learn
     for index in assistants:
         message = messages[index]
         if not message["content"].strip() and not message.get("tool_calls"):
             if index == assistants[-1]:
-                text = f"{places[index]}: the last assistant turn says nothing."
+                text = (
+                    f"{places[index]}: the last assistant turn is empty; give it a text or a call."
+                )
                 problems.append(Problem("empty-assistant", text))
             else:  # a serving engine shows such a turn, so it stays as context
-                text = f"{places[index]}: an assistant turn says nothing; it is not learned."
+                text = f"{places[index]}: an assistant turn is empty; it is not labelled."
                 problems.append(Problem("empty-assistant", text, "warning"))
-                conversation.learn = [turn for turn in conversation.learn if turn != index]
+                learn = [turn for turn in learn if turn != index]
         if message.get("reasoning_content"):
             text = (
                 f"{places[index]}: reasoning_content is never shown by the template and is not "
-                "learned; write it into content as <think>…</think> to train it."
+                "labelled; write it into content as <think>…</think> to train it."
             )
             problems.append(Problem("reasoning-unseen", text, "warning"))
-    if not conversation.learn:
-        text = "no assistant turn that says something is to be learned (weight 0 on every one?)."
+    if not learn:
+        text = "no assistant turn with text is labelled (weight 0 on every one?)."
         problems.append(Problem("nothing-to-learn", text))
     if assistants[-1] != len(messages) - 1:
-        text = "the turns after the last assistant turn are left out; nothing is learned from them."
+        text = "the turns after the last assistant turn are left out; nothing in them is labelled."
         problems.append(Problem("trailing-turns", text, "warning"))
+    return learn
 
 
 def _check_calls(conversation: Conversation, strict: int, problems: list[Problem]) -> None:

@@ -25,6 +25,7 @@ from axtune.checkpoint import catalog
 from axtune.checkpoint.atomic import refuse_existing, staged
 from axtune.checkpoint.base import run_of
 from axtune.checkpoint.catalog import ADAPTER_CONFIG
+from axtune.checkpoint.family import LAYOUTS, Family, family_of, relative_of_a_x
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
@@ -45,8 +46,6 @@ _QWEN2_KEYS = ("layer_types", "max_window_layers", "sliding_window", "use_slidin
 
 # The ranks that vLLM's --max-lora-rank takes (vllm/config/lora.py, 0.32).
 _VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-
-_TOOLS = "--enable-auto-tool-choice --tool-call-parser hermes"
 
 
 @dataclass(frozen=True)
@@ -124,9 +123,11 @@ def export(
     planned = plan(sources, base if adapted else str(source), into=into)
     if to == "gguf":
         return _export_gguf(planned, target, dtype)
-    if to == "vllm" and layout == "own" and planned.config.get("model_type") == "qwen2":
+    own = str(planned.config.get("model_type"))
+    if to == "vllm" and layout == "own" and own in LAYOUTS and LAYOUTS[own].replaces_pre_tokenizer:
         raise AxtuneError(
-            "In the Qwen2 layout, vLLM's transformers loads a tokenizer that splits every digit.",
+            f"In the {own.capitalize()} layout, vLLM's transformers loads a tokenizer that splits "
+            "every digit.",
             "Leave --layout out, or export it for transformers: --to hf.",
         )
     limit = shard_bytes(max_shard_size) if max_shard_size else None
@@ -142,11 +143,12 @@ def export(
     if (stated := planned.base.config.get("eos_token_id")) != tokenizer.end_of_turn_id:
         notes += (f"config.json ends a turn with {tokenizer.end_of_turn_id} now, not {stated}.",)
 
-    command = _serve(target, tokenizer.context) if to == "vllm" else None
+    family = tokenizer.family
+    command = _serve(target, tokenizer.context, family) if to == "vllm" else None
 
     def say_how_to_serve(folder: Path) -> None:
         if command:
-            (folder / "SERVING.md").write_text(_serving(command, target), encoding="utf-8")
+            (folder / "SERVING.md").write_text(_serving(command, target, family), encoding="utf-8")
 
     write_folder(planned, target, tokenizer=tokenizer, finish=say_how_to_serve)
     return Exported(target, planned.nbytes, command, notes)
@@ -242,7 +244,8 @@ def _export_adapter(source: Path, target: Path, base: str | None) -> Exported:
         )
     size = sum(tensor.nbytes for tensor in adapter.tensors.values())
     slots = next(value for value in _VLLM_RANKS if value >= rank)
-    command = _serve(Path("BASE"), _context(name)) + (
+    context, family = _facts(name)
+    command = _serve(Path("BASE"), context, family) + (
         f" --enable-lora --max-lora-rank {slots}"
         f" --lora-modules {shlex.quote(f'{target.name}={target}')}"
     )
@@ -254,7 +257,7 @@ def _export_adapter(source: Path, target: Path, base: str | None) -> Exported:
     # Ranks are padded where they differ.
     with staged(target, size * rank // min(t.shape[0] for t in _halves(adapter, "A"))) as folder:
         _write_adapter(adapter, rank, folder)
-        text = _serving(command, target) + "\n" + "\n".join(notes) + "\n"
+        text = _serving(command, target, family) + "\n" + "\n".join(notes) + "\n"
         (folder / "SERVING.md").write_text(text, encoding="utf-8")
     return Exported(target, size, command, tuple(notes))
 
@@ -276,7 +279,7 @@ def _refuse_what_vllm_lacks(adapter: SavedAdapter, source: Path) -> None:
         lacks.append(f"trained {others[0]}")
     if lacks:
         raise AxtuneError(
-            f"vLLM loads no adapter with {' and '.join(lacks)}.",
+            f"vLLM cannot load an adapter with {' and '.join(lacks)}.",
             f"Merge it: axtune export {source} --to vllm.",
         )
 
@@ -314,35 +317,39 @@ def _halves(adapter: SavedAdapter, half: str) -> list[Any]:
     ]
 
 
-def _context(model: str | None) -> int | None:
-    """The base's context, where its config is at hand; the adapter itself does not need it."""
+def _facts(model: str | None) -> tuple[int | None, Family]:
+    """The base's context and family, where it is at hand; the adapter itself does not need it."""
     with suppress(CheckpointError):
-        config = catalog.find(str(model), weights=False).config
-        return int(config["max_position_embeddings"])
-    return None
+        base = catalog.find(str(model), weights=False)
+        return int(base.config["max_position_embeddings"]), family_of(base)
+    return None, relative_of_a_x("llama")  # the layout in which vLLM serves it
 
 
-def _serve(folder: Path, context: int | None) -> str:
+def _serve(folder: Path, context: int | None, family: Family) -> str:
     """The complete line that serves a folder."""
     name = "" if folder == Path("BASE") else f" --served-model-name {shlex.quote(folder.name)}"
     length = f" --max-model-len {context}" if context else ""
-    return f"vllm serve {shlex.quote(str(folder))}{name}{length} {_TOOLS}"
+    return (
+        f"vllm serve {shlex.quote(str(folder))}{name}{length}"
+        f" --enable-auto-tool-choice --tool-call-parser {family.tool_parser}"
+    )
 
 
-def _serving(command: str, target: Path) -> str:
+def _serving(command: str, target: Path, family: Family) -> str:
     """SERVING.md: the line, and a request."""
     request = {
         "model": target.name,
         "messages": [{"role": "user", "content": "안녕하세요?"}],
         "temperature": 0,
     }
+    parser, line, form = family.tool_parser, family.line, "<tool_call>{…}</tool_call>"
     return f"""# Serving {target.name}
 
 ```sh
 {command}
 ```
 
-`hermes` is the parser of the calls that A.X models write (`<tool_call>{{…}}</tool_call>`). A GPU
+`{parser}` is the parser of the calls that {line} models write (`{form}`). A GPU
 with too little memory for the whole context takes a smaller `--max-model-len`.
 
 ```sh

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from axtune.checkpoint.catalog import read_json
+from axtune.checkpoint.family import LAYOUTS
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
 from axtune.model.dtypes import dtype_name
@@ -39,10 +40,7 @@ _FILE_TYPES = {
 }
 _TENSOR_TYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 
-# llama.cpp's name for a byte-level BPE behind GPT-2's regex (src/llama-vocab.cpp).
-_PRE_TOKENIZER = "a.x-4.0"
-
-# Of a tokenizer.json's BPE model; set, each would cut text in a way that a.x-4.0 does not.
+# Of a tokenizer.json's BPE model; set, each would cut text in a way that llama.cpp does not.
 _BPE_SWITCHES = (
     "dropout",
     "unk_token",
@@ -74,7 +72,7 @@ def gguf_file(
     except ImportError:
         raise MissingPackageError(
             "Writing a GGUF file needs the package gguf, which is not installed.",
-            "pip install 'axtune[gguf]', or pip install gguf.",
+            "Run `pip install 'axtune[gguf]'`, or `pip install gguf`.",
         ) from None
     config = _config(planned)
     _refuse_other_tokenizers(tokenizer)
@@ -82,7 +80,7 @@ def gguf_file(
     pieces = _pieces(planned, config, kind)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "header"
-        writer = gguf.GGUFWriter(path, config["model_type"])
+        writer = gguf.GGUFWriter(path, LAYOUTS[config["model_type"]].gguf_architecture)
         for piece in pieces:
             tensor_type = "Q8_0" if piece.packed else _TENSOR_TYPES[piece.dtype]
             writer.add_tensor_info(
@@ -163,9 +161,9 @@ def _config(planned: CheckpointPlan) -> dict[str, Any]:
     from transformers import AutoConfig
 
     name, kind = planned.base.name, planned.config.get("model_type")
-    if kind not in ("llama", "qwen2"):
+    if kind not in LAYOUTS:
         raise CheckpointError(
-            f"{name} is a {kind} model; GGUF files are written of llama and qwen2 models.",
+            f"{name} is a {kind} model; GGUF files are written of {' and '.join(LAYOUTS)} models.",
             "Convert it with llama.cpp's convert_hf_to_gguf.py, which knows many others.",
         )
     config: dict[str, Any] = AutoConfig.for_model(**planned.config).to_dict()
@@ -196,16 +194,13 @@ def _head_rows(config: dict[str, Any]) -> int:
 
 
 def _refuse_other_tokenizers(tokenizer: AxTokenizer) -> None:
+    family = tokenizer.family
     declared = read_json(tokenizer.folder / "tokenizer.json")
     model, cut = declared.get("model") or {}, declared.get("pre_tokenizer") or {}
     differs = []
     if declared.get("normalizer"):
         differs.append("a normalizer")
-    if (cut.get("type"), cut.get("add_prefix_space"), cut.get("use_regex", True)) != (
-        "ByteLevel",
-        False,
-        True,
-    ):
+    if not family.cuts_like({"pre_tokenizer": cut}):
         differs.append(f"the pre_tokenizer {cut.get('type')}")
     if model.get("type") != "BPE":
         differs.append(f"a model of type {model.get('type')}")
@@ -218,8 +213,9 @@ def _refuse_other_tokenizers(tokenizer: AxTokenizer) -> None:
     ]
     if differs:
         raise CheckpointError(
-            f"tokenizer.json of {tokenizer.name} splits text differently from {_PRE_TOKENIZER}, "
-            f"the pre-tokenizer that llama.cpp has for A.X: {', '.join(differs)}.",
+            f"tokenizer.json of {tokenizer.name} splits text differently from "
+            f"{family.gguf_pre_tokenizer}, the pre-tokenizer that llama.cpp has for "
+            f"{family.line}: {', '.join(differs)}.",
             "If a re-save with transformers 5 damaged it, restore the original file: "
             "axtune doctor detects it, and --repair fixes it.",
         )
@@ -248,12 +244,11 @@ def _pieces(planned: CheckpointPlan, config: dict[str, Any], kind: Numbers) -> l
     import gguf
 
     architectures = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
-    architecture = architectures[config["model_type"]]
+    layout = LAYOUTS[config["model_type"]]
+    architecture = architectures[layout.gguf_architecture]
     names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
     packed = _q8_0() if kind == "q8_0" else None
     dtype = torch.float32 if packed else getattr(torch, kind)
-    # llama.cpp rotates neighbours in a llama's heads; in a qwen2's halves, as transformers does.
-    rotated = (".q_proj", ".k_proj") if config["model_type"] == "llama" else ()
     found = []
     for piece in (piece for pieces in planned.shards.values() for piece in pieces):
         module = piece.name.rpartition(".")[0]
@@ -275,7 +270,7 @@ def _pieces(planned: CheckpointPlan, config: dict[str, Any], kind: Numbers) -> l
             )
         else:
             new = dataclasses.replace(piece, name=name, dtype=dtype, packed=packed)
-        if module.endswith(rotated):
+        if module.endswith(layout.gguf_rotated):
             new = dataclasses.replace(new, head_rows=_head_rows(config))
         found.append(new)
     return found
@@ -352,7 +347,7 @@ def _add_vocabulary(writer: GGUFWriter, tokenizer: AxTokenizer, size: int) -> No
         control, shown = gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED
         types[index] = control if token.special else shown
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_PRE_TOKENIZER)
+    writer.add_tokenizer_pre(tokenizer.family.gguf_pre_tokenizer)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     special = gguf.SpecialVocab(tokenizer.folder, True, ("bos", "unk", "sep", "mask"), size)

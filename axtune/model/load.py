@@ -275,7 +275,7 @@ def _attention(wanted: str, precision: Precision) -> str:
     if importlib.util.find_spec("flash_attn") is None:
         raise MissingPackageError(
             "attention: flash_attention_2 needs the package flash-attn, which is not installed.",
-            "pip install flash-attn --no-build-isolation, or set attention=sdpa.",
+            "Run `pip install flash-attn --no-build-isolation`, or set attention=sdpa.",
         )
     if not torch.cuda.is_available() or precision == "fp32":
         raise AxtuneError(
@@ -295,7 +295,7 @@ def bits_and_bytes(values: dict[str, Any], precision: Precision) -> BitsAndBytes
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingPackageError(
             "quantization needs the package bitsandbytes, which is not installed.",
-            "pip install bitsandbytes, or train without quantization (quantization=null).",
+            "Run `pip install bitsandbytes`, or train without quantization (quantization=null).",
         )
     compute = str(values.get("bnb_4bit_compute_dtype", "float32"))
     faults = []

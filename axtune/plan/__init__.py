@@ -1,1 +1,4 @@
-"""What a run will take: memory, batches, steps, and which edits make it fit. No torch."""
+"""What a run will take: memory, batches, steps, and which edits of the recipe make it fit.
+
+Stands on `data`; imports no torch.
+"""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from axtune.checkpoint.family import LAYOUTS
 from axtune.errors import CheckpointError
 
 # What a recipe's ``lora`` section says where it is silent.
@@ -106,10 +107,10 @@ def read_architecture(config: dict[str, Any], name: str) -> Architecture:
     Raises:
         CheckpointError: When a size is missing, or the model is not of the A.X family's kinds.
     """
-    kind = config.get("model_type")
-    if kind not in ("llama", "qwen2"):
+    kind = str(config.get("model_type"))
+    if kind not in LAYOUTS:
         raise CheckpointError(
-            f"{name} is of model_type {kind}; a plan can only be made for llama and qwen2.",
+            f"{name} is of model_type {kind}; a plan can only be made for {' and '.join(LAYOUTS)}.",
             "Use an A.X checkpoint, or train without a plan: plan=warn.",
         )
     wrong = [k for k in _NEEDED if not isinstance(config.get(k), int) or config[k] < 1]
@@ -120,10 +121,8 @@ def read_architecture(config: dict[str, Any], name: str) -> Architecture:
         )
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     qkv = {f"self_attn.{letter}_proj" for letter in "qkv"}
-    biases: set[str] = set()
-    if kind == "qwen2":  # always there, whatever its config says
-        biases |= qkv
-    elif config.get("attention_bias"):
+    biases = set(LAYOUTS[kind].biased)
+    if not biases and config.get("attention_bias"):
         biases |= qkv | {"self_attn.o_proj"}
     if config.get("mlp_bias"):
         biases |= {f"mlp.{part}_proj" for part in ("gate", "up", "down")}

@@ -1,1 +1,4 @@
-"""Training: the objectives, TRL's trainers, and what a person sees of a run."""
+"""Training: TRL's trainers for each task, and what a person sees of a run.
+
+Stands on `model`; knows nothing of `weights`, `export` and `verify`.
+"""

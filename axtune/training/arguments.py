@@ -61,10 +61,12 @@ def training_arguments(recipe: Recipe, precision: Precision) -> TrainingArgument
     faults = type_faults("training", config, given)
     cadence = str(given.pop("eval_strategy", "epoch"))
     if cadence not in _CADENCES:
-        faults.append(bad_value("training.eval_strategy", "expected epoch or steps."))
+        faults.append(bad_value("training.eval_strategy", f"{cadence}; expected epoch or steps."))
     for name in _COUNTS:
         if isinstance(given.get(name), (int, float)) and given[name] <= 0:
-            faults.append(bad_value(f"training.{name}", "expected a number above 0."))
+            faults.append(
+                bad_value(f"training.{name}", f"{given[name]}; expected a number above 0.")
+            )
     if faults:
         raise refused(faults)
     steps = given.get("eval_steps") or given.get("logging_steps") or config.logging_steps

@@ -123,7 +123,9 @@ class Stopper(TrainerCallback):
         now = time.monotonic()
         if self._signalled_at is None:
             self._signalled_at = now
-            self.report.say("Stopping after this step, with a checkpoint. Ctrl-C again: at once.")
+            self.report.say(
+                "Stopping after this step, with a checkpoint. Press Ctrl-C again to stop at once."
+            )
         elif now - self._signalled_at > 1:  # launchers pass a terminal's Ctrl-C on a second time
             raise KeyboardInterrupt
 

@@ -75,7 +75,7 @@ def check_launcher() -> None:
         if os.environ.get(switch, "").lower() in ("1", "true"):
             raise AxtuneError(
                 f"accelerate is configured for {name}, which axtune does not train with yet.",
-                "Start it with: accelerate launch --multi_gpu --num_processes N recipe.yaml",
+                "Start it with `accelerate launch --multi_gpu --num_processes N recipe.yaml`.",
             )
 
 

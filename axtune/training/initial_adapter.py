@@ -83,7 +83,7 @@ def _find(path: str, checkpoint: Checkpoint) -> Path:
 def _load(model: PreTrainedModel, folder: Path, name: str, *, trainable: bool) -> PeftModel:
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if config.get("peft_type") != "LORA":
-        raise AxtuneError(f"{name} is no LoRA adapter.", "Begin from one that axtune trained.")
+        raise AxtuneError(f"{name} is not a LoRA adapter.", "Start from one that axtune trained.")
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (ValueError, RuntimeError, KeyError, OSError) as error:  # other layers, other shapes
@@ -108,7 +108,7 @@ def _refuse_unmergeable(model: PreTrainedModel, folder: Path, name: str, recipe:
     if reason:
         raise AxtuneError(
             f"preference.start_merged: {reason}.",
-            f"Merge it on the disk: axtune merge {name} --out DIR; then set model=DIR and "
+            f"Merge it to a folder: axtune merge {name} --out DIR; then set model=DIR and "
             "start_from=null. Or train it further: start_merged=false.",
         )
 

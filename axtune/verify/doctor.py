@@ -23,12 +23,12 @@ from tokenizers import Tokenizer
 from axtune.checkpoint import catalog
 from axtune.checkpoint.atomic import refuse_existing
 from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint, read_json
+from axtune.checkpoint.family import FAMILIES, LAYOUTS, Family, family_of
 from axtune.checkpoint.tokenizer import (
     PROBES,
     AxTokenizer,
     auto_tokenizer,
     load_tokenizer,
-    template_of,
 )
 from axtune.data.conversation import normalise_request
 from axtune.data.render import pieces
@@ -39,11 +39,6 @@ from axtune.weights.folder import write_folder
 from axtune.weights.merge import plan
 from axtune.weights.safetensors_file import TensorInfo, blocks, read_checkpoint
 from axtune.weights.shapes import fit
-
-# SHA-256 of the tokenizer.json, and of the chat template's text, that A.X 3.1 Light and A.X 4.0
-# Light share: a checkpoint can be judged without its base at hand.
-_FAMILY_TOKENIZER = "e3973eceeed921e72d54fbbf597e1bea0a219112a0809ad8eaf62a1754f8ea44"
-_FAMILY_TEMPLATE = "15f2d4a602c42c90a1f03e13fe353510d745422a5c61b9abdefe47d5b77b5113"
 
 _REPAIR = "axtune doctor CKPT --repair OUT writes it with the base's own tokenizer files."
 
@@ -110,7 +105,7 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
         checkpoint: The damaged one, found with its weights.
         out: The folder to produce; it appears whole or not at all.
         base: Whose tokenizer files to take, as `axtune.checkpoint.catalog.find` takes it; None
-            takes the A.X Light model of the same architecture.
+            takes the one that the checkpoint's family refers to.
 
     Returns:
         The checks of the repaired folder; none fails.
@@ -122,7 +117,7 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
     target = Path(out)
     refuse_existing(target)
     try:
-        sound = catalog.find(base or _light_of(checkpoint), weights=False)
+        sound = catalog.find(base or _reference_of(checkpoint), weights=False)
     except CheckpointError as error:
         raise CheckpointError(
             f"A repair takes the base's tokenizer files, which cannot be found: {error.found}",
@@ -143,7 +138,7 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
             raise CheckpointError(
                 f"{checkpoint.name} is not sound even with the tokenizer of {sound.name}: "
                 f"{failed[0].part}, {failed[0].name}: {failed[0].found}.",
-                failed[0].remedy or "Nothing was written.",
+                failed[0].remedy or "Copy the checkpoint again; nothing was written.",
             )
 
     write_folder(planned, target, tokenizer=tokenizer, finish=require_sound)
@@ -162,17 +157,14 @@ def _tokenizer_file(checkpoint: Checkpoint, base: Checkpoint | None) -> Iterator
     file = checkpoint.folder / "tokenizer.json"
     raw = read_json(file)
     part, name = "tokenizer", "cuts text"
-    cut = raw.get("pre_tokenizer") or {}
-    native = (
-        raw.get("normalizer") is None
-        and cut.get("type") == "ByteLevel"
-        and cut.get("use_regex", True)
-        and not cut.get("add_prefix_space")
-    )
-    if native:
-        yield Check(part, name, "pass", "as A.X models were trained: ByteLevel, no normaliser")
+    family = family_of(base or checkpoint)
+    if family.cuts_like(raw):
+        found = (
+            f"as {family.line} models were trained: {family.pre_tokenizer['type']}, no normaliser"
+        )
+        yield Check(part, name, "pass", found)
     else:
-        yield _fail(part, name, _how_it_cuts(raw), _REPAIR)
+        yield _fail(part, name, _how_it_cuts(raw, family), _REPAIR)
     yield _identity(file, base)
     config = checkpoint.folder / "tokenizer_config.json"
     listed = read_json(config).get("extra_special_tokens") if config.is_file() else None
@@ -185,14 +177,17 @@ def _tokenizer_file(checkpoint: Checkpoint, base: Checkpoint | None) -> Iterator
         yield _other_files(checkpoint.folder, base)
 
 
-def _how_it_cuts(raw: dict[str, Any]) -> str:
+def _how_it_cuts(raw: dict[str, Any], family: Family) -> str:
     text = json.dumps([raw.get("normalizer"), raw.get("pre_tokenizer")])
     ways = []
     if r"\\p{N}" in text and r"\\p{N}+" not in text and r"\\p{N}{1,3}" not in text:
         ways.append("splits every digit")
     if "NFC" in text:
         ways.append("normalises to NFC")
-    how = " and ".join(ways) or "cuts text in another way than A.X models were trained with"
+    how = (
+        " and ".join(ways)
+        or f"cuts text in another way than {family.line} models were trained with"
+    )
     return f"{how}; transformers 5 re-saves it like this" if len(ways) == 2 else how
 
 
@@ -204,8 +199,8 @@ def _identity(file: Path, base: Checkpoint | None) -> Check:
         if own == hashlib.sha256(other.read_bytes()).hexdigest():
             return Check(part, name, "pass", f"byte for byte that of {base.name}")
         return _compared(file, other, base.name)
-    if own == _FAMILY_TOKENIZER:
-        return Check(part, name, "pass", "byte for byte that of A.X 3.1 Light and 4.0 Light")
+    if alike := [each.reference for each in FAMILIES.values() if own in each.tokenizers]:
+        return Check(part, name, "pass", f"byte for byte that of {' and '.join(alike)}")
     text = file.read_bytes()
     if any(text == (known / "tokenizer.json").read_bytes() for known in catalog.embedded()):
         return Check(part, name, "pass", "byte for byte that of the embedded models")
@@ -303,12 +298,11 @@ def _open(file: Path) -> Tokenizer:
         ) from None
 
 
-def _light_of(checkpoint: Checkpoint) -> str:
-    light = {"qwen2": "skt/A.X-4.0-Light", "llama": "skt/A.X-3.1-Light"}
+def _reference_of(checkpoint: Checkpoint) -> str:
     kind = str(checkpoint.config.get("model_type"))
-    if kind not in light:
+    if kind not in LAYOUTS:
         raise AxtuneError(f"A {kind} model is not an A.X model.", "Give its base with --base.")
-    return light[kind]
+    return family_of(checkpoint).reference
 
 
 def _require_same_tokens(checkpoint: Checkpoint, base: Checkpoint) -> None:
@@ -332,15 +326,16 @@ def _template(
     checkpoint: Checkpoint, base: Checkpoint | None, tokenizer: AxTokenizer
 ) -> Iterator[Check]:
     own = tokenizer.chat_template
-    known = hashlib.sha256(own.encode()).hexdigest() == _FAMILY_TEMPLATE
+    digest = hashlib.sha256(own.encode()).hexdigest()
+    alike = [each.reference for each in FAMILIES.values() if digest in each.templates]
     part, name = "template", "text"
-    if base is not None and template_of(base) == own:
+    if base is not None and base.chat_template() == own:
         yield Check(part, name, "pass", f"byte for byte that of {base.name}")
     elif base is not None:
         yield _fail(part, name, f"differs from that of {base.name}", _REPAIR)
-    elif known:
-        yield Check(part, name, "pass", "byte for byte that of A.X 3.1 Light and 4.0 Light")
-    elif any(template_of(catalog.find(each.name)) == own for each in catalog.embedded()):
+    elif alike:
+        yield Check(part, name, "pass", f"byte for byte that of {' and '.join(alike)}")
+    elif any(catalog.find(each.name).chat_template() == own for each in catalog.embedded()):
         yield Check(part, name, "pass", "byte for byte that of the embedded models")
     else:
         found = "not the one of a model known by name"

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from axtune.checkpoint.tokenizer import AxTokenizer, Tool
-from axtune.config.recipe import Data
+from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
 from axtune.data.formats import Message
-from axtune.data.parse import PreferenceRow, read_row
-from axtune.data.readers import read_rows
-from axtune.data.render import encode, pieces
-from axtune.data.samples import IGNORED, Sample
+from axtune.data.pipeline import RowChecker
+from axtune.data.render import LearnedTurn, render, turns_of
 from axtune.data.sources import files_of
-from axtune.errors import AxtuneError, CheckpointError
+from axtune.errors import AxtuneError
 
 
 @dataclass(frozen=True)
@@ -47,50 +43,34 @@ def requests_of(conversation: Conversation, tokenizer: AxTokenizer) -> Iterator[
     Raises:
         CheckpointError: When the template cannot write the conversation.
     """
-    samples = encode(tokenizer, pieces(tokenizer, conversation))
-    prompts = [sample.input_ids[:start] for sample in samples for start in _answers(sample)]
-    for index, prompt in zip(conversation.learn, prompts, strict=True):
-        messages = _as_sent(conversation.messages[:index])
-        yield Request(messages, conversation.tools, prompt, conversation.messages[index])
+    return map(_request, turns_of(conversation, render(tokenizer, conversation)))
 
 
-def read_requests(data: Data, tokenizer: AxTokenizer) -> Iterator[Request]:
-    """The requests of every sound row of the training data, as a stream; of a preference, the
-    chosen answer's.
+def read_requests(
+    data: Data, tokenizer: AxTokenizer, task: Task | None = None
+) -> Iterator[Request]:
+    """The requests of every row that training takes, as a stream; of a preference, the chosen
+    answer's.
 
     Args:
         data: Which files, and how rows are read; files that are no longer there are left out.
         tokenizer: The checkpoint's.
+        task: What the rows train; None takes each row for what it is.
     """
-    limit = int(data.max_line_mb * 1e6)
+    checker = RowChecker(tokenizer, data, task, with_turns=True)
     for source in data.train:
-        with suppress(AxtuneError):
-            for file in files_of(source):
-                for row in read_rows(file, max_line_bytes=limit):
-                    if not row.fault:
-                        yield from _requests_of_row(row.value, data, tokenizer)
+        try:
+            files = files_of(source)
+        except AxtuneError:
+            continue
+        for checked in checker.stream(files):
+            yield from map(_request, checked.turns)
 
 
-def _requests_of_row(row: Any, data: Data, tokenizer: AxTokenizer) -> list[Request]:
-    """None, where training refuses the row as well."""
-    try:
-        found, problems = read_row(row, row_format=data.format, nfc=data.nfc)
-        if isinstance(found, PreferenceRow):
-            found = found.chosen or found.rejected
-        if found is None or any(problem.severity == "error" for problem in problems):
-            return []
-        return list(requests_of(found, tokenizer))
-    except (CheckpointError, UnicodeEncodeError, RecursionError):
-        return []
-
-
-def _answers(sample: Sample) -> Iterator[int]:
-    """Where each learned stretch begins."""
-    before = IGNORED
-    for place, label in enumerate(sample.labels):
-        if label != IGNORED and before == IGNORED:
-            yield place
-        before = label
+def _request(learned: LearnedTurn) -> Request:
+    conversation = learned.conversation
+    before, answer = conversation.messages[: learned.turn], conversation.messages[learned.turn]
+    return Request(_as_sent(before), conversation.tools, learned.prompt, answer)
 
 
 def _as_sent(messages: list[Message]) -> list[Message]:

@@ -20,7 +20,7 @@ from axtune.checkpoint.provenance import unquantized
 from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
-from axtune.config.recipe import Data
+from axtune.config.recipe import Data, Source, Task
 from axtune.data.conversation import normalise_request
 from axtune.data.render import parse_answer
 from axtune.data.sources import files_of
@@ -49,7 +49,7 @@ _AUTO_TEXTS = 256
 _CALLS = 8
 _TEXTS = 4
 
-_PARSER = "Start vLLM with --enable-auto-tool-choice --tool-call-parser hermes."
+_PARSER = "Start vLLM with --enable-auto-tool-choice --tool-call-parser {}."
 
 
 def verify(
@@ -89,9 +89,14 @@ def verify(
         base = find_base(against, run, Path(adapter))
     elif against:
         base = unquantized(catalog.find(against))
-    asked = data_options(data) if data else run.recipe.data if run else None
-    for source in asked.train if data and asked else ():
-        files_of(source)  # a wrong path fails at once
+    asked = _Asked(None)
+    if data:
+        context = checkpoint.config.get("max_position_embeddings", 4096)
+        asked = _Asked(data_options(data, max_length=context))
+        for source in asked.sources:
+            files_of(source)  # a wrong path fails at once
+    elif run:
+        asked = _Asked(run.recipe.data, run.recipe.task)
     if vllm is not None:
         require_client()  # and so does what vLLM needs, before the weights are read
         connect(vllm) if vllm != START else find_vllm()
@@ -126,17 +131,33 @@ def _local(folder: str | Path) -> Checkpoint:
 # --- what is asked ----------------------------------------------------------------------------
 
 
-def _requests(asked: Data | None, tokenizer: AxTokenizer) -> Iterator[Request]:
-    """The data's requests and, so that there are some of every kind, those made for this."""
-    if asked:
-        yield from read_requests(asked, tokenizer)
-    raw = [(f"messages[{n}]", message) for n, message in enumerate(CONVERSATION)]
-    yield from requests_of(normalise_request(raw, TOOLS, []), tokenizer)
+@dataclass(frozen=True)
+class _Asked:
+    """What the checkpoint is asked.
+
+    Attributes:
+        data: The rows, as training read them; None without.
+        task: What they trained; None takes each row for what it is.
+    """
+
+    data: Data | None
+    task: Task | None = None
+
+    @property
+    def sources(self) -> list[Source]:
+        return self.data.train if self.data else []
+
+    def requests(self, tokenizer: AxTokenizer) -> Iterator[Request]:
+        """The data's requests and, so that there are some of every kind, those made for this."""
+        if self.data:
+            yield from read_requests(self.data, tokenizer, self.task)
+        raw = [(f"messages[{n}]", message) for n, message in enumerate(CONVERSATION)]
+        yield from requests_of(normalise_request(raw, TOOLS, []), tokenizer)
 
 
-def _absent(asked: Data | None) -> Iterator[Check]:
+def _absent(asked: _Asked) -> Iterator[Check]:
     """Data that was moved since, or is looked for from another folder."""
-    for source in asked.train if asked else ():
+    for source in asked.sources:
         try:
             files_of(source)
         except AxtuneError:
@@ -147,21 +168,21 @@ def _absent(asked: Data | None) -> Iterator[Check]:
             yield Check("data", "rows", "skip", found)
 
 
-def _texts(asked: Data | None, checkpoint: Checkpoint) -> list[str]:
+def _texts(asked: _Asked, checkpoint: Checkpoint) -> list[str]:
     """Prompts of the data as text, for AutoTokenizer."""
     try:
         tokenizer = load_tokenizer(checkpoint)
     except CheckpointError:
         return []
-    found = islice(_requests(asked, tokenizer), _AUTO_TEXTS)
+    found = islice(asked.requests(tokenizer), _AUTO_TEXTS)
     return [tokenizer.decode(request.prompt) for request in found]
 
 
-def _prompts(asked: Data | None, tokenizer: AxTokenizer) -> list[list[int]]:
+def _prompts(asked: _Asked, tokenizer: AxTokenizer) -> list[list[int]]:
     """A few short prompts; the data's own where there are any."""
     found: list[list[int]] = []
     room = _POSITIONS
-    for request in _requests(asked, tokenizer):
+    for request in asked.requests(tokenizer):
         if len(request.prompt) <= room and request.prompt not in found:
             found.append(request.prompt)
             room -= len(request.prompt)
@@ -306,9 +327,9 @@ def _effect(moved: float, distance: float) -> Check:
 
 
 def _served(
-    checkpoint: Checkpoint, tokenizer: AxTokenizer, asked: Data | None, vllm: str
+    checkpoint: Checkpoint, tokenizer: AxTokenizer, asked: _Asked, vllm: str
 ) -> list[Check]:
-    requests = list(_requests(asked, tokenizer))
+    requests = list(asked.requests(tokenizer))
     if vllm != START:
         return _ask(connect(vllm), tokenizer, requests)
     longest = max(len(request.prompt) for request in requests)
@@ -329,6 +350,7 @@ def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> lis
     checks = [Check(part, "prompts", "pass", found)]
     with_call = [r for r in requests if r.tools and r.answer.get("tool_calls")][:_CALLS]
     without = [r for r in requests if not r.answer.get("tool_calls")][:_TEXTS]
+    parser = tokenizer.family.tool_parser
     came = recorded = 0
     for request in (*with_call, *without):
         reply = served.ask(request.messages, request.tools)
@@ -339,7 +361,7 @@ def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> lis
         ]
         if reply.calls != written:
             found = f"{len(reply.calls)} calls came back, and the model wrote {len(written)}"
-            return [*checks, Check(part, "calls", "fail", found, _PARSER)]
+            return [*checks, Check(part, "calls", "fail", found, _PARSER.format(parser))]
         came += len(reply.calls)
         recorded += same_answer(request.answer, reply.content, reply.calls)
     asked = len(with_call) + len(without)
@@ -347,12 +369,12 @@ def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> lis
     figures = {"asked": float(asked), "as_recorded": float(recorded)}
     answers = Check(part, "answers", "pass", found, "", figures)
     if came:
-        found = f"the hermes parser returned all {came} calls that the model wrote"
+        found = f"the {parser} parser returned all {came} calls that the model wrote"
         return [*checks, Check(part, "calls", "pass", found), answers]
-    return [*checks, _forced_call(served), answers]
+    return [*checks, _forced_call(served, parser), answers]
 
 
-def _forced_call(served: Served) -> Check:
+def _forced_call(served: Served, parser: str) -> Check:
     """A model that did not call anything is made to, so that the parser is tried all the same."""
     name = TOOLS[0]["function"]["name"]
     form = (
@@ -360,6 +382,8 @@ def _forced_call(served: Served) -> Check:
     )
     reply = served.ask(CONVERSATION[:2], TOOLS, structured_outputs={"regex": form})
     if [called for called, _ in reply.calls] == [name] and reply.finish_reason == "tool_calls":
-        found = "the hermes parser returned a call that the model was made to write"
+        found = f"the {parser} parser returned a call that the model was made to write"
         return Check("vllm", "calls", "pass", found)
-    return Check("vllm", "calls", "fail", "a written call did not come back as one", _PARSER)
+    return Check(
+        "vllm", "calls", "fail", "a written call did not come back as one", _PARSER.format(parser)
+    )

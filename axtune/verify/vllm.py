@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from axtune.checkpoint import catalog
+from axtune.checkpoint.family import family_of
 from axtune.errors import AxtuneError, MissingPackageError
 
 _START_SECONDS = 900
@@ -134,7 +136,7 @@ def require_client() -> None:
     if importlib.util.find_spec("openai") is None:
         raise MissingPackageError(
             "Sending requests to vLLM needs the package openai, which is not installed.",
-            "pip install openai",
+            "Run `pip install openai`.",
         )
 
 
@@ -176,10 +178,11 @@ def serve(
         AxtuneError: When vLLM is not there, ends, or is not ready in 15 minutes.
     """
     port = _free_port()
+    parser = family_of(catalog.find(str(folder), weights=False)).tool_parser
     command = [
         str(find_vllm()), "serve", str(folder), "--served-model-name", folder.name,
         "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(context),
-        "--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enforce-eager", *words,
+        "--enable-auto-tool-choice", "--tool-call-parser", parser, "--enforce-eager", *words,
     ]  # fmt: skip
     # The CPU build would take half of the machine's memory for its cache.
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "HF_HUB_OFFLINE": "1"}

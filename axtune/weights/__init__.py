@@ -1,1 +1,4 @@
-"""Tensors on disk: streamed reading and writing, adapters merged, bases quantised."""
+"""Tensors on disk: streamed reading and writing, adapters merged, bases quantised.
+
+Stands on `model`; knows nothing of `training`.
+"""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint import catalog
 from axtune.checkpoint.atomic import staged
 from axtune.checkpoint.catalog import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint.family import LAYOUTS, known_names
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.weights.stream_writer import Shards, total_bytes, write_checkpoint
 
@@ -175,7 +175,8 @@ def loading_notes(config: Mapping[str, Any]) -> str:
     Args:
         config: The folder's ``config.json``.
     """
-    if config.get("model_type") != "qwen2":
+    kind = str(config.get("model_type"))
+    if kind not in LAYOUTS or not LAYOUTS[kind].replaces_pre_tokenizer:
         return """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -183,8 +184,9 @@ tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
 model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")
 ```
 """
-    return """`tokenizer.json` of this folder is right, but AutoTokenizer of transformers 5 replaces
-its pre-tokenizer for every `model_type: qwen2`: digits are split one by one and text is normalised
+    return f"""\
+`tokenizer.json` of this folder is right, but AutoTokenizer of transformers 5 replaces
+its pre-tokenizer for every `model_type: {kind}`: digits are split one by one and text is normalised
 to NFC, so the model sees tokens that it was not trained on. Load it like this:
 
 ```python
@@ -245,5 +247,5 @@ Build the tokenizer from `tokenizer.json` (`PreTrainedTokenizerFast`): AutoToken
 
 def public_name(base: Checkpoint) -> str:
     """What to call a checkpoint before strangers: a path of this machine is not their business."""
-    known = base.name in catalog.KNOWN or base.commit
+    known = base.name in known_names() or base.commit
     return base.name if known else Path(base.name).name

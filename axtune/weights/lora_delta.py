@@ -267,7 +267,7 @@ class _Reader:
         """A delta of rank r: left (rows, r) @ right (r, width), both stored so or transposed."""
         if left is None or right is None:
             raise AxtuneError(
-                f"{self._adapter.folder / WEIGHTS} has only one half of {module}'s LoRA.",
+                f"{self._adapter.folder / WEIGHTS} has one half of {module}'s LoRA.",
                 "Copy the adapter again, or train it again.",
             )
         rank = self._adapter.rank(module)
@@ -368,7 +368,9 @@ class _Reader:
         trained_on = self._adapter.config.get("base_model_name_or_path")
         return AxtuneError(
             f"The adapter {self._adapter.folder} is of another base: {reason}.",
-            f"It was trained on {trained_on}; give that one with --base." if trained_on else "",
+            f"It was trained on {trained_on}; give that one with --base."
+            if trained_on
+            else "Give the base that it was trained on with --base.",
         )
 
 

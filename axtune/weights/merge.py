@@ -168,9 +168,9 @@ def _check_digests(run: Run, base: Checkpoint) -> None:
     if differing := differing_files(expected, base_digests(base.folder)):
         trained_on = run.manifest.get("base", {}).get("name")
         raise AxtuneError(
-            f"The run {run.path} is of another base: {', '.join(differing)} of {base.name} "
+            f"The run {run.path} is on another base: {', '.join(differing)} of {base.name} "
             f"{'differs' if len(differing) == 1 else 'differ'} from the files it was trained on.",
-            f"It was trained on {trained_on}; give those very files with --base.",
+            f"It was trained on {trained_on}; give exactly those files with --base.",
         )
 
 
@@ -249,7 +249,7 @@ def _resized(
     }
     if len(set(sizes.values())) != 1:
         raise AxtuneError(
-            f"The adapter leaves embeddings of {sizes[EMBEDDING]:,} tokens beside a head of "
+            f"The adapter leaves embeddings of {sizes[EMBEDDING]:,} tokens and a head of "
             f"{sizes[HEAD]:,}; expected as many in both.",
             "Save it with save_embedding_layers=True.",
         )
@@ -267,7 +267,7 @@ def _resized(
         ]
         if parts[0] != parts[1]:
             raise AxtuneError(
-                f"{folder / 'tokenizer.json'} cuts text in another way than the base's: it was "
+                f"{folder / 'tokenizer.json'} splits text differently from the base's: it was "
                 "saved by a transformers 5 that replaced its pre-tokenizer.",
                 "Add the tokens to the base's own tokenizer.json, and put that file there.",
             )

@@ -69,7 +69,7 @@ def four_bit(quantization: dict[str, Any], precision: str) -> FourBit:
     except ImportError:
         raise MissingPackageError(
             "Merging into 4-bit weights needs the package bitsandbytes, which is not installed.",
-            "pip install bitsandbytes, or merge into the 16-bit weights (--into 16bit).",
+            "Run `pip install bitsandbytes`, or merge into the 16-bit weights (--into 16bit).",
         ) from None
     if not quantization.get("load_in_4bit") or precision not in PRECISIONS:
         raise AxtuneError("The run was not trained in 4 bit.", "Merge it with --into 16bit.")

@@ -351,8 +351,8 @@ class _Shard:
         if not torch.isfinite(numbers).all():
             raise AxtuneError(
                 f"{tensor.name} holds numbers that are not finite in {dtype_name(job.how.dtype)}.",
-                "The weights are broken (their training diverged, or the copy is damaged), or the "
-                "precision is too narrow for them.",
+                "Copy the weights again (their training may have diverged), or choose a wider "
+                "precision.",
             )
         if not job.quantised:
             self._put(part.name, start * part.dtype.itemsize, numbers)

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer
 
 from axtune.checkpoint.catalog import TOKENIZER_FILES, find
 from axtune.checkpoint.tokenizer import (
-    PERSONAL_DATA_TOKENS,
     PROBES,
     AxTokenizer,
     Tool,
@@ -41,7 +40,9 @@ def test_special_tokens_stand_at_their_ids(either_tiny: AxTokenizer) -> None:
     assert either_tiny.encode(text) == [8, 9, 10, 24, 25, 26, 27]
     text = "<think></think><tool_call></tool_call><tool_output></tool_output>"
     assert either_tiny.encode(text) == [23, 22, 40, 39, 38, 37]
-    assert sorted(either_tiny.encode("".join(PERSONAL_DATA_TOKENS))) == list(range(28, 37))
+    assert sorted(either_tiny.encode("".join(either_tiny.family.personal_data_tokens))) == list(
+        range(28, 37)
+    )
     assert (either_tiny.end_of_turn_id, either_tiny.end_of_turn) == (27, "<|im_end|>")
     assert either_tiny.pad_id == 1
 
@@ -54,7 +55,7 @@ def test_real_ids_of_a_digit_run(real: AxTokenizer) -> None:
 def test_masks_for_personal_data_are_no_control_tokens(either_tiny: AxTokenizer) -> None:
     assert "<|im_end|>" in either_tiny.control_tokens
     assert "<tool_call>" in either_tiny.control_tokens
-    assert not either_tiny.control_tokens & PERSONAL_DATA_TOKENS
+    assert not either_tiny.control_tokens & either_tiny.family.personal_data_tokens
 
 
 def test_auto_tokenizer_is_wrong_for_the_qwen2_layout_only(

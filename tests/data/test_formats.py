@@ -143,7 +143,8 @@ def test_a_label_beside_messages_counts_only_when_the_format_says_so() -> None:
 def test_a_key_that_the_named_format_lacks(row_format: str, row: Any, lacking: str) -> None:
     _, (problem,) = read_row(row, row_format=row_format)
     assert problem.code == "unknown-shape"
-    assert problem.message.startswith(f"the row has no key {lacking}, which data.format ")
+    expected = f"data.format is {row_format}, and the row has no key {lacking}."
+    assert problem.message.startswith(expected)
 
 
 def test_a_label_that_is_none_says_how_to_read_the_row_without_it() -> None:

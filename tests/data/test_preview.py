@@ -65,10 +65,10 @@ def test_account_table(tiny: AxTokenizer) -> None:
     assert numbers["duplicate"][0] == numbers["warnings"][0] == "1"
     assert numbers["tokens"][0] == str(account.tokens)
     share = account.labelled_tokens / account.tokens
-    assert numbers["learned"] == [str(account.labelled_tokens), f"{share:.1%}"]
+    assert numbers["labelled"] == [str(account.labelled_tokens), f"{share:.1%}"]
     screen, out = console()
     show_account(screen, StatsBuilder().account())
-    assert "learned" in out.getvalue()
+    assert "labelled" in out.getvalue()
 
 
 def test_both_answers_are_told_apart(tiny: AxTokenizer) -> None:
@@ -98,9 +98,9 @@ def test_both_answers_are_told_apart(tiny: AxTokenizer) -> None:
     chosen = len(sample.chosen_ids) - sample.chosen_labels.count(-100)
     assert (
         f"rows.jsonl:1 · prompt of {len(sample.prompt_ids)} tokens, {chosen} and "
-        f"{len(sample.rejected_ids)} learned"
+        f"{len(sample.rejected_ids)} labelled"
     ) in out.getvalue()
-    assert f"{len(answer.completion_ids)} learned, label false" in out.getvalue()
+    assert f"{len(answer.completion_ids)} labelled, label false" in out.getvalue()
 
 
 def test_account_of_preferences(tiny: AxTokenizer) -> None:

@@ -11,6 +11,7 @@ import pytest
 from support.rows import calls, chat, check_rows, codes, tool
 
 from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.data.conversation import Conversation
 from axtune.data.parse import read_row
 from axtune.data.validate import check
 
@@ -21,7 +22,7 @@ NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 def problems_of(row: Any) -> list[tuple[str, str]]:
     conversation, problems = read_row(row)
     assert conversation is not None, problems
-    return [(problem.code, problem.severity) for problem in check(conversation)]
+    return [(problem.code, problem.severity) for problem in check(conversation)[1]]
 
 
 @pytest.mark.parametrize(
@@ -143,8 +144,10 @@ def test_an_empty_turn_is_context_and_not_learned() -> None:
     conversation, _ = read_row(chat("q", "", "r", "b"))
     assert conversation is not None
     assert conversation.learn == [1, 3]
-    check(conversation)
-    assert conversation.learn == [3]
+    checked, _ = check(conversation)
+    assert isinstance(checked, Conversation)
+    assert checked.learn == [3]
+    assert conversation.learn == [1, 3]
     assert len(conversation.messages) == 4
 
 
@@ -164,7 +167,7 @@ def test_a_violation_names_the_keyword_and_not_the_content(parameters: dict[str,
     row = chat("q", calls(("f", {"주민번호": "900101-1"})), tools=[tool("f", parameters)])
     conversation, _ = read_row(row)
     assert conversation is not None
-    (problem,) = check(conversation)
+    _, (problem,) = check(conversation)
     assert problem.code == "schema-violation"
     assert problem.message.startswith("messages[1].tool_calls[0]: ")
     for content in ("주민", "900101", "생년월일", "[1].tool_calls[0].f"):

@@ -310,3 +310,50 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     )
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+# A system that is not Linux: what axtune would stumble over is not there, the libraries are.
+ELSEWHERE = """
+import sys, os, typer
+sys.platform = {system!r}
+del os.O_DIRECT
+sys.modules["fcntl"] = None
+sys.argv = ["axtune", "data", "check", "data_templates/chat.jsonl"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        ("win32", "axtune: axtune runs on Linux, and this is Windows.\nInstall it in WSL2.\n"),
+        (
+            "darwin",
+            "axtune: axtune runs on Linux, and this is macOS.\nStart it on a Linux machine.\n",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "door",
+    [
+        "from axtune.cli import main; main()",
+        "from axtune.launch import main; main('recipes/sft_lora.yaml')",
+        "import runpy; runpy.run_module('axtune', run_name='__main__')",
+    ],
+)
+def test_another_system_than_linux_is_said_in_a_sentence(system: str, said: str, door: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE.format(system=system) + door],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_a_notebook_on_another_system_is_told_the_same() -> None:
+    code = ELSEWHERE.format(system="darwin") + (
+        "import axtune\ntry: axtune.check\nexcept axtune.AxtuneError as error: print(error.found)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "axtune runs on Linux, and this is macOS.\n"

@@ -117,10 +117,11 @@ def test_a_task_that_is_registered_trains_through_a_recipe(
 
 
 def test_what_is_refused_of_it_is_refused_as_of_any_task(tmp_path: Path, fading: Objective) -> None:
+    write_rows(tmp_path / "rows.jsonl", 12)
     file = tmp_path / "fading.yaml"
     file.write_text(RECIPE.format(folder=tmp_path), encoding="utf-8")
     for word, message in {
-        "preference.shared_prefix=true": "is for dpo, kto and orpo",
+        "preference.shared_prefix=true": "is only for dpo, kto and orpo",
         "training.learning_rat=1": "did you mean learning_rate?",
         "task=fadin": "There is no task fadin; expected sft, dpo, kto, orpo or fading.",
     }.items():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from support.commands import ENVIRONMENT, losses
+from support.commands import ENVIRONMENT, losses, train_in_processes
 from support.tiny import LIBRARY_WARNINGS, RECIPES, checkpoint, recipe, write_rows
 
 from axtune.checkpoint import catalog
@@ -175,8 +175,8 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_curve(tmp_path
     data = {"train": str(write_rows(tmp_path / "rows.jsonl", 32)), "eval": 0.25}
     cadence = {"max_steps": 8, "eval_strategy": "steps", "eval_steps": 4}
     whole = recipe(tmp_path, output_dir=str(tmp_path / "whole"), data=data, training=cadence)
+    train(loader.load(RECIPES / "sft_lora.yaml", words(whole)))
     command = [sys.executable, "-m", "axtune", str(RECIPES / "sft_lora.yaml")]
-    subprocess.run([*command, *words(whole)], env=ENVIRONMENT, check=True, timeout=200)
 
     broken = recipe(tmp_path, output_dir=str(tmp_path / "broken"), data=data, training=cadence)
     process = subprocess.Popen(
@@ -226,15 +226,12 @@ def test_two_processes_give_the_curve_of_one_with_the_same_effective_batch(tmp_p
                       "gradient_accumulation_steps": accumulation, "max_steps": 5,
                       "eval_strategy": "steps", "eval_steps": 5},
         )  # fmt: skip
-        launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes),
-                  "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-                  str(RECIPES / "sft_lora.yaml")]  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, *launch, *words(job)], env=ENVIRONMENT, timeout=300,
-            capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("steps ") == 1  # one process speaks
+        if processes == 1:
+            train(loader.load(RECIPES / "sft_lora.yaml", words(job)))
+        else:
+            done = train_in_processes(processes, RECIPES / "sft_lora.yaml", words(job))
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.count("steps ") == 1  # one process speaks
         manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["counts"]["processes"] == processes
         assert manifest["counts"]["effective_batch"] == 4
@@ -247,12 +244,7 @@ def test_two_processes_give_the_curve_of_one_with_the_same_effective_batch(tmp_p
 def test_a_process_that_fails_takes_the_others_with_it(tmp_path):
     (tmp_path / "rows.jsonl").write_text("{broken\n", encoding="utf-8")
     job = recipe(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-         "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-         str(RECIPES / "sft_lora.yaml"), *words(job)],
-        env=ENVIRONMENT, timeout=120, capture_output=True, text=True,
-    )  # fmt: skip
+    done = train_in_processes(2, RECIPES / "sft_lora.yaml", words(job))
     assert done.returncode != 0
     assert done.stderr.count("rows.jsonl:1: not-json") == 1
     assert not (tmp_path / "run").exists()
@@ -317,7 +309,7 @@ def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(
         assert not loaded
         said = str(raised.value)
     assert "The run does not fit: it needs" in said
-    words = said.partition("so: ")[2].partition(". plan=warn")[0].split()
+    words = said.partition("with: ")[2].partition(". plan=warn")[0].split()
     assert any(word.startswith("training.per_device_train_batch_size=") for word in words)
     assert not (tmp_path / "run" / "manifest.json").exists()
     monkeypatch.undo()

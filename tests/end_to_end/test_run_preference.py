@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
-from support.commands import ENVIRONMENT, losses
+from support.commands import losses, train_in_processes
 from support.rows import write_jsonl
 from support.tiny import IN_FLOAT32, LIBRARY_WARNINGS, RECIPES
 from support.tool_pairs import CITIES, job, rows, train_dpo, train_sft
@@ -18,6 +16,7 @@ from support.tool_pairs import CITIES, job, rows, train_dpo, train_sft
 from axtune.checkpoint import catalog
 from axtune.checkpoint.run_dir import open_run, read_metrics
 from axtune.checkpoint.tokenizer import load_tokenizer
+from axtune.config import loader
 from axtune.data.pipeline import render_row
 from axtune.errors import AxtuneError
 from axtune.model.load import load_model
@@ -51,10 +50,14 @@ def prefers(model, tokenizer, pairs: list[dict]) -> float:
     return right / len(pairs)
 
 
+@pytest.fixture(scope="module")
+def sft(tmp_path_factory):
+    return train_sft(tmp_path_factory.mktemp("sft"), rows(CITIES[:9]))
+
+
 @pytest.mark.parametrize("mode", ["further", "merged"])
-def test_dpo_from_an_sft_adapter_raises_held_out_accuracy(tmp_path, mode):
+def test_dpo_from_an_sft_adapter_raises_held_out_accuracy(tmp_path, sft, mode):
     train_rows, held_out = rows(CITIES[:9]), rows(CITIES[9:])
-    sft = train_sft(tmp_path, train_rows)
     tokenizer = load_tokenizer("tiny-ax-4.0")
 
     def reloaded(folder: Path):
@@ -63,7 +66,7 @@ def test_dpo_from_an_sft_adapter_raises_held_out_accuracy(tmp_path, mode):
 
     before = prefers(reloaded(sft.path), tokenizer, held_out)
     merged = f"preference.start_merged={str(mode == 'merged').lower()}"
-    dpo = train_dpo(tmp_path, train_rows, held_out, merged)
+    dpo = train_dpo(tmp_path, sft, train_rows, held_out, merged)
     after = prefers(reloaded(dpo.path), tokenizer, held_out)
     assert before <= 0.7
     assert after >= before + 0.25
@@ -108,14 +111,13 @@ def test_two_processes_give_the_curve_of_one(tmp_path, name):
             "training.eval_strategy=steps", "training.eval_steps=4", "training.warmup_steps=0",
             "training.learning_rate=1e-3", *([IN_FLOAT32] if name == "dpo_qlora" else []),
         ]  # fmt: skip
-        environment = {**ENVIRONMENT, "XDG_CACHE_HOME": str(tmp_path / f"cache_{processes}")}
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes),
-             "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-             str(RECIPES / f"{name}.yaml"), *words],
-            env=environment, timeout=300, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        file = RECIPES / f"{name}.yaml"
+        if processes == 1:
+            train(loader.load(file, words))
+        else:
+            cache = str(tmp_path / "other_cache")
+            done = train_in_processes(processes, file, words, XDG_CACHE_HOME=cache)
+            assert done.returncode == 0, done.stderr
         assert (
             json.loads((folder / "manifest.json").read_text())["counts"]["processes"] == processes
         )

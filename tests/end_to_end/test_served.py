@@ -35,6 +35,9 @@ pytestmark = [pytest.mark.slow, tiny.LIBRARY_WARNINGS]
 
 CONTEXT = 2048
 
+# To train on, and to hold out.
+TOOL_PAIRS = tool_pairs.rows(tool_pairs.CITIES[:9]), tool_pairs.rows(tool_pairs.CITIES[9:])
+
 
 @pytest.fixture(scope="module", autouse=True)
 def vllm() -> None:
@@ -128,36 +131,57 @@ def test_merged_qlora(learn: Callable[..., Path], requests: list[Request], tmp_p
         ask_all(served, requests)
 
 
-def test_hot_loaded_adapter(
-    model: str, learn: Callable[..., Path], requests: list[Request], tmp_path: Path
-) -> None:
-    base, adapter = tmp_path / "base", tmp_path / "memory"
+@pytest.fixture(scope="module")
+def preferring(model: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The adapters of an SFT run and of a DPO run from it, of the one model that has them."""
+    if model != "tiny-ax-4.0":
+        return {}
+    folder = tmp_path_factory.mktemp("preferring")
+    train_rows, held_out = TOOL_PAIRS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        runs = {"sft": tool_pairs.train_sft(folder, train_rows)}
+        runs["dpo"] = tool_pairs.train_dpo(folder, runs["sft"], train_rows, held_out)
+    for name, run in runs.items():
+        axtune("export", str(run.path), "--to", "adapter", "--out", str(folder / f"{name}-adapter"))
+    return {name: folder / f"{name}-adapter" for name in runs}
+
+
+@pytest.fixture(scope="module")
+def with_adapters(
+    model: str,
+    learn: Callable[..., Path],
+    preferring: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Served]:
+    """One server of a model's bare base, beside it the adapters of all runs that tests ask."""
+    folder = tmp_path_factory.mktemp("hot")
+    base, memory_adapter = folder / "base", folder / "memory"
     axtune("export", model, "--to", "vllm", "--out", str(base))
-    axtune("export", str(learn("sft_lora")), "--to", "adapter", "--out", str(adapter))
-    words = ("--enable-lora", "--max-lora-rank", "32", "--lora-modules", f"memory={adapter}")
+    axtune("export", str(learn("sft_lora")), "--to", "adapter", "--out", str(memory_adapter))
+    adapters = {"memory": memory_adapter, **preferring}
+    modules = [f"{name}={adapter}" for name, adapter in adapters.items()]
+    words = ("--enable-lora", "--max-lora-rank", "32", "--lora-modules", *modules)
     with serve(base, CONTEXT, words) as served:
-        ask_all(Served(served.url, "memory"), requests)
-        reply = served.ask(requests[0].messages, requests[0].tools, max_tokens=128)
-        assert not same_answer(requests[0].answer, reply.content, reply.calls)  # the bare base
+        yield served
 
 
-def test_what_dpo_taught_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hot_loaded_adapter(with_adapters: Served, requests: list[Request]) -> None:
+    ask_all(Served(with_adapters.url, "memory"), requests)
+    reply = with_adapters.ask(requests[0].messages, requests[0].tools, max_tokens=128)
+    assert not same_answer(requests[0].answer, reply.content, reply.calls)  # the bare base
+
+
+@pytest.mark.parametrize("model", ["tiny-ax-4.0"], indirect=True)
+def test_what_dpo_taught_is_preferred(model: str, with_adapters: Served) -> None:
     """Of pairs that no run has seen, vLLM finds the right call the more probable one."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    train_rows, held_out = (
-        tool_pairs.rows(tool_pairs.CITIES[:9]),
-        tool_pairs.rows(tool_pairs.CITIES[9:]),
-    )
-    sft = tool_pairs.train_sft(tmp_path, train_rows)
-    dpo = tool_pairs.train_dpo(tmp_path, train_rows, held_out)
-    share = {}
-    for run in (sft, dpo):
-        folder = tmp_path / f"served-{run.path.name}"
-        axtune("export", str(run.path), "--to", "vllm", "--out", str(folder))
-        with serve(folder, CONTEXT) as served:
-            share[run.path.name] = preferred(served, load_tokenizer(str(folder)), held_out)
+    tokenizer, (_, held_out) = load_tokenizer(model), TOOL_PAIRS
+    share = {
+        name: preferred(Served(with_adapters.url, name), tokenizer, held_out)
+        for name in ("sft", "dpo")
+    }
     assert share["sft"] <= 0.7
-    assert share["run"] >= 0.9
+    assert share["dpo"] >= 0.9
 
 
 def preferred(served: Served, tokenizer: AxTokenizer, pairs: list[dict[str, Any]]) -> float:

@@ -431,7 +431,8 @@ def running(folder: Path, *, vocab_only: bool = False) -> Iterator[Any]:
     llama = llama_cpp.Llama(
         str(folder / f"{folder.name}.gguf"),
         n_ctx=512,
-        n_threads=2,
+        n_threads=1,  # threads that wait for each other lose where other tests run beside them
+        n_threads_batch=1,
         logits_all=True,
         vocab_only=vocab_only,
         verbose=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from axtune.checkpoint.run_dir import read_metrics
@@ -37,3 +38,15 @@ def axtune(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.Comp
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+def train_in_processes(
+    count: int, recipe: Path, words: Sequence[str], **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Start a recipe in several processes, as torchrun does."""
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count),
+         "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
+         str(recipe), *words],
+        env=ENVIRONMENT | environment, timeout=300, capture_output=True, text=True, check=False,
+    )  # fmt: skip

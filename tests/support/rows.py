@@ -20,11 +20,16 @@ TEMPLATES = ROOT / "data_templates"
 
 
 def check_rows(
-    tokenizer: AxTokenizer, rows: Iterable[Any], *, task: Task | None = None, **options: Any
+    tokenizer: AxTokenizer,
+    rows: Iterable[Any],
+    *,
+    task: Task | None = None,
+    with_turns: bool = False,
+    **options: Any,
 ) -> list[RowResult]:
     """Check parsed rows as one file; the account has to add up, whatever the rows are."""
     data = data_options(["rows"], **{"max_length": 16_384, **options})
-    checker = RowChecker(tokenizer, data, task)
+    checker = RowChecker(tokenizer, data, task, with_turns=with_turns)
     ledger = StatsBuilder()
     checked = checker.check([Row("rows.jsonl", n, row) for n, row in enumerate(rows, 1)])
     for result in checked:

@@ -89,12 +89,14 @@ def train_sft(folder: Path, train_rows: list[dict]) -> Run:
                      "training.num_train_epochs=4", "training.learning_rate=2e-3"))  # fmt: skip
 
 
-def train_dpo(folder: Path, train_rows: list[dict], held_out: list[dict], *words: str) -> Run:
+def train_dpo(
+    folder: Path, start: Run, train_rows: list[dict], held_out: list[dict], *words: str
+) -> Run:
     """A DPO run from `train_sft`'s adapter: it teaches which tool."""
     write_jsonl(folder / "rows.jsonl", train_rows)
     write_jsonl(folder / "held_out.jsonl", held_out)
     return train(job(
-        folder, "dpo_lora", f"preference.start_from={folder / 'sft'}",
+        folder, "dpo_lora", f"preference.start_from={start.path}",
         f"data.eval={folder / 'held_out.jsonl'}", "training.num_train_epochs=6",
         "training.learning_rate=1e-3", *words,
     ))  # fmt: skip

@@ -81,7 +81,7 @@ def test_the_real_tokenizer_is_known(
     checks = {f"{check.part}: {check.name}": check for check in examine(folder)}
     for name in ("tokenizer: tokenizer.json", "template: text"):
         assert checks[name].status == "pass"
-        assert "A.X 3.1 Light and 4.0 Light" in checks[name].found
+        assert "skt/A.X-4.0-Light and skt/A.X-3.1-Light" in checks[name].found
 
 
 def test_a_resaved_checkpoint_is_recognised(resaved: Path, base: Checkpoint) -> None:

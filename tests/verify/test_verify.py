@@ -70,7 +70,7 @@ def test_data_that_is_not_there_is_said(base: Checkpoint, run: Path, tmp_path: P
     export(moved, tmp_path / "out", to="vllm")
     (said,) = find(verify(tmp_path / "out", adapter=moved), "data").values()
     assert said.status == "skip"
-    assert said.found.startswith("gone.jsonl is not found from here")
+    assert said.found.startswith("gone.jsonl cannot be found from here")
     assert not find(verify(tmp_path / "out", adapter=run), "data")
 
 
@@ -142,7 +142,7 @@ def test_broken_files_are_reported_and_not_run(run: Path, tmp_path: Path) -> Non
     [
         ({"folder": "absent"}, "There is no folder absent"),
         ({"folder": "{run}/adapter"}, "is an adapter, not a checkpoint"),
-        ({"adapter": "{base}"}, "is neither a run nor an adapter"),
+        ({"adapter": "{base}"}, "is neither a run folder nor an adapter folder"),
         ({"against": "absent"}, "There is no model absent"),
         ({"data": ["absent.jsonl"]}, "absent.jsonl"),
         ({"vllm": "http://127.0.0.1:9"}, "No vLLM answers"),

@@ -160,7 +160,7 @@ def test_new_tokens_bring_their_embeddings_and_tokenizer(base: Checkpoint, tmp_p
 
     tokenizer["normalizer"] = {"type": "NFC"}
     (adapter / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(AxtuneError, match="cuts text in another way"):
+    with pytest.raises(AxtuneError, match="splits text differently"):
         merge([adapter], str(base.folder), tmp_path / "damaged")
 
 
@@ -256,7 +256,7 @@ def test_an_incomplete_base_is_refused(base: Checkpoint, tmp_path: Path) -> None
     refused(f"lacks {shards[1]}")
     shutil.copytree(base.folder, copy)
     os.truncate(copy / shards[2], (copy / shards[2]).stat().st_size - 1)
-    refused("bytes, and its header speaks of")
+    refused("bytes, and its header declares")
     shutil.copytree(base.folder, copy)
     index = json.loads((copy / "model.safetensors.index.json").read_text())
     index["weight_map"]["model.layers.9.mlp.up_proj.weight"] = shards[0]

@@ -402,7 +402,7 @@ def call_quantised(folder: Path) -> None:
     ("damage", "message"),
     [
         (remove_shard, "lacks model-00002-of"),
-        (shorten_shard, "bytes, and its header speaks of"),
+        (shorten_shard, "bytes, and its header declares"),
         (remove_tensor, r"lacks 1 tensors, model\.layers\.1\.mlp\.up_proj"),
         (widen, r"has the shape \[128, 64\]; config\.json wants \[192, 64\]"),
         (break_number, r"layers\.1\.mlp\.up_proj\.weight holds numbers that are not finite in bf"),
@@ -437,7 +437,7 @@ def test_a_quantised_folder_an_existing_one_and_a_wrong_size_are_refused(
         quantize(str(nf4.folder), tmp_path / "out")
     with pytest.raises(AxtuneError, match="exists already"):
         quantize("tiny-ax-4.0", nf4.folder)
-    with pytest.raises(AxtuneError, match="5 is no size"):
+    with pytest.raises(AxtuneError, match="5 is not a file size"):
         quantize("tiny-ax-4.0", tmp_path / "out", max_shard_size="5")
     assert list(tmp_path.iterdir()) == []
 
