@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from axtune.checkpoint import catalog
 from axtune.errors import AxtuneError
 from axtune.verify import vllm
 from axtune.verify.vllm import Reply, Served, connect, find_vllm, serve
@@ -195,11 +196,13 @@ def test_a_server_runs_while_it_is_used_and_no_longer(
 ) -> None:
     program(tmp_path, _READY, monkeypatch)
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
-    with serve(tmp_path / "mine", 512, ["--enable-lora"]) as served:
+    folder = catalog.find("tiny-ax-4.0", weights=False).folder
+    with serve(folder, 512, ["--enable-lora"]) as served:
         words, number = json.loads((tmp_path / "seen").read_text())
         os.kill(number, 0)  # it lives
-    assert served.model == "mine"
-    assert words[:2] == ["serve", str(tmp_path / "mine")]
+    assert served.model == "tiny-ax-4.0"
+    assert words[:2] == ["serve", str(folder)]
+    assert words[words.index("--tool-call-parser") + 1] == "hermes"
     assert words[words.index("--max-model-len") + 1] == "512"
     assert words[-1] == "--enable-lora"
     with pytest.raises(ProcessLookupError):
@@ -212,7 +215,7 @@ def test_a_server_that_ends_says_its_last_words(
     program(tmp_path, "print(*range(100), 'no such model', sep='\\n')", monkeypatch)
     with (
         pytest.raises(AxtuneError, match="vLLM ended before it was ready") as caught,
-        serve(tmp_path, 512),
+        serve(catalog.find("tiny-ax-4.0", weights=False).folder, 512),
     ):
         pass
     assert "no such model" in caught.value.found

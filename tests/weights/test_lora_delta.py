@@ -76,7 +76,7 @@ def configure(**values: Any) -> Callable[[Path], None]:
         (break_shape, "of another base: its LoRA of .* has shapes"),
         (break_numbers, "up_proj.* holds numbers that are not finite"),
         (overflow, "would hold numbers that are not finite in bfloat16"),
-        (half, "has only one half of"),
+        (half, "has one half of"),
         (stranger, "another base: it changes .*qkv_proj, which the base lacks, and"),
         (configure(r=5), "has shapes"),
         (configure(peft_type="IA3"), "is a IA3 adapter"),
