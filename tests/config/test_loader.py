@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,6 @@ from hypothesis import strategies as st
 from support.rows import ROOT
 
 from axtune.config.loader import data_options, dump, load
-from axtune.config.objective import OBJECTIVES
-from axtune.config.passthrough import passed_names
 from axtune.config.recipe import Recipe
 from axtune.errors import Fault, RecipeError
 
@@ -275,24 +271,6 @@ def test_script_line_is_dropped(tmp_path: Path) -> None:
     text = (ROOT / "recipes" / "sft_lora.yaml").read_text(encoding="utf-8")
     assert text.startswith('if __name__ == "__main__"')
     assert read(tmp_path, text).task == "sft"
-
-
-def test_passed_names_are_the_libraries_own() -> None:
-    from dataclasses import fields
-
-    from peft import LoraConfig
-
-    lora = {f.name for f in fields(LoraConfig) if f.init and not f.name.startswith("_")}
-    assert lora - {"auto_mapping", "peft_version"} <= set(passed_names("lora"))  # PEFT sets these
-    for task, objective in OBJECTIVES.items():
-        config = objective.config
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*trl.experimental.*")
-            module = importlib.import_module(config[0])
-        known = fields(getattr(module, config[1]))
-        names = {f.name for f in known if f.init and not f.name.startswith("_")}
-        assert set(passed_names("training", config)) == names, task
-    assert "bnb_4bit_quant_type" in passed_names("quantization")
 
 
 def preference(task: str, *words: str) -> list[str]:

@@ -11,151 +11,23 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.judged import (
+    ASKED,
+    BAD,
+    GOOD,
+    MENU,
+    SYSTEM,
+    as_turns,
+    bad,
+    good,
+    said,
+    whole,
+)
 from support.rows import calls, check_rows, codes, tool
 
 from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.data.conversation import Conversation
 from axtune.data.parse import PreferenceRow, read_row
 from axtune.data.pipeline import check
-
-ASKED = {"role": "user", "content": "창원 점심은요?"}
-GOOD = {"role": "assistant", "content": "닭곰탕입니다."}
-BAD = {"role": "assistant", "content": "모릅니다."}
-SYSTEM = {"role": "system", "content": "존댓말로."}
-MENU = tool("menu", {"type": "object", "properties": {"site": {"type": "string"}}})
-
-
-def good(row: Any, **options: Any) -> PreferenceRow:
-    read, problems = read_row(row, **options)
-    assert isinstance(read, PreferenceRow), problems
-    assert [problem for problem in problems if problem.severity == "error"] == []
-    return read
-
-
-def bad(row: Any, **options: Any) -> list[str]:
-    _, problems = read_row(row, **options)
-    return [problem.code for problem in problems if problem.severity == "error"]
-
-
-def said(conversation: Conversation | None) -> list[tuple[str, str]]:
-    assert conversation is not None
-    return [(message["role"], message["content"]) for message in conversation.messages]
-
-
-def as_turns(*messages: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(message["role"], message["content"]) for message in messages]
-
-
-def whole(prompt: list[Any], good: Any = GOOD, bad: Any = BAD) -> dict[str, Any]:
-    return {"chosen": [*prompt, good], "rejected": [*prompt, bad]}
-
-
-TEXT = {"chosen": GOOD["content"], "rejected": BAD["content"]}
-FROM = {
-    "chosen": {"from": "gpt", "value": GOOD["content"]},
-    "rejected": {"from": "gpt", "value": BAD["content"]},
-}
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"prompt": [SYSTEM, ASKED], "chosen": [GOOD], "rejected": [BAD]},
-        {"prompt": [SYSTEM, ASKED], "chosen": GOOD, "rejected": BAD},
-        {"prompt": [SYSTEM, ASKED], **TEXT},
-        {"system": SYSTEM["content"], "prompt": ASKED["content"], **TEXT},
-        {"system": SYSTEM["content"], "question": ASKED["content"], **TEXT},
-        {"system": SYSTEM["content"], "prompt": ASKED["content"], "chosen": GOOD, "rejected": BAD},
-        {"messages": [SYSTEM, ASKED], "chosen": GOOD, "rejected": BAD},
-        whole([SYSTEM, ASKED]),
-        whole([SYSTEM, ASKED]) | {"prompt": ASKED["content"], "messages": [SYSTEM, ASKED, GOOD]},
-        whole([SYSTEM, ASKED]) | {"prompt": [SYSTEM, ASKED]},
-        {"system": SYSTEM["content"], "instruction": ASKED["content"], "input": "", **TEXT},
-        {
-            "system": SYSTEM["content"],
-            "conversations": [{"from": "human", "value": ASKED["content"]}],
-            **FROM,
-        },
-        {
-            "conversations": [
-                {"from": "system", "value": SYSTEM["content"]},
-                {"from": "human", "value": ASKED["content"]},
-            ],
-            **{key: [turn] for key, turn in FROM.items()},
-        },
-        {
-            "input": {"messages": [SYSTEM, ASKED], "parallel_tool_calls": True},
-            "preferred_output": [GOOD],
-            "non_preferred_output": [BAD],
-        },
-        {key: json.dumps(value) for key, value in whole([SYSTEM, ASKED]).items()},
-        {key: str(value) for key, value in whole([SYSTEM, ASKED]).items()},
-        {"prompt": str([SYSTEM, ASKED]), "chosen": str([GOOD]), "rejected": json.dumps([BAD])},
-    ],
-    ids=lambda row: "+".join(row),
-)
-def test_every_shape_of_a_pair_is_the_same_pair(row: Any) -> None:
-    preference = good(row)
-    assert preference.prompt == 2
-    assert said(preference.chosen) == as_turns(SYSTEM, ASKED, GOOD)
-    assert said(preference.rejected) == as_turns(SYSTEM, ASKED, BAD)
-    for name, conversation in preference.answers:
-        assert conversation.learn == [2]
-        key = name if name in row else {"chosen": "preferred_output"}.get(name, "non_preferred")
-        assert conversation.places[2].startswith(key)
-    if row.get("prompt") is None or "messages" not in row:
-        assert good(row, row_format="preference").prompt == 2
-
-
-@pytest.mark.parametrize("label", [True, False])
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"prompt": [SYSTEM, ASKED], "completion": [GOOD], "label": bool},
-        {"prompt": [SYSTEM, ASKED], "completion": GOOD["content"], "label": str},
-        {
-            "system": SYSTEM["content"],
-            "prompt": ASKED["content"],
-            "completion": GOOD["content"],
-            "label": bool,
-        },
-        {"prompt": [SYSTEM, ASKED], "completion": [SYSTEM, ASKED, GOOD], "kto_tag": bool},
-        {"messages": [SYSTEM, ASKED, GOOD], "kto_tag": bool},
-        {
-            "system": SYSTEM["content"],
-            "conversations": [
-                {"from": "human", "value": ASKED["content"]},
-                {"from": "gpt", "value": GOOD["content"]},
-            ],
-            "kto_tag": bool,
-        },
-        {
-            "system": SYSTEM["content"],
-            "instruction": ASKED["content"],
-            "output": GOOD["content"],
-            "kto_tag": str,
-        },
-    ],
-    ids=lambda row: "+".join(row) if isinstance(row, dict) else None,
-)
-def test_every_shape_of_a_labelled_answer_is_the_same(row: Any, label: bool) -> None:
-    made = {k: v(label) if isinstance(v, type) else v for k, v in row.items()}
-    for preference in (good(made), good(made, row_format="unpaired_preference")):
-        ((name, conversation),) = preference.answers
-        assert name == ("chosen" if label else "rejected")
-        assert preference.prompt == 2
-        assert said(conversation) == as_turns(SYSTEM, ASKED, GOOD)
-        assert conversation.learn == [2]
-
-
-def test_a_label_beside_messages_counts_only_when_the_format_says_so() -> None:
-    row = {"messages": [ASKED, GOOD], "label": True}
-    assert isinstance(read_row(row)[0], Conversation)
-    assert good(row, row_format="unpaired_preference").chosen is not None
-    assert isinstance(read_row({"prompt": "q", "completion": "a", "label": None})[0], Conversation)
-    judged = whole([ASKED]) | {"messages": [ASKED, GOOD]}
-    assert isinstance(read_row(judged)[0], PreferenceRow)
-    assert isinstance(read_row(judged, row_format="chat")[0], Conversation)
 
 
 def test_pairs_that_a_table_holds(tiny: AxTokenizer, tmp_path: Path) -> None:
@@ -272,28 +144,6 @@ def test_tools_are_the_rows_or_those_written_in_the_system_turn() -> None:
 )
 def test_faults_of_a_preference(row: Any, wanted: list[str]) -> None:
     assert sorted(bad(row)) == sorted(wanted)
-
-
-@pytest.mark.parametrize(
-    ("row_format", "row", "lacking"),
-    [
-        ("preference", {"prompt": "q", "chosen": "a"}, "rejected"),
-        ("preference", {"input": {}, "preferred_output": []}, "non_preferred_output"),
-        ("preference", {"messages": []}, "chosen"),
-        ("unpaired_preference", {"prompt": "q", "completion": "a"}, "label"),
-        ("unpaired_preference", {"prompt": "q", "label": True}, "completion"),
-    ],
-)
-def test_a_key_that_the_named_format_lacks(row_format: str, row: Any, lacking: str) -> None:
-    _, (problem,) = read_row(row, row_format=row_format)
-    assert (problem.code, problem.message.split()[-1]) == ("unknown-shape", f"{lacking}.")
-
-
-def test_a_label_that_is_none_says_how_to_read_the_row_without_it() -> None:
-    row = {"prompt": "q", "completion": "a", "label": "billing"}
-    _, (problem,) = read_row(row)
-    assert "data.format: prompt_completion" in problem.message
-    assert isinstance(read_row(row, row_format="prompt_completion")[0], Conversation)
 
 
 def test_nfc_makes_one_prompt_of_two_spellings() -> None:

@@ -3,24 +3,10 @@ from __future__ import annotations
 import io
 import math
 
-import pytest
 from rich.console import Console
+from support.events import EVENTS
 
-from axtune.training.plots import curve, plot, smooth
 from axtune.training.progress import Report, event_text
-from axtune.training.summary import summary
-from axtune.units import duration
-
-TRAIN = [
-    {"step": step, "loss": 8 / step, "learning_rate": 1e-4, "tokens_per_second": 1000 + step}
-    for step in range(1, 5)
-]
-EVENTS = [
-    *TRAIN[:2],
-    {"step": 2, "eval_loss": 5.0},
-    *TRAIN[2:],
-    {"step": 4, "eval_loss": 3.0},
-]
 
 
 def run(console, **options):
@@ -76,14 +62,6 @@ def test_time_left_comes_from_the_pace_of_this_session(monkeypatch):
     assert report.time_left() == "1m 30s left"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0s"), (59.4, "59s"), (60, "1m 00s"), (3599.6, "1h 00m"), (7500, "2h 05m")],
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
-
-
 def test_a_loss_that_is_not_a_number_is_shown_as_such():
     assert event_text({"loss": math.nan}) == "loss nan"
     assert event_text({"loss": None, "learning_rate": 1e-4}) == "lr 1.00e-04"
@@ -105,39 +83,3 @@ def test_a_preference_event_shows_rewards_before_log_probabilities():
         f"loss 0.6929  {words.replace('eval ', '')}  chosen -302.1  rejected -239.9  kl 0.0000"
     )
     assert "rewards" not in event_text({"loss": 1.0, "rewards/chosen": 0.1})  # KTO, one side only
-
-
-def test_curves_leave_out_what_is_no_number():
-    events = [{"step": 1, "loss": None}, {"step": 2, "loss": math.nan}, {"step": 3, "loss": 1.0}]
-    assert curve(events, "loss") == [(3, 1.0)]
-
-
-def test_smoothing_is_unbiased_at_its_start_and_follows():
-    assert smooth([3.0, 3.0, 3.0]) == pytest.approx([3.0, 3.0, 3.0])
-    assert smooth([4.0, 0.0])[1] == pytest.approx(0.9 * 0.1 * 4 / (1 - 0.81))
-    assert smooth([]) == []
-
-
-def test_summary():
-    assert summary(EVENTS) == {
-        "first_loss": 8.0,
-        "last_loss": 2.0,
-        "best_eval_loss": 3.0,
-        "best_step": 4,
-        "tokens_per_second": 1003,
-    }
-    assert summary([]) == {}
-
-
-@pytest.mark.parametrize("events", [EVENTS, TRAIN, []], ids=["both", "train", "none"])
-def test_the_plot_is_a_png(tmp_path, events):
-    file = tmp_path / "loss.png"
-    plot(events, file)
-    assert file.read_bytes().startswith(b"\x89PNG")
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_the_plot_shows_the_curves(tmp_path):
-    plot(EVENTS, tmp_path / "both.png")
-    plot([], tmp_path / "none.png")
-    assert (tmp_path / "both.png").read_bytes() != (tmp_path / "none.png").read_bytes()

@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from axtune.errors import CheckpointError
 from axtune.weights import direct_io
 from axtune.weights.direct_io import ALIGNMENT, Buffer, DirectReader, DirectWriter
-from axtune.weights.safetensors_file import TensorInfo, blocks, read_checkpoint
-from axtune.weights.stream_writer import OutputTensor, write_checkpoint
-
-
-@pytest.fixture(params=["cached", "direct", "unsupported"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How files are read: from the cache, from the disk, or on a file system without the latter."""
-    monkeypatch.setattr(direct_io, "_is_cached", lambda file: request.param == "cached")
-    if request.param == "unsupported":
-        real = os.open
-
-        def refuse(path: Any, flags: int, mode: int = 0o777) -> int:
-            if flags & os.O_DIRECT:
-                raise OSError(22, "Invalid argument")
-            return real(path, flags, mode)
-
-        monkeypatch.setattr(os, "open", refuse)
-    return request.param
 
 
 def test_any_bytes_are_read_and_written(way: str, tmp_path: Path) -> None:
@@ -73,34 +53,3 @@ def test_a_file_just_written_is_in_the_cache_and_a_dropped_one_is_not(tmp_path: 
     os.close(descriptor)
     if direct_io._is_cached(file):
         pytest.skip("this file system keeps its files in memory")
-
-
-def test_tensors_survive_any_place_in_their_file(way: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    numbers = torch.randn(3_000_000).bfloat16()
-    raw = numbers.view(torch.uint8).numpy().tobytes()
-    for shift in (0, 1, 8, 4090):
-        file = tmp_path / f"raw{shift}"
-        file.write_bytes(bytes(shift) + raw)
-        stored = [
-            TensorInfo("a", torch.bfloat16, (7,), file, shift),
-            TensorInfo("b", torch.bfloat16, (1500, 1999), file, shift + 14),
-            TensorInfo("c", torch.bfloat16, (), file, shift + 100),
-        ]
-        out = tmp_path / f"out{shift}"
-        out.mkdir()
-        pieces = [OutputTensor(t.name, t.dtype, t.shape, t) for t in stored]
-        pieces.append(OutputTensor("wide", torch.float32, (1500, 1999), stored[1]))
-        pieces.append(OutputTensor("zero", torch.float16, (5, 5), None))
-        write_checkpoint(out, {"model.safetensors": pieces})
-        found = {t.name: t for t in read_checkpoint(out)["model.safetensors"]}
-        matrix = numbers[7 : 7 + 1500 * 1999]
-        assert torch.equal(read(found["a"]), numbers[:7])
-        assert torch.equal(read(found["b"]), matrix)
-        assert torch.equal(read(found["c"]), numbers[50:51])
-        assert torch.equal(read(found["wide"]), matrix.float())
-        assert torch.equal(read(found["zero"]), torch.zeros(25, dtype=torch.float16))
-
-
-def read(tensor: TensorInfo) -> torch.Tensor:
-    return torch.cat([block.clone() for block in blocks(tensor, multiple=64)])

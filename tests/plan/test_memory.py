@@ -1,0 +1,91 @@
+"""The formulas of memory, against known figures and what autograd keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from support.plans import RECIPES
+from support.tiny import LIBRARY_WARNINGS
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from axtune.config import loader
+from axtune.config.objective import objective_of
+from axtune.plan import memory
+from axtune.plan.architecture import Architecture, read_architecture, trained_by
+from axtune.plan.estimate import job_of
+from axtune.plan.memory import CPU, GPU, Job, Micro
+
+
+def test_known_figures_of_the_real_models(real_one: tuple[str, Architecture]) -> None:
+    layout, architecture = real_one
+    wanted = {
+        "4.0": (7_259_624_960, 40_370_176, 14.52e9, 4.84e9, 200_704),
+        "3.1": (7_264_800_768, 39_780_352, 14.53e9, 4.99e9, 262_144),
+    }[layout]
+    parameters, trained, plain, four_bit, states = wanted
+    assert architecture.parameters == parameters
+    assert trained_by(architecture, {}).parameters == trained
+    short = Micro(tokens=1, labelled=1, scored=1)
+    lora = job_of(loader.load(RECIPES / "sft_lora.yaml"), architecture, GPU)
+    assert memory.training(lora, short).weights == pytest.approx(plain, rel=1e-3)
+    qlora = job_of(loader.load(RECIPES / "sft_qlora.yaml"), architecture, GPU)
+    assert memory.training(qlora, short).weights == pytest.approx(four_bit, rel=2e-3)
+    saved = [memory.training(qlora, Micro(n, 1, 1)).saved / GPU.slack for n in (1000, 2000)]
+    assert (saved[1] - saved[0]) / 1000 == pytest.approx(states)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("target", ["all-linear", ["q_proj", "v_proj"]], ids=str)
+@LIBRARY_WARNINGS
+def test_what_autograd_saves_of_a_layer(
+    kind: str, precision: str, padded: bool, target: Any
+) -> None:
+    """Every term of the formula, against the storages that autograd really keeps."""
+    shape = {
+        "hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4,
+        "num_key_value_heads": 2 if kind == "qwen2" else 4, "vocab_size": 128,
+        "tie_word_embeddings": False, "model_type": kind,
+    }  # fmt: skip
+    rows, length = 2, 48
+
+    def kept(layers: int) -> int:
+        config = AutoConfig.for_model(**shape, num_hidden_layers=layers)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        model = get_peft_model(
+            AutoModelForCausalLM.from_config(config, dtype=dtype),
+            LoraConfig(r=8, target_modules=target, task_type="CAUSAL_LM"),
+        )
+        model.enable_input_require_grads()
+        frozen = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        found: dict[int, torch.UntypedStorage] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in frozen:
+                found[storage.data_ptr()] = storage
+            return tensor
+
+        mask = torch.ones(rows, length, dtype=torch.long)
+        if padded:
+            mask[0, length // 2 :] = 0
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            ids = torch.zeros(rows, length, dtype=torch.long)
+            output = model(input_ids=ids, attention_mask=mask, use_cache=False)
+        assert output.logits.requires_grad
+        return sum(storage.nbytes() for storage in found.values())
+
+    architecture = read_architecture({**shape, "num_hidden_layers": 1}, kind)
+    trained = trained_by(architecture, {"r": 8, "target_modules": target})
+    plan = Job(objective_of("sft"), CPU, architecture, trained, 4 if precision == "fp32" else 2)
+    cells = rows * length**2 if padded else 0
+    said = memory._layer(plan, trained.ranks[0], Micro(rows * length, 1, 1, cells))
+    casts = 2 * trained.lora if precision == "bf16" else 0  # once, not for each token
+    assert said + casts == pytest.approx(kept(3) - kept(2), rel=0.02)

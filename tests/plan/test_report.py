@@ -1,0 +1,48 @@
+"""What `axtune plan` prints, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.commands import axtune
+from support.plans import RECIPES
+from support.rows import chat, write_jsonl
+
+from axtune.plan.gpus import SIZES
+
+
+def test_the_command_prints_a_plan(tmp_path: Path) -> None:
+    words = ["plan", str(RECIPES / "sft_qlora.yaml"), "model=tiny-ax-4.0", "--gpu", "RTX 3060"]
+    done = axtune(*words, "--gpu", "8GB")
+    assert (done.returncode, done.stderr) == (0, "")
+    for said in ("longest step", "evaluation", "merge", "saved states", "80GB", "tokens/s", "yes"):
+        assert said in done.stdout
+    machine = json.loads(axtune(*words, "--json").stdout)
+    assert list(machine) == [
+        "model", "task", "parameters", "trained_parameters", "samples", "tokens", "longest_tokens",
+        "mean_tokens", "steps", "refused_rows", "memory", "host", "cards",
+    ]  # fmt: skip
+    longest = machine["memory"]["longest_step"]
+    parts = sum(longest[name] for name in ("weights", "adapter", "optimizer", "saved", "workspace"))
+    assert longest["total"] == pytest.approx(parts + max(longest["recompute"], longest["head"]))
+    assert [card["gigabytes"] for card in machine["cards"]] == [12, *SIZES]
+    assert machine["cards"][0]["edits"] == []
+    assert machine["cards"][0]["seconds"] > 0 < machine["steps"]
+
+
+def test_the_command_on_wrong_words(tmp_path: Path) -> None:
+    recipe = str(RECIPES / "sft_lora.yaml")
+    done = axtune("plan", recipe, "model=tiny-ax-4.0", "--gpu", "RTX 3O60")
+    assert done.returncode == 1
+    assert "did you mean RTX 3060" in done.stderr
+    done = axtune("plan", recipe, "modle=x")
+    assert done.returncode == 1
+    assert "did you mean model?" in done.stderr
+    done = axtune("plan", recipe, "model=tiny-ax-4.0", "data.train=none.jsonl")
+    assert done.returncode == 1
+    assert "none.jsonl" in done.stderr
+    rows = write_jsonl(tmp_path / "rows.jsonl", [chat("q", "a"), {}, chat("r", "b")])
+    done = axtune("plan", recipe, "model=tiny-ax-4.0", f"data.train={rows}", "--json")
+    assert json.loads(done.stdout)["refused_rows"] == 1
