@@ -101,7 +101,7 @@ def objective_of(task: str) -> Objective:
         AxtuneError: When no task has that name, with those that there are.
     """
     if task not in OBJECTIVES:
-        raise AxtuneError(f"{unknown_task(task)}.")
+        raise AxtuneError(f"There is no task {task}.", f"Set task to {listed(OBJECTIVES, 'or')}.")
     return OBJECTIVES[task]
 
 

@@ -52,10 +52,13 @@ def read_requests(
     """The requests of every row that training takes, as a stream; of a preference, the chosen
     answer's.
 
+    Rows go through the pass that training makes: one that it refuses is no request, nor is a turn
+    that ``data.truncate`` cut.
+
     Args:
         data: Which files, and how rows are read; files that are no longer there are left out.
         tokenizer: The checkpoint's.
-        task: What the rows train; None takes each row for what it is.
+        task: What the rows were to train; None takes each row for what it is.
     """
     checker = RowChecker(tokenizer, data, task, with_turns=True)
     for source in data.train:

@@ -13,6 +13,7 @@ from support.rows import calls, chat, check_rows, codes, stretches, tool
 from support.strategies import arguments, texts
 
 from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.data.conversation import Conversation
 from axtune.data.parse import read_row
 from axtune.data.render import (
     Answer,
@@ -25,6 +26,8 @@ from axtune.data.render import (
     parse_answer,
     pieces,
     prompt_ids,
+    render,
+    turns_of,
 )
 from axtune.data.samples import Sample
 from axtune.errors import DataError
@@ -37,6 +40,23 @@ def samples(tokenizer: AxTokenizer, row: Any) -> list[list[Span]]:
     conversation, problems = read_row(row)
     assert conversation is not None, problems
     return pieces(tokenizer, conversation)
+
+
+def test_one_call_makes_the_ids_and_labels_that_the_pass_makes(either_tiny: AxTokenizer) -> None:
+    thought = "<think>음</think>답"
+    rows = [chat("q", "답", "r", "끝"), chat("q", thought, "r", thought, "s", "끝")]
+    for row, checked in zip(rows, check_rows(either_tiny, rows, with_turns=True), strict=True):
+        conversation, _ = read_row(row)
+        assert isinstance(conversation, Conversation)
+        rendered = render(either_tiny, conversation)
+        assert rendered == checked.samples
+        turns = list(turns_of(conversation, rendered))
+        assert [turn.turn for turn in turns] == conversation.learn
+        for turn in turns:
+            before = conversation.messages[: turn.turn]
+            assert turn.prompt == prompt_ids(either_tiny, before, conversation.tools)
+            answer = answer_text(conversation.messages[turn.turn], either_tiny.end_of_turn)
+            assert either_tiny.encode(answer) == turn.sample.input_ids[turn.begin : turn.end]
 
 
 def learned(tokenizer: AxTokenizer, row: Any) -> list[tuple[str, str]]:

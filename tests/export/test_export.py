@@ -238,7 +238,7 @@ def test_ranks_and_scales_of_an_adapter_become_uniform(base: Checkpoint, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_dora": True}, "no adapter with DoRA"),
+        ({"use_dora": True}, "cannot load an adapter with DoRA"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save \(lm_head\)"),
         ({"trainable_token_indices": [3]}, "trained model.embed_tokens"),
         ({"target_modules": ["q_proj", "lm_head"]}, "trained lm_head.lora_A"),

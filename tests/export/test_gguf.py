@@ -313,7 +313,7 @@ def test_the_folder_has_what_serving_needs(qwen2: Checkpoint, tmp_path: Path) ->
             {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_fast": 16}},
             "lacks: beta_fast",
         ),
-        ({"head_dim": 64}, "lacks: heads of together 128 beside a hidden_size of 64"),
+        ({"head_dim": 64}, "lacks: heads of 128 in all with a hidden_size of 64"),
         ({"model_type": "mistral"}, "is a mistral model"),
         ({"quantization_config": {"quant_method": "awq"}}, "is quantised"),
         ({"num_hidden_layers": 1}, "has model.layers.1.* llama.cpp has no place for"),

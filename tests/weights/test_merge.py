@@ -220,7 +220,7 @@ def test_a_run_merges_only_into_the_files_it_was_trained_on(
         stream.seek(-2, os.SEEK_END)
         stream.write(b"\x00\x00")
     for source in (run, run / "adapter"):
-        with pytest.raises(AxtuneError, match=f"of another base: {shard_file.name} of .* differs"):
+        with pytest.raises(AxtuneError, match=f"on another base: {shard_file.name} of .* differs"):
             merge([source], str(other), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
