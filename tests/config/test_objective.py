@@ -42,7 +42,7 @@ def test_a_task_that_is_registered_is_one_that_recipes_know(invented: Objective)
 def test_a_task_that_is_not_registered_is_refused_with_those_that_are() -> None:
     with pytest.raises(ValueError, match="no task invented; expected sft, dpo, kto or orpo"):
         job("invented")
-    with pytest.raises(AxtuneError, match="no task invented.\nSet task to sft, dpo, kto or orpo"):
+    with pytest.raises(AxtuneError, match=r"no task invented.\nSet task to sft, dpo, kto or orpo"):
         objective_of("invented")
 
 
