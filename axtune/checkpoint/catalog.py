@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint.family import known_names
+from axtune.checkpoint.family import Family, family_of, known_names
 from axtune.errors import CheckpointError
 
 # What a tokenizer is made of; every run carries these files on byte for byte.
@@ -50,6 +50,17 @@ class Checkpoint:
     config: dict[str, Any]
     generation_config: dict[str, Any]
     commit: str | None = None
+
+    @property
+    def family(self) -> Family:
+        """The model family that it belongs to."""
+        file = self.folder / "tokenizer.json"
+        return family_of(
+            self.name,
+            str(self.config.get("model_type")),
+            file.read_bytes() if file.is_file() else b"",
+            self.chat_template() or "",
+        )
 
     def chat_template(self) -> str | None:
         """Its chat template, Jinja source; the template's own file goes before the config's key."""

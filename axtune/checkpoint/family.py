@@ -1,6 +1,6 @@
 """What a model family is: every fact that sets its checkpoints apart, in one record.
 
-`axtune.checkpoint.catalog` finds a checkpoint's folder; `family_of` says what lies in it. A new
+`axtune.checkpoint.catalog` finds a checkpoint's folder; `Checkpoint.family` is its record. A new
 family is one more `Family`, given to `register`. A checkpoint that no record knows, but whose
 architecture one of `LAYOUTS` is and whose template writes the native format, is taken for a
 relative of the A.X model of its layout.
@@ -13,10 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from axtune.checkpoint.catalog import Checkpoint
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -169,6 +166,7 @@ A_X_3_1 = register(
         reference="skt/A.X-3.1-Light",
         hub_ids=("skt/A.X-3.1-Light",),
         embedded=("tiny-ax-3.1",),
+        context=32_768,
     )
 )
 
@@ -182,28 +180,30 @@ def known_names() -> list[str]:
     ]
 
 
-def family_of(checkpoint: Checkpoint) -> Family:
-    """The family that a checkpoint belongs to.
+def family_of(name: str, layout: str, tokenizer: bytes, template: str) -> Family:
+    """The family that a checkpoint belongs to (`axtune.checkpoint.catalog.Checkpoint.family`).
 
     By its name, else by its tokenizer, else by its chat template, else by its layout alone. Of
     families that share a tokenizer the one with the checkpoint's layout is meant.
 
     Args:
-        checkpoint: Found, with or without weights.
+        name: As the user gave it: Hub id, embedded name, or path.
+        layout: Its ``model_type``.
+        tokenizer: Its ``tokenizer.json``.
+        template: Its chat template; empty when it has none.
     """
     for family in FAMILIES.values():
-        if checkpoint.name in (*family.hub_ids, *family.embedded):
+        if name in (*family.hub_ids, *family.embedded):
             return family
-    layout = checkpoint.config.get("model_type")
-    tokenizer = hashlib.sha256((checkpoint.folder / "tokenizer.json").read_bytes()).hexdigest()
-    template = hashlib.sha256((checkpoint.chat_template() or "").encode()).hexdigest()
+    tokenizer_digest = hashlib.sha256(tokenizer).hexdigest()
+    template_digest = hashlib.sha256(template.encode()).hexdigest()
     for alike in (
-        [family for family in FAMILIES.values() if tokenizer in family.tokenizers],
-        [family for family in FAMILIES.values() if template in family.templates],
+        [family for family in FAMILIES.values() if tokenizer_digest in family.tokenizers],
+        [family for family in FAMILIES.values() if template_digest in family.templates],
     ):
         if alike:
             return next((family for family in alike if family.layout == layout), alike[0])
-    return relative_of_a_x(str(layout))
+    return relative_of_a_x(layout)
 
 
 def relative_of_a_x(layout: str) -> Family:

@@ -25,7 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint, find, read_json
-from axtune.checkpoint.family import Family, family_of
+from axtune.checkpoint.family import Family
 from axtune.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
             "embeddings.",
             "Tokenizer and weights are of different checkpoints; copy it again.",
         )
-    family = family_of(found)
+    family = found.family
     context = int(found.config.get("max_position_embeddings", family.context))
     return AxTokenizer(found.name, folder, backend, template, config, end, pad, context, family)
 

@@ -25,7 +25,7 @@ from axtune.checkpoint import catalog
 from axtune.checkpoint.atomic import refuse_existing, staged
 from axtune.checkpoint.base import run_of
 from axtune.checkpoint.catalog import ADAPTER_CONFIG
-from axtune.checkpoint.family import LAYOUTS, Family, family_of, relative_of_a_x
+from axtune.checkpoint.family import LAYOUTS, Family, relative_of_a_x
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
@@ -321,7 +321,7 @@ def _facts(model: str | None) -> tuple[int | None, Family]:
     """The base's context and family, where it is at hand; the adapter itself does not need it."""
     with suppress(CheckpointError):
         base = catalog.find(str(model), weights=False)
-        return int(base.config["max_position_embeddings"]), family_of(base)
+        return int(base.config["max_position_embeddings"]), base.family
     return None, relative_of_a_x("llama")  # the layout in which vLLM serves it
 
 

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from axtune.checkpoint import catalog
 from axtune.checkpoint.atomic import refuse_existing
 from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint, read_json
-from axtune.checkpoint.family import FAMILIES, LAYOUTS, Family, family_of
+from axtune.checkpoint.family import FAMILIES, LAYOUTS, Family
 from axtune.checkpoint.tokenizer import (
     PROBES,
     AxTokenizer,
@@ -157,7 +157,7 @@ def _tokenizer_file(checkpoint: Checkpoint, base: Checkpoint | None) -> Iterator
     file = checkpoint.folder / "tokenizer.json"
     raw = read_json(file)
     part, name = "tokenizer", "cuts text"
-    family = family_of(base or checkpoint)
+    family = (base or checkpoint).family
     if family.cuts_like(raw):
         found = (
             f"as {family.line} models were trained: {family.pre_tokenizer['type']}, no normaliser"
@@ -302,7 +302,7 @@ def _reference_of(checkpoint: Checkpoint) -> str:
     kind = str(checkpoint.config.get("model_type"))
     if kind not in LAYOUTS:
         raise AxtuneError(f"A {kind} model is not an A.X model.", "Give its base with --base.")
-    return family_of(checkpoint).reference
+    return checkpoint.family.reference
 
 
 def _require_same_tokens(checkpoint: Checkpoint, base: Checkpoint) -> None:

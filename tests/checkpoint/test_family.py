@@ -19,7 +19,6 @@ from axtune.checkpoint.family import (
     A_X_4_0,
     LAYOUTS,
     Family,
-    family_of,
     known_names,
     register,
 )
@@ -52,8 +51,8 @@ def invented(checkpoint: Checkpoint, **changes: object) -> Family:
 
 
 def test_the_families_of_the_embedded_models() -> None:
-    assert family_of(catalog.find("tiny-ax-4.0")) is A_X_4_0
-    assert family_of(catalog.find("tiny-ax-3.1")) is A_X_3_1
+    assert catalog.find("tiny-ax-4.0").family is A_X_4_0
+    assert catalog.find("tiny-ax-3.1").family is A_X_3_1
 
 
 def test_every_known_name_is_of_one_family_of_its_layout() -> None:
@@ -62,14 +61,14 @@ def test_every_known_name_is_of_one_family_of_its_layout() -> None:
     assert {folder.name for folder in catalog.embedded()} <= set(names)
     for folder in catalog.embedded():
         found = catalog.find(folder.name)
-        assert family_of(found).layout == found.config["model_type"]
+        assert found.family.layout == found.config["model_type"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_stranger_is_taken_for_a_relative_of_the_model_of_its_layout(
     layout: str, tmp_path: Path
 ) -> None:
-    found = family_of(copied(tmp_path / "copy", model_type=layout))
+    found = copied(tmp_path / "copy", model_type=layout).family
     like = {"llama": A_X_3_1, "qwen2": A_X_4_0}[layout]
     assert found not in family.FAMILIES.values()
     assert (found.layout, found.reference) == (layout, like.reference)
@@ -78,23 +77,23 @@ def test_a_stranger_is_taken_for_a_relative_of_the_model_of_its_layout(
 
 def test_a_family_is_known_by_tokenizer_and_else_by_template(tmp_path: Path) -> None:
     checkpoint = copied(tmp_path / "copy")
-    assert family_of(checkpoint).name != "B.Y 1"
+    assert checkpoint.family.name != "B.Y 1"
     record = invented(checkpoint)
-    assert family_of(checkpoint) is record
-    assert family_of(dataclasses.replace(checkpoint, config={"model_type": "qwen2"})) is record
+    assert checkpoint.family is record
+    assert dataclasses.replace(checkpoint, config={"model_type": "qwen2"}).family is record
     template = checkpoint.chat_template()
     assert template is not None
     digest = hashlib.sha256(template.encode()).hexdigest()
     record = invented(checkpoint, tokenizers=(), templates=(digest,))
-    assert family_of(checkpoint) is record
+    assert checkpoint.family is record
 
 
 def test_of_families_with_one_tokenizer_the_layout_decides(tmp_path: Path) -> None:
     checkpoint = copied(tmp_path / "copy")
     llama = invented(checkpoint)
     qwen2 = invented(checkpoint, name="B.Y 2", layout="qwen2")
-    assert family_of(checkpoint) is llama
-    assert family_of(dataclasses.replace(checkpoint, config={"model_type": "qwen2"})) is qwen2
+    assert checkpoint.family is llama
+    assert dataclasses.replace(checkpoint, config={"model_type": "qwen2"}).family is qwen2
 
 
 def test_what_a_record_says_is_read(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from support.tiny import LIBRARY_WARNINGS, recipe, with_weights
 from axtune import check, train
 from axtune.checkpoint import catalog, family
 from axtune.checkpoint.catalog import Checkpoint
-from axtune.checkpoint.family import A_X_3_1, Family, family_of, register
+from axtune.checkpoint.family import A_X_3_1, Family, register
 from axtune.export.export import export
 from axtune.verify.doctor import examine, repair
 from axtune.verify.verify import verify
@@ -85,7 +85,7 @@ def test_one_record_takes_a_family_from_check_to_gguf(record: Family, tmp_path: 
 
     run = train(recipe(tmp_path, model=model))
     merged = merge([run.path], None, tmp_path / "merged").folder
-    assert family_of(catalog.find(str(merged))) is record
+    assert catalog.find(str(merged)).family is record
 
     served = export(run.path, tmp_path / "served", to="vllm")
     assert served.command is not None
@@ -108,7 +108,7 @@ def test_one_record_takes_a_family_from_check_to_gguf(record: Family, tmp_path: 
     damaged = json.loads(file.read_text(encoding="utf-8")) | {"normalizer": {"type": "NFC"}}
     file.write_text(json.dumps(damaged), encoding="utf-8")
     repair(catalog.find(str(merged)), tmp_path / "repaired")  # known by its template still
-    assert family_of(catalog.find(str(tmp_path / "repaired"))) is record
+    assert catalog.find(str(tmp_path / "repaired")).family is record
 
     out = export(run.path, tmp_path / "llama-cpp", to="gguf").folder
     fields = gguf.GGUFReader(next(out.glob("*.gguf"))).fields
