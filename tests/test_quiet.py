@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
 
 import datasets
 import pytest
@@ -13,7 +14,7 @@ from axtune.quiet import quiet_libraries
 
 
 @pytest.fixture(autouse=True)
-def _levels_come_back() -> None:
+def _levels_come_back() -> Iterator[None]:
     """Leave the libraries as they were: they are shared with every other test."""
     names = ("accelerate", "trl", "peft")
     levels = [logging.getLogger(name).level for name in names]
