@@ -122,7 +122,7 @@ class Served:
                 for call in choice.message.tool_calls or ()
             ],
             finish_reason=choice.finish_reason,
-            ids=list(choice.token_ids or ()),
+            ids=list(getattr(choice, "token_ids", None) or ()),  # older servers send none
         )
 
 
@@ -269,7 +269,8 @@ def _post(url: str, request: dict[str, Any]) -> Any:
         with urllib.request.urlopen(call, timeout=_TOKENIZE_SECONDS) as stream:
             return json.load(stream)
     except urllib.error.HTTPError as error:
-        reason = error.read().decode(errors="replace")[:300]
+        with error:
+            reason = error.read().decode(errors="replace")[:300]
         raise AxtuneError(f"{url} refused a request: {reason}", _AS_EXPORTED) from None
     except (OSError, ValueError) as error:
         raise AxtuneError(
