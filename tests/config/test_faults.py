@@ -72,7 +72,7 @@ class Options:
         {"kind": "c"},  # the libraries' own lists of names are not complete
         {"strange": object()},
     ],
-    ids=str,
+    ids=["none", "right", "null", "name", "any"],
 )
 def test_values_of_the_declared_types(values: dict[str, Any]) -> None:
     assert type_faults("lora", Options, values) == []
