@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from rich.console import Console
 from rich.text import Text
 from transformers import GenerationConfig, PreTrainedModel
@@ -22,6 +21,7 @@ from axtune.checkpoint.run_dir import is_run, open_run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.data.render import Answer, parse_answer, prompt_ids
 from axtune.errors import AxtuneError
+from axtune.model.adapter import load_adapter
 from axtune.model.load import choose_precision, load_model
 from axtune.quiet import quiet_libraries
 
@@ -92,7 +92,7 @@ def load(run: str, console: Console) -> tuple[PreTrainedModel, AxTokenizer]:
         attention=recipe.attention,
         quantization=recipe.quantization,
     )
-    model = PeftModel.from_pretrained(base, str(opened.adapter))
+    model = load_adapter(base, opened.adapter)
     return model.eval(), tokenizer
 
 

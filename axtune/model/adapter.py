@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from axtune.config.faults import bad_value, first_line, key_named, refused, type_faults
 from axtune.config.initialisation import initialisation
+from axtune.errors import AxtuneError
 from axtune.plan.architecture import LORA_DEFAULTS
 
 DEFAULTS = LORA_DEFAULTS
@@ -86,6 +88,35 @@ class Adapter:
         config.init_lora_weights = True
         config.inference_mode = True
         config.save_pretrained(str(folder))
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, **options: Any) -> PeftModel:
+    """Put a saved adapter on its base.
+
+    Args:
+        model: The base.
+        folder: The adapter's.
+        options: Of ``PeftModel.from_pretrained``.
+
+    Raises:
+        AxtuneError: When the folder's weights are absent, where PEFT would ask the Hub for a model
+            of the folder's name, or are no safetensors file.
+        ValueError, RuntimeError, KeyError: PEFT's own, when the adapter does not fit the base.
+    """
+    file = folder / _WEIGHTS
+    if not file.is_file():
+        raise AxtuneError(
+            f"{folder} lacks {_WEIGHTS}.", "Copy the adapter again, or train it again."
+        )
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise AxtuneError(
+            f"{file} is not a safetensors file, or is incomplete ({first_line(error)[:-1]}).",
+            "Copy the adapter again.",
+        ) from None
+    return PeftModel.from_pretrained(model, str(folder), **options)
 
 
 def save_raw(

@@ -21,7 +21,7 @@ from axtune.config.faults import first_line
 from axtune.config.initialisation import initialisation
 from axtune.config.recipe import Recipe, preference_of
 from axtune.errors import AxtuneError
-from axtune.model.adapter import DEFAULTS, Adapter, Term, add_adapter, terms_of
+from axtune.model.adapter import DEFAULTS, Adapter, Term, add_adapter, load_adapter, terms_of
 from axtune.training.progress import Report
 
 
@@ -85,7 +85,7 @@ def _load(model: PreTrainedModel, folder: Path, name: str, *, trainable: bool) -
     if config.get("peft_type") != "LORA":
         raise AxtuneError(f"{name} is not a LoRA adapter.", "Start from one that axtune trained.")
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        adapted = load_adapter(model, folder, is_trainable=trainable)
     except (ValueError, RuntimeError, KeyError, OSError) as error:  # other layers, other shapes
         raise AxtuneError(
             f"The adapter of {name} does not fit the base: {first_line(error)}",

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 
 from axtune.checkpoint.catalog import Checkpoint
 from axtune.errors import AxtuneError, CheckpointError
+from axtune.model.adapter import load_adapter
 from axtune.weights.lora_delta import EMBEDDING, HEAD
 from axtune.weights.nf4 import FourBit
 from axtune.weights.safetensors_file import load, read_checkpoint
@@ -85,7 +86,7 @@ class Layerwise:
         self.model: PreTrainedModel | PeftModel = base
         if adapter is not None:
             try:
-                self.model = PeftModel.from_pretrained(base, str(adapter), low_cpu_mem_usage=True)
+                self.model = load_adapter(base, adapter, low_cpu_mem_usage=True)
             except (RuntimeError, ValueError, KeyError) as error:
                 line = str(error).strip().splitlines()[0]
                 raise AxtuneError(

@@ -9,8 +9,8 @@ from safetensors import safe_open
 from support.tiny import LIBRARY_WARNINGS, checkpoint
 
 from axtune.checkpoint.tokenizer import load_tokenizer
-from axtune.errors import RecipeError
-from axtune.model.adapter import add_adapter, lora_config, save_raw
+from axtune.errors import AxtuneError, RecipeError
+from axtune.model.adapter import add_adapter, load_adapter, lora_config, save_raw
 from axtune.model.load import load_model, measure
 
 pytestmark = LIBRARY_WARNINGS
@@ -153,3 +153,28 @@ def test_an_adapter_names_its_base_as_the_user_did_and_nothing_else_of_the_machi
     assert str(tmp_path.parent) not in text
     with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
         assert all(".lora_" in key for key in set(file.keys()))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda file: file.unlink(), "lacks adapter_model.safetensors"),
+        (lambda file: file.write_bytes(b"junk"), "is not a safetensors file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-8]), "is not a safetensors file"),
+    ],
+    ids=["absent", "junk", "cut"],
+)
+def test_an_adapter_without_its_weights_is_refused_and_asked_of_nobody(
+    base, tmp_path, monkeypatch, break_it, message
+):
+    made = add_adapter(base(), {"r": 2}, seed=0)
+    made.save(tmp_path)
+    assert load_adapter(base(), tmp_path).peft_config["default"].r == 2
+    break_it(tmp_path / "adapter_model.safetensors")
+
+    def connect(*_):
+        raise AssertionError("a local folder is no name of the Hub")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+    with pytest.raises(AxtuneError, match=message):
+        load_adapter(base(), tmp_path)
