@@ -38,12 +38,14 @@ class Prepared:
 
     Attributes:
         train: The attributes of the samples that the task learns from (`Sample`, `PairSample` or
-            `UnpairedSample`) as columns, ids and labels as lists of int32; mapped from disk.
+            `UnpairedSample`) as columns, ids and labels as lists of int32, and ``place``, where
+            each comes from; mapped from disk.
         eval: The same for the held-out rows, or None.
         account: Where the training rows went.
         eval_account: Where the held-out rows went, or None.
         sizes: How long the training samples are, or None when nobody measured them.
         eval_sizes: The same for the held-out samples.
+        files: The files of the training rows, as ``place`` counts them.
     """
 
     train: datasets.Dataset
@@ -52,6 +54,15 @@ class Prepared:
     eval_account: DatasetStats | None
     sizes: Sizes | None = None
     eval_sizes: Sizes | None = None
+    files: tuple[str, ...] = ()
+
+    def where(self, place: Sequence[int]) -> str:
+        """``file:line`` of a training row.
+
+        Args:
+            place: Of a sample: the number of its file, and the line.
+        """
+        return f"{self.files[place[0]]}:{place[1]}"
 
     @staticmethod
     def load(folder: Path) -> Prepared:
@@ -68,7 +79,8 @@ class Prepared:
             parts[name] = (samples, DatasetStats(**part["account"]), sizes)
         train, account, sizes = parts["train"]  # prepare writes no plan without it
         held_out, eval_account, eval_sizes = parts.get("eval", (None, None, None))
-        return Prepared(train, held_out, account, eval_account, sizes, eval_sizes)
+        files = tuple(plan["train"]["files"])
+        return Prepared(train, held_out, account, eval_account, sizes, eval_sizes, files)
 
 
 def prepare(
@@ -95,7 +107,7 @@ def prepare(
     rng = np.random.default_rng(recipe.seed)
     checker = RowChecker(tokenizer, data, recipe.task)
     kind = SAMPLE_TYPES[recipe.objective.learns_from]
-    ledger, spans, keys = _write(data.train, checker, kind, folder / "train.arrow", report)
+    ledger, spans, keys, names = _write(data.train, checker, kind, folder / "train.arrow", report)
     row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
     used = np.unique(row_of)
     held_out = np.zeros(ledger.rows_read, bool)
@@ -113,7 +125,7 @@ def prepare(
     sizes = ledger.sizes()
     _save(folder, "train", train, sizes)
     account = ledger.account(train, ledger.rows_read - held).to_json()
-    plan["train"] = {"file": "train.arrow", "account": account}
+    plan["train"] = {"file": "train.arrow", "account": account, "files": list(names)}
     if held:
         samples = np.flatnonzero(held_out[row_of])
         account = ledger.account(samples, held + ledger.refused.total()).to_json()
@@ -122,7 +134,7 @@ def prepare(
         plan["eval"] = {"file": "train.arrow", "account": account}
     elif isinstance(data.eval, list):
         # The same checker: a held-out row that stands in the training data is a duplicate.
-        ledger, _, _ = _write(data.eval, checker, kind, folder / "eval.arrow", report)
+        ledger, *_ = _write(data.eval, checker, kind, folder / "eval.arrow", report)
         if not len(ledger.row):
             raise DataError(
                 "There is nothing to evaluate on: no row of data.eval can be used.",
@@ -160,22 +172,25 @@ def _write(
     kind: type[AnySample],
     path: Path,
     report: Callable[[Fault], None],
-) -> tuple[StatsBuilder, list[tuple[int, float]], array[int]]:
+) -> tuple[StatsBuilder, list[tuple[int, float]], array[int], dict[str, int]]:
     """Write the samples of some sources to an Arrow file.
 
     Returns:
-        The ledger; how many rows each source has, with its weight; the key of each row.
+        The ledger; how many rows each source has, with its weight; the key of each row; the number
+        of each file, as the samples' ``place`` has it.
     """
     import pyarrow as pa
 
     columns = {"list[int]": pa.list_(pa.int32()), "bool": pa.bool_()}
     schema = pa.schema([(field.name, columns[str(field.type)]) for field in fields(kind)])
+    placed = schema.append(pa.field("place", pa.list_(pa.int32())))
     ledger = StatsBuilder()
     spans: list[tuple[int, float]] = []
     keys = array("Q")
+    names: dict[str, int] = {}
     errors: list[Fault] = []
     found = [(source, files_of(source)) for source in sources]  # a wrong path fails at once
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, placed) as writer:
         for source, files in found:
             before = ledger.rows_read
             for file in files:
@@ -190,7 +205,13 @@ def _write(
                         pa.array([getattr(sample, field.name) for sample in samples], field.type)
                         for field in schema
                     ]
-                    writer.write_batch(pa.record_batch(arrays, schema=schema))
+                    places = [
+                        (names.setdefault(checked.file, len(names)), checked.line)
+                        for checked in batch
+                        for _ in checked.samples
+                    ]
+                    arrays.append(pa.array(places, placed.field("place").type))
+                    writer.write_batch(pa.record_batch(arrays, schema=placed))
                 for checked in batch:
                     keys.append(checked.key)
                     ledger.add(checked)
@@ -209,7 +230,7 @@ def _write(
         if count > _SHOWN:
             message = f"{count - _SHOWN} more; axtune data check lists them all."
             report(Fault("data", 0, code, message, "warning"))
-    return ledger, spans, keys
+    return ledger, spans, keys, names
 
 
 def _tell(

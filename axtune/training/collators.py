@@ -24,6 +24,8 @@ from axtune.training.trl_private import pair_collator, unpaired_collator
 class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):
     """Packs as rows: ``input_ids`` and ``labels`` of the samples one after the other, ``lengths``.
 
+    The samples' ``place`` are a list.
+
     Args:
         rows: A `datasets.Dataset` of samples with ``input_ids`` and ``labels``.
         packs: Of each pack, the indices of its samples.
@@ -42,6 +44,7 @@ class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):
             "input_ids": list(chain.from_iterable(columns["input_ids"])),
             "labels": list(chain.from_iterable(columns["labels"])),
             "lengths": list(map(len, columns["input_ids"])),
+            "place": columns["place"],
         }
 
 

@@ -198,7 +198,7 @@ class DpoTrainer(RunTrainer, DPOTrainer):  # type: ignore[misc]
         trl_private.log_metric(self, "kl_k3", total / max(count, 1))
 
     def _reference_of(self, rows: list[dict[str, Any]]) -> Numbers:
-        batch = self._prepare_inputs(self.data_collator(rows))
+        batch = self._prepare_inputs(self.data_collator.collate(rows))
         if "packed" in batch:
             batch["packed"] = batch["packed"].to(self.args.device)
         with self.reference.in_place():
@@ -245,7 +245,7 @@ class KtoTrainer(RunTrainer, KTOTrainer):  # type: ignore[misc]
             self.precompute_ref_logps = cached
 
     def _reference_of(self, rows: list[dict[str, Any]]) -> Numbers:
-        batch = self._prepare_inputs(self.data_collator(rows))
+        batch = self._prepare_inputs(self.data_collator.collate(rows))
         sums = self.compute_ref_log_probs(self.model, batch)
         names = ("ref_logps", "ref_KL_logps")
         return {

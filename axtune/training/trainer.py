@@ -40,6 +40,7 @@ from axtune.model.adapter import Adapter, save_raw
 from axtune.model.load import Precision
 from axtune.plan.memory import remembered
 from axtune.training.callbacks import Recorder, Stopper
+from axtune.training.numbers import NumberWatch, WithPlaces, check_rehearsal
 from axtune.training.progress import Report
 from axtune.training.trl_private import activation_offloading, counters_kept, rows_by
 
@@ -101,6 +102,7 @@ class RunTrainer(Trainer):
 
     args: Any  # the task's own class of TrainingArguments
     model: Any
+    data_collator: Any  # `WithPlaces` of the task's own
     packing: PackLayout | None = None
 
     def __init__(self, run: RunContext, **further: Any) -> None:
@@ -112,7 +114,12 @@ class RunTrainer(Trainer):
             if parameter.requires_grad
         }
         self.stopper = Stopper(run.report)
-        callbacks: list[TrainerCallback] = [Recorder(run.run_dir, run.report), self.stopper]
+        self._numbers = NumberWatch(model, run.data.where, run.report, run.run_dir)
+        callbacks: list[TrainerCallback] = [
+            Recorder(run.run_dir, run.report),
+            self.stopper,
+            self._numbers,
+        ]
         if (patience := recipe.early_stopping_patience) is not None:
             callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
         rows_by(self, self.rows_of)
@@ -129,6 +136,8 @@ class RunTrainer(Trainer):
         except (ValueError, RuntimeError, ImportError) as error:  # loss_type, report_to, …
             key = key_named(error, "training", recipe.training)
             raise refused([bad_value(key, first_line(error))]) from error
+        self.data_collator = WithPlaces(self.data_collator)
+        self._numbers.scaler = self.accelerator.scaler
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         # TRL rounds the adapter to bf16 over a 4-bit base: updates smaller than 1/256 of a weight
@@ -155,6 +164,7 @@ class RunTrainer(Trainer):
 
         Raises:
             RuntimeError: When the memory is not enough.
+            AxtuneError: When the loss is not finite.
         """
         sizes, rows_taken = self._micro_batch_sizes(), self.args.per_device_train_batch_size
         largest = np.argsort(-sizes, kind="stable")[:rows_taken]
@@ -174,12 +184,15 @@ class RunTrainer(Trainer):
             )
             moments = torch.empty(count, dtype=torch.uint8, device=self.args.device)
             batch = self.data_collator([rows[int(index)] for index in largest])
+            places = batch.pop("places")
             batch = send_to_device(batch, self.args.device)
             self.model.train()
             with activation_offloading(self), self.accelerator.autocast():
                 loss: Any = self.compute_loss(self.model, batch)
                 loss.backward()
+            value = loss.item()
             del moments, batch, loss
+        check_rehearsal(value, self.model, map(self.run.data.where, places))
         self.model.zero_grad(set_to_none=True)
         peak = torch.cuda.max_memory_allocated() if on_gpu else None
         return Rehearsal(int(sizes[largest].sum()), time.monotonic() - began, peak)
@@ -196,6 +209,22 @@ class RunTrainer(Trainer):
             checkpoint: The base.
             precision: As `axtune.model.load.choose_precision` decided.
         """
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Forward and backward of a micro-batch; what its loss was, and of which rows, is kept."""
+        places = inputs.pop("places")
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self._numbers.note(loss, places)
+        return loss
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """As the trainer's own; the rows' places are nothing that a model takes."""
+        inputs.pop("places")
+        return super().prediction_step(model, inputs, *args, **kwargs)
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None

@@ -230,8 +230,18 @@ def test_what_is_prepared_is_loaded_equal(tiny: AxTokenizer, tmp_path: Path) -> 
     assert made.eval is not None
     for one, two in [(made.train, again.train), (made.eval, again.eval)]:
         assert one.to_dict() == two.to_dict()
-        assert one.column_names == ["input_ids", "labels"]
+        assert one.column_names == ["input_ids", "labels", "place"]
     assert (made.account, made.eval_account) == (again.account, again.eval_account)
+
+
+def test_a_sample_says_where_its_row_stands(tiny: AxTokenizer, tmp_path: Path) -> None:
+    one = write_jsonl(tmp_path / "하나.jsonl", rows("가", 3))
+    refused = {"messages": []}
+    two = write_jsonl(tmp_path / "둘.jsonl", [refused, chat("q", "<think>x</think>y", "r", "b")])
+    made = prepare(recipe([str(one), str(two)], on_error="skip"), tiny, tmp_path, Told().append)
+    places = [made.where(place) for place in made.train["place"]]
+    # The template cuts an earlier turn's thoughts out: two samples of one row.
+    assert places == [f"{one}:1", f"{one}:2", f"{one}:3", f"{two}:2", f"{two}:2"]
 
 
 def pairs(count: int, answers: int = 1) -> list[dict[str, Any]]:
@@ -257,8 +267,8 @@ def test_columns_of_preferences(
     prepared = prepare(recipe(str(file), task=task), tiny, tmp_path, Told().append)
     adds_up(prepared)
     wanted = [sample for c in check_rows(tiny, pairs(6), task=task) for sample in c.samples]
-    assert prepared.train.column_names == columns
-    assert list(prepared.train) == [asdict(sample) for sample in wanted]
+    assert prepared.train.column_names == [*columns, "place"]
+    assert list(prepared.train.remove_columns("place")) == [asdict(sample) for sample in wanted]
     for column in columns:
         kind = str(prepared.train.features[column])
         assert ("bool" if column == "label" else "int32") in kind

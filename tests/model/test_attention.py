@@ -32,7 +32,7 @@ def model(request, tmp_path_factory):
 
 def sample(seed: int, length: int) -> dict[str, list[int]]:
     ids = torch.randint(50, 500, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
-    return {"input_ids": ids, "labels": ids}
+    return {"input_ids": ids, "labels": ids, "place": [0, seed]}
 
 
 def packed(rows):

@@ -139,7 +139,7 @@ def test_tokens_of_an_answer_that_are_not_learned_are_context_only(tmp_path):
     stir(whole.model)
     examples = [whole.train_dataset[index] for index in range(len(rows))]
     assert abs(results[0][0] - loss_and_gradients(whole, examples)[0]) > 1e-3
-    batch = whole.data_collator(rows)
+    batch = whole.data_collator.collate(rows)
     learned = [sum(label != -100 for label in row[f"{side}_labels"])
                for side in ("chosen", "rejected") for row in rows]  # fmt: skip
     assert batch["completion_mask"].sum(dim=1).tolist() == learned
@@ -156,7 +156,7 @@ def test_no_token_sees_beyond_its_own_pair_and_branch(tmp_path):
     made = trainer(checkpoint(tmp_path / "base"), tmp_path)
     stir(made.model)
     rows = pairs()
-    before = logps(made.model, rows, made.data_collator)
+    before = logps(made.model, rows, made.data_collator.collate)
     count = len(rows)
     for which in range(count):
         for part, seen_by in (
@@ -166,7 +166,7 @@ def test_no_token_sees_beyond_its_own_pair_and_branch(tmp_path):
         ):
             changed = [dict(row) for row in rows]
             changed[which][part] = [(token + 7) % 900 + 45 for token in rows[which][part]]
-            after = logps(made.model, changed, made.data_collator)
+            after = logps(made.model, changed, made.data_collator.collate)
             moved = (after != before).any(dim=1).nonzero().flatten().tolist()
             assert set(moved) == seen_by, (which, part)
 
@@ -196,7 +196,7 @@ def test_the_head_sees_answers_only(tmp_path):
         lambda module, args, output: seen.append(output.last_hidden_state.shape[1])
     )
     rows = pairs()
-    logps(made.model, rows, made.data_collator)
+    logps(made.model, rows, made.data_collator.collate)
     tokens = sum(len(row["prompt_ids"]) - 1 + len(row["chosen_ids"] + row["rejected_ids"])
                  for row in rows)  # fmt: skip
     answers = sum(len(row["chosen_ids"] + row["rejected_ids"]) for row in rows)

@@ -63,8 +63,13 @@ def labelled(seed: int = 0, count: int = 8) -> list[dict[str, Any]]:
 def prepared(train: list[dict[str, Any]], held_out: list[dict[str, Any]] | None = None) -> Prepared:
     """Rows as a trainer gets them."""
     account: Any = None  # no trainer asks where rows went
-    rows = Dataset.from_list(held_out) if held_out else None
-    return Prepared(Dataset.from_list(train), rows, account, None)
+    rows = Dataset.from_list(placed(held_out)) if held_out else None
+    return Prepared(Dataset.from_list(placed(train)), rows, account, None, files=("rows.jsonl",))
+
+
+def placed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with where they come from: a line each of one file."""
+    return [row | {"place": [0, line]} for line, row in enumerate(rows, 1)]
 
 
 def trainer(
@@ -109,7 +114,8 @@ def loss_and_gradients(made: Any, rows: list[dict[str, Any]]) -> tuple[torch.Ten
     """A trainer's loss on one batch, and the gradients of its adapter in one vector."""
     made.model.train()
     made.model.zero_grad()
-    batch = made._prepare_inputs(made.data_collator(rows))
+    collator = made.data_collator  # a trainer of TRL's has a plain one
+    batch = made._prepare_inputs(getattr(collator, "collate", collator)(rows))
     loss = made.compute_loss(made.model, batch)
     loss.backward()
     gradients = [

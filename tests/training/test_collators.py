@@ -8,9 +8,9 @@ from datasets import Dataset
 from axtune.training.collators import PackedRows, collate_packs
 
 ROWS = [
-    {"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]},
-    {"input_ids": [9, 3], "labels": [9, 3]},
-    {"input_ids": [4], "labels": [-100]},
+    {"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8], "place": [0, 1]},
+    {"input_ids": [9, 3], "labels": [9, 3], "place": [0, 2]},
+    {"input_ids": [4], "labels": [-100], "place": [1, 1]},
 ]
 
 

@@ -194,7 +194,7 @@ def test_kl_is_schulmans_third_estimator_over_the_answers_tokens(base, tmp_path)
     loss_and_gradients(made, rows)
     assert made._metrics["train"]["kl_k3"] == [pytest.approx(0, abs=1e-6)]
     stir(made.model)
-    batch = made.data_collator(rows)
+    batch = made.data_collator.collate(rows)
     mask = batch["completion_mask"][:, 1:].bool()
     with torch.no_grad():
         now = pair_outputs(made.model, batch).log_probs

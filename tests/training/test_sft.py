@@ -1,28 +1,20 @@
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import signal
 
 import pytest
 import torch
-from rich.console import Console
+from support import supervised
 from support.tiny import LIBRARY_WARNINGS, checkpoint, recipe, write_rows
 from transformers import TrainerCallback
 
 from axtune.checkpoint.catalog import TOKENIZER_FILES
-from axtune.checkpoint.run_dir import claim
-from axtune.checkpoint.tokenizer import load_tokenizer
-from axtune.data.dataset import prepare
 from axtune.errors import RecipeError
-from axtune.model.adapter import add_adapter
-from axtune.model.load import load_model
 from axtune.training.arguments import training_arguments
 from axtune.training.collators import PackedRows
-from axtune.training.progress import Report
 from axtune.training.sft import SftTrainer
-from axtune.training.trainer import RunContext, make_trainer
 
 pytestmark = [
     LIBRARY_WARNINGS,
@@ -40,23 +32,8 @@ def make(base, tmp_path):
     """A trainer on four rows, and the recipe it was made from."""
     write_rows(tmp_path / "rows.jsonl", 4)
 
-    def build(precision="fp32", callbacks=(), **changes):
-        job = recipe(tmp_path, model=str(base.folder), **changes)
-        tokenizer = load_tokenizer(base)
-        scratch = tmp_path / "scratch"
-        scratch.mkdir(exist_ok=True)
-        data = prepare(job, tokenizer, scratch, lambda fault: None)
-        model = load_model(base, tokenizer, precision=precision, quantization=job.quantization)
-        adapter = add_adapter(model, {"r": 4, **job.lora}, seed=job.seed)
-        run_dir = claim(job)
-        run_dir.begin(job, {})
-        args = training_arguments(job, precision)
-        report = Report(Console(file=io.StringIO()))
-        run = RunContext(adapter, args, tokenizer, data, run_dir, report, job)
-        trainer = make_trainer(run)
-        for callback in callbacks:
-            trainer.add_callback(callback)
-        return trainer
+    def build(precision="fp32", **changes):
+        return supervised.trainer(base, tmp_path, precision=precision, **changes)
 
     return build
 
@@ -147,7 +124,7 @@ def test_the_loss_on_a_cpu_is_trls_own(make):
     results = []
     for compute in (trainer.compute_loss, super(SftTrainer, trainer).compute_loss):
         trainer.model.zero_grad()
-        loss = compute(trainer.model, trainer.data_collator(rows))
+        loss = compute(trainer.model, trainer.data_collator.collate(rows))
         loss.backward()
         grads = [p.grad.clone() for p in trainer.model.parameters() if p.requires_grad]
         results.append((loss.detach(), torch.cat([g.flatten() for g in grads])))
@@ -164,7 +141,7 @@ def test_padding_is_the_pad_token_and_carries_no_label(make):
     trainer = make()
     rows = [{"input_ids": [25, 8, 40, 27], "labels": [-100, -100, 40, 27]},
             {"input_ids": [25, 8], "labels": [-100, 8]}]  # fmt: skip
-    batch = trainer.data_collator(rows)
+    batch = trainer.data_collator.collate(rows)
     assert batch["input_ids"].tolist() == [[25, 8, 40, 27], [25, 8, 1, 1]]
     assert batch["labels"].tolist() == [[-100, -100, 40, 27], [-100, 8, -100, -100]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
@@ -224,7 +201,7 @@ def test_an_evaluation_leaves_the_gradients_over_a_4_bit_base_as_they_are(make, 
     def gradients():
         trainer.model.train()
         trainer.model.zero_grad()
-        trainer.compute_loss(trainer.model, trainer.data_collator(rows)).backward()
+        trainer.compute_loss(trainer.model, trainer.data_collator.collate(rows)).backward()
         learned = [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
         return torch.cat(learned)
 
@@ -304,13 +281,14 @@ def test_packed_and_unpacked_gradients_are_equal(make, tmp_path, bits, checkpoin
     assert len({len(row["input_ids"]) for row in rows}) > 1
     count = sum(label != -100 for row in rows for label in row["labels"])
     batches = [
-        packed.data_collator([packed.train_dataset[i]]) for i in range(len(packed.train_dataset))
+        packed.data_collator.collate([packed.train_dataset[i]])
+        for i in range(len(packed.train_dataset))
     ]
     assert len(batches) < len(rows)
     together = gradients(packed, batches, count)
     shutil.rmtree(packed.run.run_dir.path)
     unpacked = make(data={"packing": False}, **further)
-    alone = gradients(unpacked, [unpacked.data_collator([row]) for row in rows], count)
+    alone = gradients(unpacked, [unpacked.data_collator.collate([row]) for row in rows], count)
     assert together[1].abs().max() > 1e-3
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-4)
 
@@ -347,10 +325,10 @@ def test_label_smoothing_reads_whole_logits_of_packs_too(make):
     packed = make(data={"packing": True}, training=training)
     rows = list(packed.train_dataset.rows)
     packs = [packed.train_dataset[index] for index in range(len(packed.train_dataset))]
-    one = packed.compute_loss(packed.model, packed.data_collator(packs))
+    one = packed.compute_loss(packed.model, packed.data_collator.collate(packs))
     shutil.rmtree(packed.run.run_dir.path)
     unpacked = make(data={"packing": False}, training=training)
-    two = unpacked.compute_loss(unpacked.model, unpacked.data_collator(rows))
+    two = unpacked.compute_loss(unpacked.model, unpacked.data_collator.collate(rows))
     torch.testing.assert_close(one, two)
 
 
