@@ -14,6 +14,7 @@ import typer
 import typer.core
 
 from axtune.errors import AxtuneError, require_linux
+from axtune.signals import sigterm_as_ctrl_c, was_terminated
 
 if TYPE_CHECKING:
     from axtune.checkpoint.tokenizer import AxTokenizer
@@ -44,6 +45,8 @@ Truncate = Annotated[
 Nfc = Annotated[bool, typer.Option("--nfc", help="convert decomposed Hangul to NFC")]
 Format = Annotated[str, typer.Option(help="row shape; auto recognises it by its keys")]
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
+# What a shell says of a process that the signal killed.
+_CTRL_C, _SIGTERM = 130, 143
 
 
 @app.command()
@@ -451,7 +454,7 @@ def _open(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; a user's mistake becomes a message and exit 1, Ctrl-C exit 130.
+    """Run a command; a user's mistake becomes a message and exit 1, Ctrl-C exit 130, SIGTERM 143.
 
     Args:
         arguments: What follows ``axtune``; None takes it from the command line.
@@ -460,14 +463,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a letter shows its escape
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    try:
-        require_linux()
-        app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
-    except AxtuneError as error:
-        print(f"axtune: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except BrokenPipeError:  # the reader has gone, as in `axtune data check … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
+    with sigterm_as_ctrl_c():
+        try:
+            require_linux()
+            app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
+        except AxtuneError as error:
+            print(f"axtune: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+        except SystemExit as end:
+            if end.code != _CTRL_C:
+                raise
+            code, name = (_SIGTERM, "SIGTERM") if was_terminated(end) else (_CTRL_C, "Ctrl-C")
+            print(f"axtune: stopped by {name}.", file=sys.stderr)
+            raise SystemExit(code) from None
+        except BrokenPipeError:  # the reader has gone, as in `axtune data check … | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None

@@ -40,13 +40,13 @@ from axtune.model.load import (
 from axtune.model.offload import embeddings_to_host
 from axtune.plan.search import Search
 from axtune.quiet import quiet_libraries
+from axtune.signals import sigterm_as_ctrl_c
 from axtune.training.arguments import training_arguments
 from axtune.training.distributed import (
     check_launcher,
     leave,
     once,
     scratch_folder,
-    sigterm_as_ctrl_c,
     use_all_cores,
 )
 from axtune.training.initial_adapter import start_adapter
@@ -170,8 +170,8 @@ def train(recipe: Recipe) -> Run:
 
             # What follows.
             leave(state)
-            if status == "interrupted":
-                raise KeyboardInterrupt
+            if trainer.stopper.interrupted:
+                raise trainer.stopper.signal
             report.table(outcome(recipe, manifest))
             run = open_run(run_dir.path)
             if state.is_main_process and recipe.after:

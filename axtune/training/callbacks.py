@@ -20,8 +20,10 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_pt_utils import nested_gather
+from transformers.trainer_utils import IntervalStrategy
 
 from axtune.checkpoint.run_dir import RunDir
+from axtune.signals import stopped_by
 from axtune.training.plots import plot
 from axtune.training.progress import Report
 
@@ -93,16 +95,24 @@ class Recorder(TrainerCallback):
             plot(self.run_dir.metrics(), self.run_dir.path / "loss.png")
 
 
+class EvaluationStopped(Exception):
+    """A signal came while held-out rows were evaluated."""
+
+
 class Stopper(TrainerCallback):
-    """Ctrl-C and SIGTERM: finish the step, save a checkpoint, stop; a second Ctrl-C stops at once.
+    """Ctrl-C and SIGTERM: finish the step, save a checkpoint, stop; a second one stops at once.
+
+    An evaluation is broken off: it may take longer than anybody waits.
 
     Attributes:
         interrupted: Whether training stopped because of a signal.
+        signal: What that signal raises elsewhere.
     """
 
     def __init__(self, report: Report) -> None:
         self.report = report
         self.interrupted = False
+        self.signal = KeyboardInterrupt()
         self._signalled_at: float | None = None
 
     @contextmanager
@@ -121,13 +131,14 @@ class Stopper(TrainerCallback):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        self.signal = stopped_by(number)
         if self._signalled_at is None:
             self._signalled_at = now
             self.report.say(
                 "Stopping after this step, with a checkpoint. Press Ctrl-C again to stop at once."
             )
         elif now - self._signalled_at > 1:  # launchers pass a terminal's Ctrl-C on a second time
-            raise KeyboardInterrupt
+            raise self.signal
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -137,12 +148,18 @@ class Stopper(TrainerCallback):
             control.should_training_stop = True
             control.should_save = True
 
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._agreed(args):
+            self.interrupted = True
+            raise EvaluationStopped
+
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         # The trainer ends the epoch when it stops inside one; only a whole epoch is evaluated.
-        inside = abs((state.epoch or 0.0) - round(state.epoch or 0.0)) > 1e-6
-        if self.interrupted and inside:
+        if self.interrupted and not _epoch_is_whole(state):
             control.should_evaluate = False
             control.should_save = False
 
@@ -153,6 +170,22 @@ class Stopper(TrainerCallback):
             return told
         flags = nested_gather(torch.tensor(float(told), device=args.device), args.parallel_mode)
         return bool(flags.max() > 0)
+
+
+def evaluation_is_due(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether a run goes on from a step after which it should have evaluated and was stopped."""
+    if args.eval_strategy == IntervalStrategy.NO or not state.global_step:
+        return False
+    if args.eval_strategy == IntervalStrategy.STEPS:
+        due = state.global_step % state.eval_steps == 0
+    else:
+        due = _epoch_is_whole(state)
+    events = (event for event in state.log_history if event["step"] == state.global_step)
+    return due and not any("eval_loss" in event for event in events)
+
+
+def _epoch_is_whole(state: TrainerState) -> bool:
+    return abs((state.epoch or 0.0) - round(state.epoch or 0.0)) < 1e-6
 
 
 class ChosenWatch(TrainerCallback):

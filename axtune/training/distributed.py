@@ -1,13 +1,11 @@
-"""The processes of a run: who works first, how signals end it, what is shared between them."""
+"""The processes of a run: who works first, and what is shared between them."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,19 +45,6 @@ def once(state: PartialState, work: Callable[[], T], then: Callable[[], T] | Non
     if any(failed):
         raise SystemExit(1)
     return result[0] if first else (then or work)()
-
-
-@contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """End on SIGTERM as on Ctrl-C, so that prepared rows are not left in the scratch folder."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def check_launcher() -> None:

@@ -23,6 +23,8 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 
@@ -39,8 +41,8 @@ from axtune.errors import AxtuneError
 from axtune.model.adapter import Adapter, save_raw
 from axtune.model.load import Precision
 from axtune.plan.memory import remembered
-from axtune.training.callbacks import Recorder, Stopper
-from axtune.training.numbers import NumberWatch, WithPlaces, check_rehearsal
+from axtune.training.callbacks import EvaluationStopped, Recorder, Stopper, evaluation_is_due
+from axtune.training.divergence import DivergenceWatch, WithPlaces, check_rehearsal
 from axtune.training.progress import Report
 from axtune.training.trl_private import activation_offloading, counters_kept, rows_by
 
@@ -114,11 +116,12 @@ class RunTrainer(Trainer):
             if parameter.requires_grad
         }
         self.stopper = Stopper(run.report)
-        self._numbers = NumberWatch(model, run.data.where, run.report, run.run_dir)
+        self._divergence = DivergenceWatch(model, run.data.where, run.report, run.run_dir)
         callbacks: list[TrainerCallback] = [
             Recorder(run.run_dir, run.report),
             self.stopper,
-            self._numbers,
+            self._divergence,
+            _Catch(self),
         ]
         if (patience := recipe.early_stopping_patience) is not None:
             callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
@@ -137,7 +140,7 @@ class RunTrainer(Trainer):
             key = key_named(error, "training", recipe.training)
             raise refused([bad_value(key, first_line(error))]) from error
         self.data_collator = WithPlaces(self.data_collator)
-        self._numbers.scaler = self.accelerator.scaler
+        self._divergence.scaler = self.accelerator.scaler
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         # TRL rounds the adapter to bf16 over a 4-bit base: updates smaller than 1/256 of a weight
@@ -210,13 +213,34 @@ class RunTrainer(Trainer):
             precision: As `axtune.model.load.choose_precision` decided.
         """
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the trainer's own; a signal breaks it off, with a checkpoint of the step before it.
+
+        Raises:
+            KeyboardInterrupt: After a signal.
+        """
+        try:
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+            return metrics
+        except EvaluationStopped:
+            self._save_checkpoint(self.model, None)
+            raise self.stopper.signal from None
+
+    def catch_up(self) -> None:
+        """Evaluate the step that a resumed run goes on from, if it was stopped meanwhile."""
+        if not evaluation_is_due(self.args, self.state):
+            return
+        if self._determine_best_metric(self.evaluate(), None):
+            folder = self.run.run_dir.checkpoints / f"checkpoint-{self.state.global_step}"
+            self.state.best_model_checkpoint = str(folder)
+
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Forward and backward of a micro-batch; what its loss was, and of which rows, is kept."""
         places = inputs.pop("places")
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
-        self._numbers.note(loss, places)
+        self._divergence.note(loss, places)
         return loss
 
     def prediction_step(
@@ -252,6 +276,18 @@ class RunTrainer(Trainer):
             state = json.loads(file.read_text(encoding="utf-8"))
             state["best_model_checkpoint"] = None
             write_text(file, json.dumps(state, indent=2) + "\n")
+
+
+class _Catch(TrainerCallback):
+    """Makes up, before the first step of a resumed run, for an evaluation that was broken off."""
+
+    def __init__(self, trainer: RunTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._trainer.catch_up()
 
 
 def make_trainer(run: RunContext) -> RunTrainer:

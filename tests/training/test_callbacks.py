@@ -13,7 +13,13 @@ from support.tiny import LIBRARY_WARNINGS, recipe
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from axtune.checkpoint.run_dir import RunDir
-from axtune.training.callbacks import Recorder, Stopper
+from axtune.signals import was_terminated
+from axtune.training.callbacks import (
+    EvaluationStopped,
+    Recorder,
+    Stopper,
+    evaluation_is_due,
+)
 from axtune.training.progress import Report
 
 pytestmark = LIBRARY_WARNINGS
@@ -138,3 +144,36 @@ def test_an_epoch_that_was_broken_off_is_not_evaluated(
     control = TrainerControl(should_evaluate=True, should_save=True)
     stopper.on_epoch_end(args, state(3, epoch=epoch), control)
     assert (control.should_evaluate, control.should_save) == (evaluates, evaluates)
+
+
+def test_a_signal_breaks_an_evaluation_off(args: TrainingArguments) -> None:
+    stopper = Stopper(report())
+    stopper.on_prediction_step(args, state(3), TrainerControl())
+    with stopper.watching():
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(EvaluationStopped):
+        stopper.on_prediction_step(args, state(3), TrainerControl())
+    assert stopper.interrupted
+    assert was_terminated(stopper.signal)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "step", "epoch", "evaluated", "due"),
+    [
+        ("steps", 6, 0.5, [3, 6], False),
+        ("steps", 6, 0.5, [3], True),
+        ("steps", 5, 0.5, [3], False),
+        ("epoch", 6, 2.0, [3], True),
+        ("epoch", 6, 2.0, [3, 6], False),
+        ("epoch", 5, 1.7, [3], False),
+        ("no", 6, 2.0, [], False),
+        ("epoch", 0, 0.0, [], False),
+    ],
+)
+def test_an_evaluation_that_was_broken_off_is_made_up_for(
+    tmp_path: Path, strategy: str, step: int, epoch: float, evaluated: list[int], due: bool
+) -> None:
+    args = TrainingArguments(str(tmp_path), use_cpu=True, eval_strategy=strategy, eval_steps=3)
+    history = [{"step": at, "eval_loss": 1.0} for at in evaluated] + [{"step": step, "loss": 1.0}]
+    made = state(step, epoch=epoch, eval_steps=3, log_history=history)
+    assert evaluation_is_due(args, made) is due

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +17,6 @@ from axtune.training.distributed import (
     check_launcher,
     once,
     scratch_folder,
-    sigterm_as_ctrl_c,
     use_all_cores,
 )
 
@@ -56,27 +53,6 @@ def test_a_failure_is_said_once_and_ends_all(monkeypatch: pytest.MonkeyPatch) ->
         once(process(first=False, count=2), lambda: "made")
     assert caught.value.code == 1
     assert told == [[True], [False]]  # the others hear of it before the first one leaves
-
-
-def test_sigterm_ends_as_ctrl_c_does_and_only_inside() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_thread_leaves_the_signals_alone() -> None:
-    """A notebook may train in a worker thread, where Python lets nobody set handlers."""
-    handlers = []
-
-    def work() -> None:
-        with sigterm_as_ctrl_c():
-            handlers.append(signal.getsignal(signal.SIGTERM))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert handlers == [signal.getsignal(signal.SIGTERM)]
 
 
 @pytest.mark.parametrize(

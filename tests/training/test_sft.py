@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from axtune.checkpoint.catalog import TOKENIZER_FILES
 from axtune.errors import RecipeError
+from axtune.signals import Terminated
 from axtune.training.arguments import training_arguments
 from axtune.training.collators import PackedRows
 from axtune.training.sft import SftTrainer
@@ -240,6 +241,49 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(make, tmp_path, number)
     assert trainer.stopper.interrupted
     assert trainer.state.global_step == 2
     assert (tmp_path / "run" / "checkpoints" / "checkpoint-2" / "optimizer.pt").is_file()
+
+
+class InEvaluation(TrainerCallback):
+    """Sends this process a signal within one evaluation of several."""
+
+    def __init__(self, which):
+        self.left = which
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.left -= 1
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        if self.left == 0:
+            self.left = -1
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_an_evaluation_that_a_signal_broke_off_is_made_up_for_on_resuming(make, base, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 8)
+    job = {
+        "data": {"eval": 0.5, "packing": False},
+        "training": {"max_steps": 3, "eval_strategy": "steps", "eval_steps": 1,
+                     "learning_rate": 0.05, "save_total_limit": 5},
+    }  # fmt: skip
+    whole = make(output_dir=str(tmp_path / "whole"), **job)
+    whole.train()
+    broken = make(callbacks=[InEvaluation(1)], **job)
+    with broken.stopper.watching(), pytest.raises(Terminated):
+        broken.train()
+    saved = tmp_path / "run" / "checkpoints" / "checkpoint-2"
+    assert broken.stopper.interrupted
+    assert (saved / "adapter_model.safetensors").is_file()
+    shutil.rmtree(tmp_path / "scratch")
+    again = supervised.trainer(base, tmp_path, resume=True, **job)
+    again.train(resume_from_checkpoint=str(saved))
+    assert again.state.best_metric == whole.state.best_metric
+    assert again.state.best_global_step == whole.state.best_global_step
+    losses = [
+        [(event["step"], event["eval_loss"]) for event in made.state.log_history
+         if "eval_loss" in event]
+        for made in (whole, again)
+    ]  # fmt: skip
+    assert losses[0] == losses[1]
 
 
 def test_a_second_signal_stops_at_once(make, monkeypatch):

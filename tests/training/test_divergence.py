@@ -18,7 +18,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from axtune.checkpoint.catalog import Checkpoint
 from axtune.checkpoint.run_dir import RunDir
 from axtune.errors import AxtuneError
-from axtune.training.numbers import NumberWatch, WithPlaces
+from axtune.training.divergence import DivergenceWatch, WithPlaces
 from axtune.training.progress import Report
 
 pytestmark = LIBRARY_WARNINGS
@@ -125,7 +125,7 @@ class Steps:
         self.said = io.StringIO()
         self.run_dir = RunDir(folder / "run", None)
         self.run_dir.begin(recipe(folder), {})
-        self.watch = NumberWatch(
+        self.watch = DivergenceWatch(
             self.model,
             lambda place: f"rows.jsonl:{place[1]}",
             Report(Console(file=self.said, width=400)),

@@ -56,7 +56,7 @@ def _places(row: dict[str, Any]) -> Iterator[Place]:
     yield from given if isinstance(given[0], list) else [given]
 
 
-class NumberWatch(TrainerCallback):
+class DivergenceWatch(TrainerCallback):
     """Stops a run at a number that is none, before the step is taken.
 
     The trainer calls `note` for each micro-batch.

@@ -1,0 +1,47 @@
+"""SIGTERM ends a command as Ctrl-C does."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from axtune.signals import Terminated, sigterm_as_ctrl_c, stopped_by, was_terminated
+
+
+def test_sigterm_ends_as_ctrl_c_does_and_only_inside() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Terminated), sigterm_as_ctrl_c():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_thread_leaves_the_signals_alone() -> None:
+    """A notebook may train in a worker thread, where Python lets nobody set handlers."""
+    handlers = []
+
+    def work() -> None:
+        with sigterm_as_ctrl_c():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+def stopped(number: int) -> None:
+    """Ends as a command-line library does that turns the exception into an exit status."""
+    try:
+        raise stopped_by(number)
+    except KeyboardInterrupt as error:
+        raise SystemExit(130) from error
+
+
+@pytest.mark.parametrize(("number", "terminated"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_what_an_exit_came_of_is_found_behind_it(number: int, terminated: bool) -> None:
+    with pytest.raises(SystemExit) as caught:
+        stopped(number)
+    assert was_terminated(caught.value) is terminated
+    assert not was_terminated(None)
