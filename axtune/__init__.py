@@ -11,6 +11,7 @@ that ``import axtune`` is light:
 
 - ``load_recipe(path, overrides=())`` and ``train(recipe)``
 - ``load_tokenizer(model)`` and ``prompt_ids(tokenizer, messages, tools)``
+- ``model_folder(model)``, for other libraries
 - ``check(files, model)`` and ``render_row(row, tokenizer)``
 """
 
@@ -22,6 +23,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from axtune.checkpoint.catalog import model_folder as model_folder
     from axtune.checkpoint.tokenizer import load_tokenizer as load_tokenizer
     from axtune.config.loader import load as load_recipe
     from axtune.data.pipeline import check as check
@@ -51,6 +53,7 @@ __all__ = [
     "check",
     "load_recipe",
     "load_tokenizer",
+    "model_folder",
     "prompt_ids",
     "render_row",
     "train",
@@ -61,6 +64,7 @@ _HOMES = {
     "check": ("axtune.data.pipeline", "check"),
     "load_recipe": ("axtune.config.loader", "load"),
     "load_tokenizer": ("axtune.checkpoint.tokenizer", "load_tokenizer"),
+    "model_folder": ("axtune.checkpoint.catalog", "model_folder"),
     "prompt_ids": ("axtune.data.render", "prompt_ids"),
     "render_row": ("axtune.data.pipeline", "render_row"),
     "train": ("axtune.run", "train"),

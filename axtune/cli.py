@@ -31,6 +31,26 @@ app = typer.Typer(
     "be served.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Check, preview and render training data.")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from axtune import __version__
+
+        print(f"axtune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="say it and exit"),
+    ] = False,
+) -> None:
+    """Fine-tune SK Telecom's A.X 3.1 Light and A.X 4.0 Light on the tokens that will be served."""
+
+
 app.add_typer(data_app, name="data")
 
 Files = Annotated[list[str], typer.Argument(help="files, folders, globs or hf:owner/name")]
@@ -49,7 +69,10 @@ DEFAULT_MODEL = "skt/A.X-4.0-Light"
 _CTRL_C, _SIGTERM = 130, 143
 
 
-@app.command()
+@app.command(
+    short_help="Train what a recipe describes.",
+    epilog="Example: axtune train recipes/sft_lora.yaml model=tiny-ax-4.0 lora.r=8",
+)
 def train(
     recipe: Annotated[str, typer.Argument(help="recipe, such as recipes/sft_lora.yaml")],
     overrides: Annotated[
@@ -65,7 +88,10 @@ def train(
     run_train(loaded)
 
 
-@app.command()
+@app.command(
+    short_help="Say whether a recipe fits a GPU, and how long it takes.",
+    epilog="Example: axtune plan recipes/sft_qlora.yaml --gpu 12GB",
+)
 def plan(
     recipe: Annotated[str, typer.Argument(help="recipe, such as recipes/sft_qlora.yaml")],
     overrides: Annotated[
@@ -117,7 +143,10 @@ def plan(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    short_help="Talk to a trained run, with tools.",
+    epilog="Example: axtune chat runs/sft-lora --tools data_templates/tools.json",
+)
 def chat(
     run: Annotated[str, typer.Argument(help="run folder, or a model's name or folder")],
     message: Annotated[Optional[str], typer.Option(help="ask this one thing and exit")] = None,
@@ -152,7 +181,10 @@ Into = Annotated[
 ]
 
 
-@app.command()
+@app.command(
+    short_help="Write a base in 4 bit once, for QLoRA runs to load.",
+    epilog="Example: axtune quantize tiny-ax-4.0 --out models/tiny-nf4",
+)
 def quantize(
     base: Annotated[str, typer.Argument(help="16-bit checkpoint: Hub id, folder or name")],
     out: Out,
@@ -182,7 +214,10 @@ def quantize(
     print(f"Train from it: model={written.folder}; merge and export find {base} by themselves.")
 
 
-@app.command()
+@app.command(
+    short_help="Add adapters to their base and write a checkpoint.",
+    epilog="Example: axtune merge runs/sft-lora --out models/merged",
+)
 def merge(
     adapters: Annotated[list[str], typer.Argument(help="run folders, or adapters that PEFT saved")],
     out: Out,
@@ -203,7 +238,10 @@ def merge(
           f"{written.nbytes / 1e9:.2f} GB")  # fmt: skip
 
 
-@app.command()
+@app.command(
+    short_help="Write a checkpoint for transformers, vLLM or llama.cpp.",
+    epilog="Example: axtune export runs/sft-lora --to vllm --out models/served",
+)
 def export(
     source: Annotated[
         str, typer.Argument(help="checkpoint (Hub id, folder, name), run or adapter")
@@ -263,7 +301,11 @@ class _OptionalUrl(typer.core.TyperCommand):
         return super().parse_args(ctx, given)
 
 
-@app.command(cls=_OptionalUrl)
+@app.command(
+    cls=_OptionalUrl,
+    short_help="Prove that a checkpoint serves what was trained.",
+    epilog="Example: axtune verify models/served --vllm",
+)
 def verify(
     folder: Annotated[str, typer.Argument(help="a checkpoint's folder, merged or exported")],
     against: Annotated[
@@ -295,7 +337,10 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    short_help="Examine any A.X checkpoint; repair its tokenizer.",
+    epilog="Example: axtune doctor models/downloaded --repair models/repaired",
+)
 def doctor(
     checkpoint: Annotated[str, typer.Argument(help="checkpoint: Hub id, folder or name")],
     base: Annotated[
@@ -341,7 +386,10 @@ def _show(checks: Sequence[Check], machine_readable: Any) -> None:
         show(Console(highlight=False), checks)
 
 
-@data_app.command()
+@data_app.command(
+    short_help="Check every row of some files.",
+    epilog="Example: axtune data check data_templates/chat.jsonl --model tiny-ax-4.0",
+)
 def check(
     files: Files,
     model: Model = DEFAULT_MODEL,
@@ -380,7 +428,10 @@ def check(
         raise typer.Exit(1)
 
 
-@data_app.command()
+@data_app.command(
+    short_help="Show rows as the model sees them.",
+    epilog="Example: axtune data preview data_templates/chat.jsonl --model tiny-ax-4.0",
+)
 def preview(
     files: Files,
     model: Model = DEFAULT_MODEL,
@@ -405,7 +456,10 @@ def preview(
         show_row(console, tokenizer, checked)
 
 
-@data_app.command()
+@data_app.command(
+    short_help="Write the token ids and labels of every row.",
+    epilog="Example: axtune data render data_templates/chat.jsonl --out ids.jsonl",
+)
 def render(
     files: Files,
     out: Annotated[Path, typer.Option(help="JSONL to write, a line for each row")],

@@ -6,20 +6,19 @@ import errno
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, TrainingArguments
 
 from axtune.checkpoint import catalog
+from axtune.checkpoint.model_card import model_card
 from axtune.checkpoint.provenance import original_of
 from axtune.checkpoint.run_dir import (
     Run,
     RunDir,
     claim,
     describe,
-    model_card,
     open_run,
     read_manifest,
 )
@@ -152,7 +151,8 @@ def train(recipe: Recipe) -> Run:
                 if state.is_main_process:
                     manifest["metrics"] = summary(run_dir.metrics())
                     if not trainer.stopper.interrupted:
-                        run_dir.write_adapter(lambda to: _fill(to, adapter, tokenizer, manifest))
+                        card = model_card(manifest, run_dir.path / "adapter")
+                        run_dir.write_adapter(lambda to: _fill(to, adapter, tokenizer, card))
                 status = "interrupted" if trainer.stopper.interrupted else "finished"
             except KeyboardInterrupt:
                 status = "interrupted"
@@ -263,8 +263,8 @@ def _check_resume(run_dir: RunDir, counted: dict[str, int], data: Prepared) -> N
         )
 
 
-def _fill(folder: Path, adapter: Adapter, tokenizer: AxTokenizer, manifest: dict[str, Any]) -> None:
+def _fill(folder: Path, adapter: Adapter, tokenizer: AxTokenizer, card: str) -> None:
     """Write the files of ``adapter/``."""
     adapter.save(folder)
     tokenizer.copy_files(folder)
-    (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")

@@ -77,6 +77,18 @@ def embedded() -> list[Path]:
     return sorted(folder for folder in _EMBEDDED.iterdir() if folder.is_dir())
 
 
+def model_folder(model: str) -> Path:
+    """The folder of a model, for libraries that know folders and Hub ids alone.
+
+    Args:
+        model: As `find` takes it.
+
+    Raises:
+        AxtuneError: When there is none.
+    """
+    return find(model).folder
+
+
 def find(model: str, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
     """Find a checkpoint by name, from the Hub if it must be.
 

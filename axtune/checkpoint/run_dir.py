@@ -140,6 +140,13 @@ def open_run(path: str | Path) -> Run:
     manifest = read_manifest(folder)
     adapter: Path | None = folder / "adapter"
     if not (folder / "adapter" / ADAPTER_CONFIG).is_file():
+        if manifest.get("status") == "finished":
+            raise AxtuneError(
+                f"The run in {path} has finished, and its adapter is not there: "
+                f"{folder / 'adapter' / ADAPTER_CONFIG} is missing.",
+                "Restore the folder from a copy, or give one of its checkpoints: "
+                f"{folder / 'checkpoints'}.",
+            )
         adapter = last_checkpoint(folder / "checkpoints")
     if adapter is None:
         raise AxtuneError(
@@ -268,33 +275,6 @@ def _whole_lines(text: str) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except json.JSONDecodeError:
             return
-
-
-def model_card(manifest: dict[str, Any]) -> str:
-    """A short README.md for ``adapter/``: what it is, and how to load it."""
-    base, metrics = manifest["base"]["name"], manifest.get("metrics", {})
-    losses = "".join(f"- {key}: {value:.4f}\n" for key, value in metrics.items() if "loss" in key)
-    return f"""---
-library_name: peft
-base_model: {base}
-tags: [axtune, lora, {manifest["task"]}]
----
-# LoRA adapter for {base}
-
-Trained with axtune {manifest["axtune"]} on {manifest["counts"]["samples"]:,} samples.
-
-{losses}
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
-base = AutoModelForCausalLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "adapter")
-```
-
-Use the tokenizer files of this folder unchanged: transformers 5 loads A.X 4.0 tokenizers with
-another pre-tokenizer. `axtune chat RUN` loads the right one.
-"""
 
 
 def _json_line(event: dict[str, Any]) -> str:

@@ -65,10 +65,31 @@ def check_launcher() -> None:
 
 
 def use_all_cores(state: PartialState) -> None:
-    """Share a CPU machine's cores out: launchers give each process one thread unless told."""
-    if not torch.cuda.is_available() and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(max(1, (cores or 1) // state.num_processes))
+    """Share a CPU machine's cores out among the processes, unless the user said how many threads.
+
+    accelerate and torchrun set OMP_NUM_THREADS=1 for each process when nobody says otherwise.
+    """
+    if torch.cuda.is_available() or _threads_were_chosen():
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(max(1, (cores or 1) // state.num_processes))
+
+
+def _threads_were_chosen() -> bool:
+    """Whether OMP_NUM_THREADS comes from the user and not from a launcher.
+
+    A launcher's children have both in one environment; its own, as it was started, has the user's.
+    """
+    launched = any(
+        name in os.environ for name in ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
+    )
+    if not launched:
+        return "OMP_NUM_THREADS" in os.environ
+    try:
+        given = Path(f"/proc/{os.getppid()}/environ").read_bytes()
+    except OSError:
+        return os.environ.get("OMP_NUM_THREADS", "1") != "1"
+    return any(line.startswith(b"OMP_NUM_THREADS=") for line in given.split(b"\0"))
 
 
 @contextmanager

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from axtune.checkpoint.atomic import written_whole
 from axtune.training.progress import Event
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SETTLED = 10  # values that an average needs before it is worth drawing
 _COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:brown")
 
 
@@ -38,12 +43,27 @@ def curve(events: Sequence[Event], name: str) -> list[tuple[int, float]]:
 
 
 def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
-    """Exponential moving average with the bias of its start removed (Adam's correction)."""
+    """Exponential moving average with the bias of its start removed (Adam's correction).
+
+    The first few are averages of little: `plot` leaves them out.
+    """
     average, result = 0.0, []
     for count, value in enumerate(values, 1):
         average = weight * average + (1 - weight) * value
         result.append(average / (1 - weight**count))
     return result
+
+
+def _draw_rate(axes: Axes, points: Sequence[tuple[int, float]]) -> None:
+    """The learning rate as a thin line of its own scale."""
+    if not points:
+        return
+    rate = axes.twinx()
+    rate.plot(*zip(*points, strict=True), color="tab:gray", linewidth=0.8, linestyle=":")
+    rate.set_ylim(bottom=0)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    rate.set_ylabel("learning rate (dotted)", color="tab:gray")
+    rate.tick_params(colors="tab:gray")
 
 
 def plot(events: Sequence[Event], file: Path) -> None:
@@ -77,14 +97,22 @@ def plot(events: Sequence[Event], file: Path) -> None:
             steps, values = zip(*points, strict=True)
             if name.startswith("eval_"):
                 axes.plot(steps, values, "o-", color=color, markersize=4, label=label)
+            elif len(values) < 2 * _SETTLED:
+                axes.plot(steps, values, "-" if len(values) > 1 else "o", color=color, label=label)
             else:
                 axes.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
-                axes.plot(steps, smooth(values), color=color, label=label)
+                settled = slice(_SETTLED, None)
+                axes.plot(steps[settled], smooth(values)[settled], color=color, label=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("optimiser step")
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
+        if "eval_loss" in names and (held_out := curve(events, "eval_loss")):
+            step, best = min(held_out, key=lambda pair: pair[1])
+            axes.plot(step, best, "*", color="tab:green", markersize=13, label="best checkpoint")
         if axes.lines:
             axes.legend()
+        if "loss" in names:
+            _draw_rate(axes, curve(events, "learning_rate"))
     with written_whole(file) as staged:
         FigureCanvasAgg(figure).print_png(str(staged))

@@ -1,7 +1,7 @@
 """What a person sees of a run: derived values first, one live line, a summary, a plot.
 
-On a terminal the line is redrawn in place; elsewhere (a log file, a CI) every log event is one
-plain line without control codes. Only the main process prints.
+On a terminal the line is redrawn in place; elsewhere (a log file, a CI) there is a plain line
+without control codes now and then, and at every evaluation. Only the main process prints.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from axtune.units import duration
 Event = dict[str, Any]
 
 _NAME_WIDTH = 12
+_QUIET = 30.0  # seconds between two lines of training where nobody watches
+_STEADY = 0.95  # of what the speed that is shown remembers at each event
 
 
 class Report:
@@ -47,8 +49,12 @@ class Report:
         self._done = 0
         self._began = 0.0
         self._stepped = 0.0  # when the last step was made
+        self._measured = 0.0  # when the last speed was told
         self._first_step = 0
+        self._warm: float | None = None  # when the first step was made
         self._shown: Event = {}
+        self._printed = float("-inf")  # when the last line of training was
+        self._speed = [0.0, 0.0]  # tokens and seconds, older ones weighing less
 
     def __enter__(self) -> Report:
         return self
@@ -100,7 +106,7 @@ class Report:
             done: Steps that a resumed run has behind it.
         """
         self._total, self._done, self._first_step = total, done, done
-        self._began = self._stepped = time.monotonic()
+        self._began = self._stepped = self._measured = time.monotonic()
         self.table([("steps", f"{total:,}" + (f", {done:,} of them done" if done else ""))])
         if not self.enabled or not self.console.is_terminal:
             return
@@ -118,17 +124,43 @@ class Report:
     def step(self, done: int) -> None:
         """An optimiser step was made."""
         self._done, self._stepped = done, time.monotonic()
+        if self._warm is None and done == self._first_step + 1:
+            self._warm = self._stepped
         if self._progress:
             self._progress.update(self._task, completed=done)
 
     def event(self, event: Event) -> None:
-        """A log event: values for the live line; without a terminal, a line of its own."""
+        """A log event: values for the live line; without a terminal, a line if one is due."""
+        event = self._steady(event)
         self._shown.update(event)
-        if self._progress is None and self.enabled and ("loss" in event or "eval_loss" in event):
+        if self._progress is None and self.enabled and self._is_due(event):
             line = f"step {event.get('step', self._done)}/{self._total}  {event_text(event)}"
             if "loss" in event and self._done < self._total:
                 line += f"  {self.time_left()}"
             self.console.print(Text(line))
+
+    def _steady(self, event: Event) -> Event:
+        """The event with the speed of the last while: steps differ by what they are made of."""
+        if not (speed := event.get("tokens_per_second")):
+            return event
+        now = time.monotonic()
+        seconds = max(now - self._measured, 1e-9)
+        self._measured = now
+        self._speed = [
+            _STEADY * old + new
+            for old, new in zip(self._speed, (speed * seconds, seconds), strict=True)
+        ]
+        return event | {"tokens_per_second": self._speed[0] / self._speed[1]}
+
+    def _is_due(self, event: Event) -> bool:
+        """Whether a line is printed of an event: evaluations, the first and the last step too."""
+        if "eval_loss" in event:
+            return True
+        now = time.monotonic()
+        if "loss" not in event or (now - self._printed < _QUIET and self._done < self._total):
+            return False
+        self._printed = now
+        return True
 
     def end(self) -> None:
         """Take the live line away."""
@@ -137,11 +169,17 @@ class Report:
             self._progress = None
 
     def time_left(self) -> str:
-        """From the pace of this session's steps, evaluation and saving included."""
+        """From the pace of this session's steps, evaluation and saving included.
+
+        The first step also warms everything up, and is left out as soon as there are others.
+        """
         made = self._done - self._first_step
         if made <= 0:
             return "time left …"
-        pace = (self._stepped - self._began) / made
+        began = self._began
+        if made > 1 and self._warm is not None:
+            began, made = self._warm, made - 1
+        pace = (self._stepped - began) / made
         since = time.monotonic() - self._stepped
         return f"{duration(pace * (self._total - self._done) - since)} left"
 

@@ -6,10 +6,12 @@ Files are held against the base (`doctor`), the model against base and adapter i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +24,7 @@ from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.config.recipe import Data, Source, Task
 from axtune.data.conversation import normalise_request
+from axtune.data.formats import Message
 from axtune.data.render import parse_answer
 from axtune.data.sources import files_of
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
@@ -31,7 +34,7 @@ from axtune.verify.certificate import Certificate, Check
 from axtune.verify.doctor import CONVERSATION, TOOLS, examine
 from axtune.verify.layerwise import Layerwise, Reading
 from axtune.verify.requests import Request, read_requests, requests_of, same_answer
-from axtune.verify.vllm import Served, connect, find_vllm, require_client, serve
+from axtune.verify.vllm import Reply, Served, connect, find_vllm, require_client, serve
 from axtune.weights.nf4 import FourBit, four_bit
 
 START = "start"  # instead of a server's URL: start one
@@ -91,8 +94,13 @@ def verify(
         base = unquantized(catalog.find(against))
     asked = _Asked(None)
     if data:
-        context = checkpoint.config.get("max_position_embeddings", 4096)
-        asked = _Asked(data_options(data, max_length=context))
+        if run:  # other files, read as the run read its own
+            given = data_options(data, max_length=run.recipe.data.max_length)
+            read = run.recipe.data.model_copy(update={"train": given.train})
+            asked = _Asked(read, run.recipe.task)
+        else:
+            context = checkpoint.config.get("max_position_embeddings", 4096)
+            asked = _Asked(data_options(data, max_length=context))
         for source in asked.sources:
             files_of(source)  # a wrong path fails at once
     elif run:
@@ -370,20 +378,64 @@ def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> lis
     answers = Check(part, "answers", "pass", found, "", figures)
     if came:
         found = f"the {parser} parser returned all {came} calls that the model wrote"
-        return [*checks, Check(part, "calls", "pass", found), answers]
-    return [*checks, _forced_call(served, parser), answers]
+        checks.append(Check(part, "calls", "pass", found))
+    else:
+        checks.append(_forced_call(served, parser))
+    return [*checks, _streamed(served, requests[-1], with_call), answers]
+
+
+# What a model is made to write, as its template writes calls: one, and two in one answer.
+_CALL = (
+    rf'<tool_call>\{{"name": "{TOOLS[0]["function"]["name"]}", '
+    r'"arguments": \{"id": "[0-9]{1,8}"\}\}</tool_call>'
+)
 
 
 def _forced_call(served: Served, parser: str) -> Check:
     """A model that did not call anything is made to, so that the parser is tried all the same."""
     name = TOOLS[0]["function"]["name"]
-    form = (
-        rf'<tool_call>\{{"name": "{name}", "arguments": \{{"id": "[0-9]{{1,8}}"\}}\}}</tool_call>'
-    )
-    reply = served.ask(CONVERSATION[:2], TOOLS, structured_outputs={"regex": form})
+    reply = served.ask(CONVERSATION[:2], TOOLS, structured_outputs={"regex": _CALL})
     if [called for called, _ in reply.calls] == [name] and reply.finish_reason == "tool_calls":
         found = f"the {parser} parser returned a call that the model was made to write"
         return Check("vllm", "calls", "pass", found)
     return Check(
         "vllm", "calls", "fail", "a written call did not come back as one", _PARSER.format(parser)
     )
+
+
+def _streamed(served: Served, later: Request, with_call: Sequence[Request]) -> Check:
+    """Answers that come in parts are those that come whole.
+
+    Args:
+        served: What is asked, for a call, several calls in one answer, and calls of later turns.
+        later: A request after a call and its result.
+        with_call: Further requests.
+    """
+    requests: list[tuple[list[Message], Any, dict[str, Any]]] = [
+        (CONVERSATION[:2], TOOLS, {"structured_outputs": {"regex": _CALL}}),
+        (CONVERSATION[:2], TOOLS, {"structured_outputs": {"regex": _CALL + _CALL}}),
+        (later.messages, later.tools, {"structured_outputs": {"regex": _CALL}}),
+        (later.messages, later.tools, {}),
+        *((request.messages, request.tools, {}) for request in with_call),
+    ]
+    calls = 0
+    for messages, tools, extra in requests:
+        whole = served.ask(messages, tools, **extra)
+        parts = served.stream(messages, tools, **extra)
+        if _as_client(parts) != _as_client(whole):
+            found = (
+                f"streamed, {len(parts.calls)} calls and {len(parts.content)} characters came "
+                f"back ({parts.finish_reason}); whole, {len(whole.calls)} and "
+                f"{len(whole.content)} ({whole.finish_reason})"
+            )
+            remedy = "Ask this server with stream=False, or serve with another version of vLLM."
+            return Check("vllm", "streaming", "fail", found, remedy)
+        calls += len(whole.calls)
+    found = f"{len(requests)} answers are the same streamed and whole, {calls} calls among them"
+    return Check("vllm", "streaming", "pass", found)
+
+
+def _as_client(reply: Reply) -> tuple[str, list[tuple[str, Any]], str]:
+    """What a client goes by; arguments are JSON, however they are spaced."""
+    calls = [(name, json.loads(arguments or "null")) for name, arguments in reply.calls]
+    return reply.content, calls, reply.finish_reason

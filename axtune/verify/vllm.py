@@ -96,6 +96,55 @@ class Served:
             AxtuneError: When the server refuses the request or does not answer.
             MissingPackageError: When the package openai is not installed.
         """
+        with self._completion(messages, tools, max_tokens, extra) as answer:
+            choice = answer.choices[0]
+            return Reply(
+                content=choice.message.content or "",
+                calls=[
+                    (call.function.name, call.function.arguments)
+                    for call in choice.message.tool_calls or ()
+                ],
+                finish_reason=choice.finish_reason,
+                ids=list(getattr(choice, "token_ids", None) or ()),  # older servers send none
+            )
+
+    def stream(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None = None,
+        *,
+        max_tokens: int = 512,
+        **extra: Any,
+    ) -> Reply:
+        """The same answer as it arrives in parts, put together as clients do.
+
+        Args:
+            messages: As for `ask`, and so the others.
+            tools: What may be called.
+            max_tokens: Longest answer.
+            extra: vLLM's own parameters.
+
+        Raises:
+            AxtuneError: When the server refuses the request or breaks off.
+            MissingPackageError: When the package openai is not installed.
+        """
+        reply = Reply("", [], "", [])
+        with self._completion(messages, tools, max_tokens, extra, stream=True) as parts:
+            for part in parts:
+                if part.choices:
+                    reply = grown(reply, part.choices[0])
+        return reply
+
+    @contextmanager
+    def _completion(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None,
+        max_tokens: int,
+        extra: dict[str, Any],
+        **how: Any,
+    ) -> Iterator[Any]:
+        """What the client gives back; errors of reading it are the server's too."""
         require_client()
         import openai
 
@@ -104,26 +153,34 @@ class Served:
         )
         try:
             with client:
-                answer: Any = client.chat.completions.create(
+                yield client.chat.completions.create(
                     model=self.model,
                     messages=list(messages),  # type: ignore[arg-type]
                     tools=list(tools) if tools else openai.omit,  # type: ignore[arg-type]
                     temperature=0,
                     max_tokens=max_tokens,
                     extra_body={"return_token_ids": True, **extra},
+                    **how,
                 )
         except openai.OpenAIError as error:
             raise AxtuneError(f"{self.url} refused a request: {error}", _AS_EXPORTED) from None
-        choice = answer.choices[0]
-        return Reply(
-            content=choice.message.content or "",
-            calls=[
-                (call.function.name, call.function.arguments)
-                for call in choice.message.tool_calls or ()
-            ],
-            finish_reason=choice.finish_reason,
-            ids=list(getattr(choice, "token_ids", None) or ()),  # older servers send none
-        )
+
+
+def grown(reply: Reply, choice: Any) -> Reply:
+    """A reply with a further part: a call's name comes once, its arguments piece by piece."""
+    calls = list(reply.calls)
+    for part in choice.delta.tool_calls or ():
+        while len(calls) <= part.index:
+            calls.append(("", ""))
+        name, arguments = calls[part.index]
+        function = part.function
+        calls[part.index] = (name + (function.name or ""), arguments + (function.arguments or ""))
+    return Reply(
+        reply.content + (choice.delta.content or ""),
+        calls,
+        choice.finish_reason or reply.finish_reason,
+        reply.ids + list(getattr(choice, "token_ids", None) or ()),
+    )
 
 
 def require_client() -> None:

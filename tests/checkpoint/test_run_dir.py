@@ -8,7 +8,7 @@ import pytest
 from support.tiny import recipe
 
 from axtune.checkpoint import catalog
-from axtune.checkpoint.run_dir import claim, describe, last_checkpoint, model_card, open_run
+from axtune.checkpoint.run_dir import RunDir, claim, describe, last_checkpoint, open_run
 from axtune.config import loader
 from axtune.errors import AxtuneError
 
@@ -178,9 +178,9 @@ def test_open_run_says_what_is_no_run(tmp_path, name, match):
         open_run(tmp_path / name)
 
 
-def test_the_model_card_names_base_and_losses(tmp_path):
-    manifest = describe(recipe(tmp_path), catalog.find("tiny-ax-4.0"), {"counts": {"samples": 3}})
-    card = model_card({**manifest, "metrics": {"last_loss": 0.5, "best_step": 1}})
-    assert "base_model: tiny-ax-4.0" in card
-    assert "- last_loss: 0.5000" in card
-    assert "best_step" not in card
+def test_a_finished_run_without_its_adapter_is_no_run_of_its_checkpoint(tmp_path):
+    run_dir = RunDir(tmp_path / "run", None)
+    run_dir.begin(recipe(tmp_path), {"status": "finished"})
+    add_checkpoint(run_dir, 3)
+    with pytest.raises(AxtuneError, match="has finished, and its adapter is not there"):
+        open_run(run_dir.path)

@@ -119,6 +119,7 @@ def test_merged_lora(learn: Callable[..., Path], requests: list[Request], tmp_pa
         certificate = verify(folder, adapter=run, vllm=served.url)
     checks = {(check.part, check.name): check for check in certificate.checks}
     assert certificate.passed
+    assert checks["vllm", "streaming"].status == "pass"
     assert checks["vllm", "answers"].figures == {"asked": 12.0, "as_recorded": 12.0}
     written = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
     assert written["passed"] is True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,8 @@ from axtune.training.distributed import (
     scratch_folder,
     use_all_cores,
 )
+
+LAUNCHED = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
 
 
 def process(first: bool = True, count: int = 1) -> Any:
@@ -107,10 +111,30 @@ def test_a_launchers_single_thread_becomes_a_share_of_the_cores(
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for count in (1, 2, 16):
         use_all_cores(process(count=count))
     assert threads == [8, 4, 1]
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # what the user says stays
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what the user says stays, 1 as well
     use_all_cores(process())
     assert len(threads) == 3
+
+
+@pytest.mark.parametrize("launcher", LAUNCHED)
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_launchers_one_thread_is_no_choice_of_the_users(launcher: str, chosen: bool) -> None:
+    """The child of a launcher that gives each process one thread, whoever said so."""
+    child = "from axtune.training.distributed import _threads_were_chosen as f; print(f())"
+    code = (
+        "import os, subprocess, sys; os.environ.update(OMP_NUM_THREADS='1', "
+        f"{launcher}='x'); subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
+    environment.pop("OMP_NUM_THREADS", None)
+    if chosen:
+        environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(chosen)

@@ -33,3 +33,43 @@ def test_the_plot_shows_the_curves(tmp_path):
     plot(EVENTS, tmp_path / "both.png")
     plot([], tmp_path / "none.png")
     assert (tmp_path / "both.png").read_bytes() != (tmp_path / "none.png").read_bytes()
+
+
+def drawn(monkeypatch, tmp_path, events):
+    """The axes of the plot, by what stands at them, and the labels of their lines."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figures = []
+    real = FigureCanvasAgg.__init__
+    monkeypatch.setattr(
+        FigureCanvasAgg,
+        "__init__",
+        lambda self, figure: figures.append(figure) or real(self, figure),
+    )
+    plot(events, tmp_path / "loss.png")
+    return {axes.get_ylabel(): axes for axes in figures[0].axes}
+
+
+def line(axes, label):
+    return next(line for line in axes.lines if line.get_label() == label)
+
+
+def test_the_best_checkpoint_and_the_learning_rate_are_marked(monkeypatch, tmp_path):
+    events = [
+        {"step": step, "loss": 9.0 - step / 10, "learning_rate": 1e-4 * step}
+        for step in range(1, 31)
+    ] + [{"step": step, "eval_loss": abs(step - 20.0)} for step in (10, 20, 30)]
+    axes = drawn(monkeypatch, tmp_path, events)
+    loss = axes["loss (nats a labelled token)"]
+    assert line(loss, "best checkpoint").get_xdata() == [20]
+    assert list(line(loss, "held out").get_xdata()) == [10, 20, 30]
+    rate = axes["learning rate (dotted)"].lines[0]
+    assert len(rate.get_xdata()) == 30
+    assert rate.get_linewidth() < line(loss, "training").get_linewidth()
+
+
+@pytest.mark.parametrize(("count", "first"), [(1, 1), (3, 1), (19, 1), (20, 11), (300, 11)])
+def test_an_average_is_drawn_from_where_it_is_one(monkeypatch, tmp_path, count, first):
+    events = [{"step": step, "loss": 5.0 if step == 1 else 1.0} for step in range(1, count + 1)]
+    loss = drawn(monkeypatch, tmp_path, events)["loss (nats a labelled token)"]
+    assert line(loss, "training").get_xdata()[0] == first

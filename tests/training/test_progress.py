@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 
+import pytest
 from rich.console import Console
 from support.events import EVENTS
 
@@ -21,18 +22,71 @@ def run(console, **options):
     return console.file.getvalue()
 
 
-def test_without_a_terminal_every_event_is_a_plain_line():
+class Clock:
+    """Time that passes when a test says so."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr("axtune.training.progress.time", made)
+    return made
+
+
+def lines_of(clock, steps, seconds):
+    """What a log shows of a run with an event each step and an evaluation at its end."""
+    file = io.StringIO()
+    report = Report(Console(file=file, force_terminal=False, width=200))
+    report.begin(steps)
+    for step in range(1, steps + 1):
+        clock.now += seconds
+        report.step(step)
+        report.event({"step": step, "loss": 1.0, "tokens_per_second": 100.0})
+    report.event({"step": steps, "eval_loss": 0.5})
+    return file.getvalue().splitlines()[1:]
+
+
+def test_without_a_terminal_a_line_is_printed_now_and_then(clock):
+    lines = lines_of(clock, steps=240, seconds=1)
+    assert [line.split()[1] for line in lines] == [
+        "1/240", "31/240", "61/240", "91/240", "121/240", "151/240", "181/240", "211/240",
+        "240/240", "240/240",
+    ]  # fmt: skip
+    assert lines[0].startswith("step 1/240  loss 1.0000  100 tokens/s")
+    assert lines[0].endswith("left")
+    assert lines[-1] == "step 240/240  eval loss 0.5000"
+    assert len(lines_of(clock, steps=5, seconds=40)) == 6  # slow steps are told one by one
+
+
+def test_a_log_has_no_control_codes():
     text = run(Console(file=io.StringIO(), force_terminal=False))
-    lines = text.splitlines()
     assert "\x1b" not in text
     assert "\r" not in text
+    lines = text.splitlines()
     assert lines[0] == "hello"
     assert lines[1].split() == ["model", "tiny"]
     assert lines[2].split() == ["steps", "4"]
     assert lines[3].startswith("step 1/4  loss 8.0000  lr 1.00e-04  1,001 tokens/s")
-    assert lines[3].endswith("left")
-    assert lines[5] == "step 2/4  eval loss 5.0000"
-    assert len(lines) == 3 + len(EVENTS)
+    assert "step 2/4  eval loss 5.0000" in lines
+
+
+def test_the_speed_that_is_shown_is_that_of_the_last_while(clock):
+    report = Report(Console(file=io.StringIO()), enabled=False)
+    report.begin(1000)
+    shown = []
+    for step in range(200):  # every fourth step is a short one, four times as fast by its tokens
+        seconds, speed = (1.0, 400.0) if step % 4 == 0 else (4.0, 100.0)
+        clock.now += seconds
+        report.event({"loss": 1.0, "tokens_per_second": speed})
+        shown.append(report._shown["tokens_per_second"])
+    steady = shown[100:]
+    assert max(steady) / min(steady) < 1.15
+    assert steady[-1] == pytest.approx((400 * 1 + 3 * 400) / 13, rel=0.1)  # tokens over seconds
 
 
 def test_on_a_terminal_there_is_one_live_line_that_goes_away():
@@ -60,6 +114,17 @@ def test_time_left_comes_from_the_pace_of_this_session(monkeypatch):
     assert report.time_left() == "1m 40s left"
     clock = 130.0  # it counts down while a step is being made
     assert report.time_left() == "1m 30s left"
+
+
+def test_the_first_step_does_not_spoil_the_time_that_is_left(clock):
+    report = Report(Console(file=io.StringIO()), enabled=False)
+    report.begin(total=100)
+    clock.now += 60  # kernels are built, caches filled
+    report.step(1)
+    assert report.time_left() == "1h 39m left"
+    clock.now += 2
+    report.step(2)
+    assert report.time_left() == "3m 16s left"
 
 
 def test_a_loss_that_is_not_a_number_is_shown_as_such():

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from axtune.checkpoint import catalog
 from axtune.errors import AxtuneError
 from axtune.verify import vllm
-from axtune.verify.vllm import Reply, Served, connect, find_vllm, serve
+from axtune.verify.vllm import Reply, Served, connect, find_vllm, grown, serve
 
 MESSAGES = [{"role": "user", "content": "서울 날씨는?"}]
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
@@ -221,3 +222,27 @@ def test_a_server_that_ends_says_its_last_words(
     assert "no such model" in caught.value.found
     assert "\n50\n" not in caught.value.found
     assert "--vllm URL" in caught.value.remedy
+
+
+def part(content: str | None = None, finish: str | None = None, **call: Any) -> Any:
+    """A part of a streamed answer, as the client gives it."""
+    function = SimpleNamespace(name=call.get("name"), arguments=call.get("arguments"))
+    calls = [SimpleNamespace(index=call["index"], function=function)] if call else None
+    delta = SimpleNamespace(content=content, tool_calls=calls)
+    return SimpleNamespace(delta=delta, finish_reason=finish, token_ids=[7])
+
+
+def test_parts_of_an_answer_are_put_together_as_clients_do() -> None:
+    reply = Reply("", [], "", [])
+    for each in (
+        part("확인"),
+        part("합니다."),
+        part(index=0, name="track", arguments=""),
+        part(index=0, arguments='{"id": '),
+        part(index=0, arguments='"1"}'),
+        part(index=1, name="cancel", arguments="{}"),
+        part(finish="tool_calls"),
+    ):
+        reply = grown(reply, each)
+    calls = [("track", '{"id": "1"}'), ("cancel", "{}")]
+    assert reply == Reply("확인합니다.", calls, "tool_calls", [7] * 7)
