@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from axtune.checkpoint.tokenizer import Tool
-from axtune.data.formats import Message, bad_role
 from axtune.data.hermes import parse_json
+from axtune.data.turns import Message, bad_role
 from axtune.errors import Problem
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")

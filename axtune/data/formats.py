@@ -15,19 +15,17 @@ Recognised by their keys:
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from axtune.data.hermes import parse_json, parse_literal
+from axtune.data.tools import row_tools
+from axtune.data.turns import Placed
 from axtune.errors import Problem
 
-Message = dict[str, Any]
-# A message as a row has it, with the place where it stands.
-Placed = tuple[str, Any]
-# Messages as a row has them; and the row's tools.
+# Turns as a row has them, for `axtune.data.turns.read_turns`; and the row's tools.
 RawRow = tuple[list[Placed], Any]
 
 
@@ -54,18 +52,6 @@ class RawPreference:
     rejected: RawAnswer | None
     tools: Any
 
-
-_SHAREGPT_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "function_call": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-}
 
 _LEARNED_KEYS = {
     "chat": ("messages",),
@@ -178,7 +164,7 @@ def _open_prompt(row: dict[str, Any], problems: list[Problem]) -> tuple[list[Pla
     ``prompt``, ``question`` or ``input``, a text (with ``system``), messages, or OpenAI's object of
     both messages and tools; ``conversations``; ``instruction``; or ``messages``.
     """
-    tools = row.get("tools")
+    tools = row_tools(row)
     system = _system(row)
     if "instruction" in row and "prompt" not in row:
         return _open_instruction(row, problems), tools
@@ -190,10 +176,10 @@ def _open_prompt(row: dict[str, Any], problems: list[Problem]) -> tuple[list[Pla
         if isinstance(value, str):
             return [*system, (key, {"role": "user", "content": value})], tools
         if value is not None:
-            return _any_turns(_placed(value, key, problems), problems), tools
+            return _placed(value, key, problems), tools
     if row.get("conversations") is not None:
         turns = _placed(row["conversations"], "conversations", problems)
-        return [*system, *_any_turns(turns, problems)], tools
+        return [*system, *turns], tools
     if row.get("messages") is not None:
         return _placed(row["messages"], "messages", problems), tools
     return None, tools
@@ -205,14 +191,14 @@ def _open_answer(row: dict[str, Any], key: str, whole: bool, problems: list[Prob
     if value is None or value in ("", []):
         return RawAnswer(key, [])
     if isinstance(value, dict):
-        return RawAnswer(key, _any_turns([(key, value)], problems))
+        return RawAnswer(key, [(key, value)])
     if isinstance(value, str):
         if not whole:
             return RawAnswer(key, [(key, {"role": "assistant", "content": value})])
         message = f"{key}: a text needs a prompt in the same row (prompt, question or instruction)."
         problems.append(Problem("bad-messages", message))
         return RawAnswer(key, [])
-    return RawAnswer(key, _any_turns(_placed(value, key, problems), problems))
+    return RawAnswer(key, _placed(value, key, problems))
 
 
 def _text_or_messages(value: Any) -> Any:
@@ -225,30 +211,16 @@ def _text_or_messages(value: Any) -> Any:
     return value
 
 
-def _any_turns(turns: list[Placed], problems: list[Problem]) -> list[Placed]:
-    """Turns of role and content as they are, those of from and value opened."""
-    out: list[Placed] = []
-    for place, turn in turns:
-        if not isinstance(turn, dict) or "from" not in turn:
-            out.append((place, turn))
-        elif message := _open_turn(place, turn, problems):
-            out.append((place, message))
-    return out
-
-
 # --- conversations to learn -------------------------------------------------------------------
 
 
 def _open_chat(row: dict[str, Any], problems: list[Problem]) -> RawRow:
-    return _placed(row["messages"], "messages", problems), row.get("tools")
+    return _placed(row["messages"], "messages", problems), row_tools(row)
 
 
 def _open_sharegpt(row: dict[str, Any], problems: list[Problem]) -> RawRow:
-    raw = _system(row)
-    for place, turn in _placed(row["conversations"], "conversations", problems):
-        if message := _open_turn(place, turn, problems):
-            raw.append((place, message))
-    return raw, row.get("tools")
+    turns = _placed(row["conversations"], "conversations", problems)
+    return [*_system(row), *turns], row_tools(row)
 
 
 def _system(row: dict[str, Any]) -> list[Placed]:
@@ -258,37 +230,10 @@ def _system(row: dict[str, Any]) -> list[Placed]:
     return []
 
 
-def _open_turn(place: str, turn: Any, problems: list[Problem]) -> Message | None:
-    """A message of a turn of ``from`` and ``value``."""
-    if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
-        problems.append(Problem("bad-messages", f"{place}: expected keys from and value."))
-        return None
-    role = _SHAREGPT_ROLES.get(turn["from"]) if isinstance(turn["from"], str) else None
-    if role is None:
-        problems.append(bad_role(place, turn["from"], _SHAREGPT_ROLES))
-        return None
-    message: Message = {"role": role, "content": turn["value"]}
-    if turn["from"] == "function_call" and isinstance(turn["value"], str):
-        message = {"role": role, "content": None, "tool_calls": _bare_calls(turn["value"])}
-    if "weight" in turn:
-        message["weight"] = turn["weight"]
-    return message
-
-
-def _bare_calls(text: str) -> Any:
-    """LLaMA-Factory's ``function_call``: one call or a list of them, as JSON text."""
-    try:
-        calls = parse_literal(text)
-    except ValueError:
-        return text  # no list: reported as bad-tool-calls
-    calls = calls if isinstance(calls, list) else [calls]
-    return [{"type": "function", "function": call} for call in calls]
-
-
 def _open_alpaca(row: dict[str, Any], problems: list[Problem]) -> RawRow:
     raw = _open_instruction(row, problems)
     raw.append(("output", {"role": "assistant", "content": row["output"]}))
-    return raw, row.get("tools")
+    return raw, row_tools(row)
 
 
 def _open_instruction(row: dict[str, Any], problems: list[Problem]) -> list[Placed]:
@@ -320,10 +265,10 @@ def _open_prompt_completion(row: dict[str, Any], problems: list[Problem]) -> Raw
             raw.append((key, {"role": role, "content": value}))
             continue
         for place, message in _placed(value, key, problems):
-            if role == "user" and isinstance(message, dict) and message.get("role") == "assistant":
+            if role == "user" and isinstance(message, dict):
                 message = {"weight": 0, **message}  # the prompt is context, not to be labelled
             raw.append((place, message))
-    return raw, row.get("tools")
+    return raw, row_tools(row)
 
 
 _OPENERS: dict[str, Callable[[dict[str, Any], list[Problem]], RawRow]] = {
@@ -342,15 +287,3 @@ def _placed(value: Any, key: str, problems: list[Problem]) -> list[Placed]:
         problems.append(Problem("bad-messages", f"{key}: expected a list with at least one turn."))
         return []
     return [(f"{key}[{index}]", item) for index, item in enumerate(value)]
-
-
-def bad_role(place: str, role: Any, known: Iterable[str]) -> Problem:
-    """The problem of a role that is none of the known ones, with the one it is most like."""
-    names = list(known)
-    close = (
-        difflib.get_close_matches(role.strip().lower(), names, 1, 0.5)
-        if isinstance(role, str)
-        else []
-    )
-    hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}."
-    return Problem("bad-role", f"{place}: unknown role; {hint}")

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from axtune.data.conversation import Conversation, normalise_request, to_nfc
-from axtune.data.formats import Message, RawAnswer, RawPreference, RawRow, open_row
+from axtune.data.formats import RawAnswer, RawPreference, RawRow, open_row
 from axtune.data.hermes import from_hermes
+from axtune.data.turns import Message, read_turns
 from axtune.errors import Problem
 
 
@@ -70,8 +71,8 @@ def read_row(
 
 
 def _read_conversation(opened: RawRow, nfc: bool, problems: list[Problem]) -> Conversation:
-    raw, raw_tools = opened
-    raw, found_tools = from_hermes(raw, problems)
+    turns, raw_tools = opened
+    raw, found_tools = from_hermes(read_turns(turns, problems), problems)
     conversation = normalise_request(
         raw, found_tools if raw_tools in (None, "", []) else raw_tools, problems
     )
@@ -108,7 +109,7 @@ def _normalise(
 ) -> list[Conversation]:
     """The prompt with the row's tools, and each answer."""
     turns = (opened.prompt or [], *(answer.turns for answer in answers))
-    parts = [from_hermes(part, problems) for part in turns]
+    parts = [from_hermes(read_turns(part, problems), problems) for part in turns]
     before, *written = [found for _, found in parts]
     tools = opened.tools
     if tools in (None, "", []):

@@ -24,7 +24,7 @@ from support.strategies import wild_preferences, wild_rows
 
 from axtune.config.recipe import RowFormat
 from axtune.data.conversation import Conversation
-from axtune.data.formats import bad_role, open_row
+from axtune.data.formats import open_row
 from axtune.data.parse import PreferenceRow, read_row
 from axtune.errors import Problem
 
@@ -181,33 +181,16 @@ def test_every_shape_of_a_conversation_is_the_same(
         {"prompt": first + messages[:-1], "completion": answer},
     ]
     for row in rows:
-        problems: list[Problem] = []
-        raw = open_row(row, "auto", problems)
+        conversation, problems = read_row(row)
         assert problems == []
-        assert isinstance(raw, tuple)
-        said = [(turn["role"], turn["content"]) for _, turn in raw[0]]
-        assert said == [(turn["role"], turn["content"]) for turn in first + messages]
+        assert isinstance(conversation, Conversation)
+        assert said(conversation) == [(turn["role"], turn["content"]) for turn in first + messages]
 
 
 @given(wild_rows | wild_preferences, st.sampled_from(["auto", *get_args(RowFormat)]))
 def test_whatever_a_row_is_it_opens_or_has_problems(row: Any, row_format: str) -> None:
     problems: list[Problem] = []
     assert open_row(row, row_format, problems) is not None or problems
-
-
-@pytest.mark.parametrize(
-    ("role", "hint"),
-    [
-        ("usr", "did you mean user?"),
-        (" Asistant", "did you mean assistant?"),
-        (3, "expected one of"),
-    ],
-)
-def test_an_unknown_role_names_the_nearest(role: Any, hint: str) -> None:
-    problem = bad_role("messages[0]", role, ["user", "assistant"])
-    assert problem.code == "bad-role"
-    assert problem.message.startswith("messages[0]: ")
-    assert hint in problem.message
 
 
 def test_an_input_stands_below_its_instruction() -> None:
@@ -219,7 +202,6 @@ def test_an_input_stands_below_its_instruction() -> None:
 @pytest.mark.parametrize(
     ("row", "place"),
     [
-        ({"conversations": [{"from": "human", "value": "a"}, {"value": "b"}]}, "conversations[1]"),
         ({"instruction": "a", "output": "b", "history": [["a", "b"], ["c"]]}, "history[1]"),
         ({"instruction": 3, "output": "b"}, "instruction"),
         ({"messages": "no list"}, "messages"),
