@@ -20,9 +20,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from axtune.data.hermes import parse_json, parse_literal
+from axtune.data.literals import parse_json, parse_literal
 from axtune.data.tools import row_tools
-from axtune.data.turns import Placed
+from axtune.data.traces import open_trace
+from axtune.data.turns import Placed, as_context
 from axtune.errors import Problem
 
 # Turns as a row has them, for `axtune.data.turns.read_turns`; and the row's tools.
@@ -80,6 +81,8 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
         )
         return None
     shape = _shape(row) if row_format == "auto" else row_format
+    if shape is None and (trace := open_trace(row, problems)):
+        return trace
     if shape is None:
         message = (
             "no known shape; expected the keys messages, conversations, instruction and output, "
@@ -265,9 +268,8 @@ def _open_prompt_completion(row: dict[str, Any], problems: list[Problem]) -> Raw
             raw.append((key, {"role": role, "content": value}))
             continue
         for place, message in _placed(value, key, problems):
-            if role == "user" and isinstance(message, dict):
-                message = {"weight": 0, **message}  # the prompt is context, not to be labelled
-            raw.append((place, message))
+            # The prompt is context, not to be labelled.
+            raw.append((place, as_context(message) if role == "user" else message))
     return raw, row_tools(row)
 
 

@@ -131,7 +131,7 @@ def test_tools_are_the_rows_or_those_written_in_the_system_turn() -> None:
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, ["bad-messages"]),
         ({"prompt": "q", "chosen": ["a"], "rejected": "b"}, ["bad-messages"]),
         (
-            {"prompt": "q", "chosen": {"role": "bot"}, "rejected": {"from": "gpt"}},
+            {"prompt": "q", "chosen": {"role": "robot"}, "rejected": {"from": "gpt"}},
             ["bad-messages", "bad-role"],
         ),
         ({"prompt": "q", "completion": "a", "label": 1}, ["bad-label"]),
