@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from axtune.data.conversation import Conversation, normalise_request, to_nfc
-from axtune.data.formats import RawAnswer, RawPreference, RawRow, open_row
+from axtune.data.formats import RawRow, open_row
 from axtune.data.hermes import from_hermes
+from axtune.data.preferences import RawAnswer, RawPreference
 from axtune.data.turns import Message, read_turns
 from axtune.errors import Problem
 
