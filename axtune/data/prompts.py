@@ -99,7 +99,7 @@ def take_prompt(fields: dict[str, Any], problems: list[Problem]) -> list[Placed]
     """
     key = next((key for key in QUESTIONS if says(fields.get(key))), None)
     instructed = says(fields.get("instruction")) and key != "prompt"
-    if instructed or ("instruction" in fields and key in (None, "input")):
+    if instructed or ("instruction" in fields and key is None):
         return _take_instruction(fields, problems)
     if key is None:
         for key in ("messages", *CONVERSATIONS):
@@ -115,7 +115,7 @@ def take_prompt(fields: dict[str, Any], problems: list[Problem]) -> list[Placed]
         return _as_context(placed(value["messages"], f"{key}.messages", problems))
     if isinstance(value, str):
         history = _take_history(fields, problems)
-        return [*history, (key, {"role": "user", "content": value})]
+        return [*history, (key, {"role": "user", "content": _input(value)})]
     if isinstance(value, dict):
         return [(key, value)]
     if value is None or not _is_list(value, key, problems):
@@ -141,9 +141,14 @@ def _take_instruction(fields: dict[str, Any], problems: list[Problem]) -> list[P
         if not isinstance(value, str):
             problems.append(Problem("bad-content", f"{key}: expected a text."))
             return turns
-        parts.append("" if value.strip().lower() in _NO_INPUT else value)
+        parts.append(_input(value))
     content = "\n".join(filter(None, parts))
     return [*turns, ("instruction", {"role": "user", "content": content})]
+
+
+def _input(text: str) -> str:
+    """A question, or nothing where Alpaca says that there is none."""
+    return "" if text.strip().lower() in _NO_INPUT else text
 
 
 def _take_history(fields: dict[str, Any], problems: list[Problem]) -> list[Placed]:
