@@ -11,7 +11,7 @@ import re
 import tokenize
 from typing import Any
 
-from axtune.data.hermes import parse_json, parse_literal
+from axtune.data.literals import parse_json, parse_literal
 from axtune.data.turns import Placed
 from axtune.errors import Problem
 
@@ -157,27 +157,13 @@ def _with_commas(text: str) -> str:
 
 
 def table_tools(tools: Any) -> Any:
-    """A row's tools, where a table made texts of the list, of its items or of their schemas."""
+    """A row's tools, where a table made Python's or NumPy's text of the list or of its items."""
     if isinstance(tools, str) and tools.strip().startswith("["):
         try:
             tools = parse_list(tools)
         except ValueError:
             return tools  # reported as bad-tools
-    if not isinstance(tools, list):
-        return tools
-    return [_with_schema(_object(tool)) for tool in tools]
-
-
-def _with_schema(tool: Any) -> Any:
-    """A tool whose ``parameters`` are JSON text, with the object that the text holds."""
-    if not isinstance(tool, dict):
-        return tool
-    function = tool.get("function", tool)
-    schema = _object(function.get("parameters")) if isinstance(function, dict) else None
-    if not isinstance(schema, dict) or schema is function["parameters"]:
-        return tool
-    read = {**function, "parameters": schema}
-    return {**tool, "function": read} if "function" in tool else read
+    return [_object(tool) for tool in tools] if isinstance(tools, list) else tools
 
 
 def _object(item: Any) -> Any:

@@ -6,6 +6,7 @@
 - prompt_completion: ``prompt`` and ``completion``, each a text or a list of messages; also
   ``query`` and ``response``, ``question`` and ``answer``, ``input`` and ``output``
 - preference, unpaired_preference: see `axtune.data.preferences`
+- traces of calls, which have no name: see `axtune.data.traces`
 
 A key that is null says nothing. ``system`` stands before any of them. What a row has besides, and
 some common tool would read, is never dropped in silence: see `KNOWN`.
@@ -41,6 +42,7 @@ from axtune.data.prompts import (
     with_system,
 )
 from axtune.data.tools import row_tools
+from axtune.data.traces import open_trace
 from axtune.data.turns import Placed
 from axtune.errors import Problem
 
@@ -64,6 +66,7 @@ KNOWN = _MEDIA.union(
     # conversations, questions, answers
     ("messages", *CONVERSATIONS, "instruction", *QUESTIONS, *ANSWERS, "history", "context", "text"),
     ("system", "system_prompt", *_TOOLS, "target", "targets", "solution", "segments"),
+    ("answers", "chat", "contents", "instructions", "systemInstruction", "system_instruction"),
     # judgements
     (*(key for keys in PAIRS for key in keys), *REJECTED, "rejected_tools", *LABELS, "completions"),
     ("accepted", "response_0", "response_1", "better_response_id", "response_j", "response_k"),
@@ -105,6 +108,12 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
         return None
     fields = not_null(row)
     shape = _shape(row, fields) if row_format == "auto" else row_format
+    if row_format == "auto" and shape in (None, "prompt_completion"):
+        filled = {key: value for key, value in fields.items() if says(value)}
+        trace = open_trace(filled, problems)
+        if trace:
+            problems += _unread(_beside_trace(filled), "a trace of calls", trace)
+            return trace
     if shape is None:
         problems.append(_unknown(fields))
         return None
@@ -280,10 +289,19 @@ def _said(turns: list[Placed]) -> list[tuple[Any, Any]]:
 
 def _tools(fields: dict[str, Any]) -> Any:
     """Take the row's tools; ``functions`` are OpenAI's older name of them."""
+    if not says(fields.get("tools")):
+        fields.pop("tools", None)
     tools = row_tools(fields)
-    if not says(fields.pop("tools", None)) and not says(tools):
-        tools = fields.pop("functions", None)
+    fields.pop("tools" if "tools" in fields else "functions", None)
     return table_tools(tools) if says(tools) else None
+
+
+def _beside_trace(fields: dict[str, Any]) -> dict[str, Any]:
+    """The cells that may stand unread beside a trace: not its tools, which Glaive writes into its
+    system text; its other texts are found in its turns.
+    """
+    taken = ("tools", "functions", "system" if "chat" in fields else "")
+    return {key: value for key, value in fields.items() if key not in taken}
 
 
 # --- what was not read ------------------------------------------------------------------------

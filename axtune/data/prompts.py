@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from axtune.data.cells import placed, says, speaker_of, text_of, text_or_turns
-from axtune.data.turns import Placed
+from axtune.data.turns import Placed, as_context
 from axtune.errors import Problem
 
 # The names of a question and of an answer, in the order in which they are looked for.
@@ -18,7 +18,6 @@ _SYSTEMS = ("system", "system_prompt")
 _ASKS = ("human", "user", "input", "query", "question", "prompt", "instruction", "tool")
 _ANSWERS = ("assistant", "gpt", "bot", "output", "response", "answer")
 _NO_INPUT = ("<noinput>", "<no input>")  # stanford_alpaca, self-instruct
-_ASSISTANTS = ("assistant", "gpt", "bot", "model", "function_call")
 
 
 def take_system(fields: dict[str, Any], problems: list[Problem]) -> Placed | None:
@@ -124,11 +123,8 @@ def take_prompt(fields: dict[str, Any], problems: list[Problem]) -> list[Placed]
 
 
 def _as_context(turns: list[Placed]) -> list[Placed]:
-    """Turns of a prompt: the assistant's are not to be labelled, unless they say so themselves."""
-    return [
-        (place, {"weight": 0, **turn} if speaker_of(turn) in _ASSISTANTS else turn)
-        for place, turn in turns
-    ]
+    """Turns of a prompt, of which none is labelled unless it says so itself."""
+    return [(place, as_context(turn)) for place, turn in turns]
 
 
 def _take_instruction(fields: dict[str, Any], problems: list[Problem]) -> list[Placed]:

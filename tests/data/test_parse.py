@@ -134,7 +134,7 @@ def test_tools_are_the_rows_or_those_written_in_the_system_turn() -> None:
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, ["bad-content"]),
         ({"prompt": "q", "chosen": ["a", "c"], "rejected": "b"}, ["bad-content"]),
         (
-            {"prompt": "q", "chosen": {"role": "bot"}, "rejected": {"from": "gpt"}},
+            {"prompt": "q", "chosen": {"role": "robot"}, "rejected": {"from": "gpt"}},
             ["bad-messages", "bad-role"],
         ),
         ({"prompt": "q", "completion": "a", "label": 2}, ["bad-label"]),

@@ -82,7 +82,9 @@ def test_exchanges_are_two_turns_each() -> None:
 
 def test_the_answers_inside_a_prompt_are_context() -> None:
     turns = take_prompt({"prompt": [ASKED, GOOD, ASKED]}, []) or []
-    assert [turn.get("weight") for _, turn in turns] == [None, 0, None]
+    assert [turn.get("weight") for _, turn in turns] == [0, 0, 0]
+    learned = {**GOOD, "weight": 1}
+    assert take_prompt({"prompt": [learned]}, []) == [("prompt[0]", learned)]
 
 
 def test_a_system_prompt_stands_first_and_once() -> None:
