@@ -182,10 +182,10 @@ def test_tools_and_messages_as_json_text() -> None:
             "bad-tool-calls: conversations[0]",
         ),
         ({"instruction": 1, "output": "a"}, "bad-content: instruction:"),
-        ({"instruction": "q", "output": 2}, "bad-content: output.content:"),
+        ({"instruction": "q", "output": 2}, "bad-content: output:"),
         ({"instruction": "q", "output": "a", "history": [["q"]]}, "bad-messages: history[0]:"),
         ({"instruction": "q", "output": "a", "history": "글"}, "bad-messages: history:"),
-        ({"prompt": 1, "completion": []}, "bad-messages: completion:"),
+        ({"prompt": 1, "completion": []}, "bad-content: prompt:"),
     ],
 )
 def test_what_is_wrong_says_where(row: Any, code: str) -> None:
