@@ -112,7 +112,7 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
         filled = {key: value for key, value in fields.items() if says(value)}
         trace = open_trace(filled, problems)
         if trace:
-            problems += _unread(_beside_trace(filled), "a trace of calls", trace)
+            problems += _unread(filled, "a trace of calls", trace)
             return trace
     if shape is None:
         problems.append(_unknown(fields))
@@ -294,14 +294,6 @@ def _tools(fields: dict[str, Any]) -> Any:
     tools = row_tools(fields)
     fields.pop("tools" if "tools" in fields else "functions", None)
     return table_tools(tools) if says(tools) else None
-
-
-def _beside_trace(fields: dict[str, Any]) -> dict[str, Any]:
-    """The cells that may stand unread beside a trace: not its tools, which Glaive writes into its
-    system text; its other texts are found in its turns.
-    """
-    taken = ("tools", "functions", "system" if "chat" in fields else "")
-    return {key: value for key, value in fields.items() if key not in taken}
 
 
 # --- what was not read ------------------------------------------------------------------------

@@ -72,12 +72,6 @@ _UNREAD = (
     "train_detail",  # axolotl: which characters are labelled
     "mask",  # labelled or not: tools differ
     "loss_mask",
-    "image",
-    "images",
-    "video",
-    "videos",
-    "audio",
-    "audios",
     "files",
     "attachments",
     "documents",
@@ -94,6 +88,8 @@ _UNREAD = (
     "task",
     "ipython",  # torchtune: the turn calls a built-in tool
 )
+# What a model that reads text is not shown; an answer about it would be learned blindly.
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 # Read somewhere below, or said elsewhere: no meaning of a turn is lost with these.
 _USED = {
     "role",
@@ -310,6 +306,10 @@ def _report_unread(
     for key in _UNREAD:
         if key in turn and turn[key] not in _NOTHING and key != content_key:
             problems.append(unread_key(place, key))
+    for key in _MEDIA:
+        if turn.get(key) not in _NOTHING:
+            text = f"{place}.{key}: the models read text only; remove the row, or the key."
+            problems.append(Problem("bad-content", text))
     served = role in ("assistant", "tool_call")
     if (
         served
