@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from axtune.checkpoint.tokenizer import Tool
-from axtune.data.formats import Message, bad_role
-from axtune.data.hermes import parse_json
+from axtune.data.literals import parse_json
+from axtune.data.turns import ROLES, Message, bad_role
 from axtune.errors import Problem
 
-_ROLES = ("system", "developer", "user", "assistant", "tool")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
 
@@ -28,9 +27,10 @@ class Conversation:
     """A conversation in the form that a serving engine hands to the template.
 
     Attributes:
-        messages: Keys ``role``, ``content`` (a string), for the assistant also ``tool_calls``
-            (``type``, ``function`` with ``name`` and ``arguments``, an object) and
-            ``reasoning_content``. The role ``developer`` is still itself: see `as_served`.
+        messages: Keys ``role``, ``content`` (a string) and, where given, ``name``; for the
+            assistant also ``tool_calls`` (``type``, ``function`` with ``name`` and ``arguments``,
+            an object) and ``reasoning_content``; for a result ``tool_call_id``. The role
+            ``developer`` is still itself: see `as_served`.
         tools: In vLLM's key order, or None.
         places: Where each message stands in the row, such as ``messages[2]``.
         learn: Indices of the assistant turns to be labelled.
@@ -70,7 +70,7 @@ def normalise_request(
     Args:
         raw: Each message with the place it came from. ``weight: 0`` marks an assistant turn that
             is context only.
-        raw_tools: OpenAI tools, bare functions, a JSON string of either, or None.
+        raw_tools: OpenAI tools, bare functions, or None.
         problems: Appended to.
 
     Returns:
@@ -100,8 +100,8 @@ def _normalise_message(place: str, message: Any, problems: list[Problem]) -> Mes
         )
         return None
     role = message.get("role")
-    if role not in _ROLES:
-        problems.append(bad_role(place, role, _ROLES))
+    if role not in ROLES:
+        problems.append(bad_role(place, role, ROLES))
         return None
     content = _text(place, message.get("content"), problems)
     out: Message = {"role": role, "content": content}
@@ -117,6 +117,10 @@ def _normalise_message(place: str, message: Any, problems: list[Problem]) -> Mes
         problems.append(
             Problem("bad-tool-calls", f"{place}: only an assistant message can have tool_calls.")
         )
+    if role == "tool" and isinstance(message.get("tool_call_id"), str):
+        out["tool_call_id"] = message["tool_call_id"]
+    if isinstance(message.get("name"), str):
+        out["name"] = message["name"]
     return out
 
 
@@ -136,7 +140,8 @@ def _text(place: str, content: Any, problems: list[Problem]) -> str:
                 text = "" if text is None else text
             if not isinstance(text, str):
                 message = (
-                    f"{place}.content[{index}]: expected a text part; the models read text only."
+                    f"{place}.content[{index}]: expected a text part; the models read text only. "
+                    "Write JSON data as a string."
                 )
                 problems.append(Problem("bad-content", message))
                 continue
@@ -206,14 +211,6 @@ def _arguments(at: str, value: Any, problems: list[Problem]) -> dict[str, Any] |
 
 
 def _normalise_tools(raw: Any, problems: list[Problem]) -> list[Tool] | None:
-    if isinstance(raw, str):
-        try:
-            raw = parse_json(raw) if raw.strip() else None
-        except ValueError:
-            problems.append(
-                Problem("bad-tools", "tools: the string is not JSON; expected a list of tools.")
-            )
-            return None
     if not raw:
         return None
     if not isinstance(raw, list):

@@ -1,84 +1,97 @@
-"""The shapes that rows have, and how each becomes a list of messages.
+"""The shapes that rows have, recognised by the keys that say something.
 
-Recognised by their keys:
-
-- preference: ``chosen`` and ``rejected``, each a text, a message, or a list of messages, behind a
-  prompt (see `_open_prompt`) or as whole conversations; or OpenAI's ``preferred_output`` and
-  ``non_preferred_output`` behind ``input``
-- unpaired_preference: ``prompt``, ``completion`` and ``label``; or one of the shapes below with
-  LLaMA-Factory's ``kto_tag``
 - chat: ``messages`` (OpenAI), optional ``tools``
-- sharegpt: ``conversations`` of ``from``/``value``
-- alpaca: ``instruction`` and ``output``, optional ``input``, ``system``, ``history``
-- prompt_completion: ``prompt`` and ``completion``, each a text or a list of messages
+- sharegpt: ``conversations`` of ``from``/``value``, or ``conversation`` (ms-swift)
+- alpaca: ``instruction`` and ``output``, optional ``input``, ``history``
+- prompt_completion: ``prompt`` and ``completion``, each a text or a list of messages; also
+  ``query`` and ``response``, ``question`` and ``answer``, ``input`` and ``output``
+- preference, unpaired_preference: see `axtune.data.preferences`
+- traces of calls, which have no name: see `axtune.data.traces`
+
+A key that is null says nothing. ``system`` stands before any of them. What a row has besides, and
+some common tool would read, is never dropped in silence: see `KNOWN`.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from axtune.data.hermes import parse_json, parse_literal
+from axtune.data.cells import not_null, parse_list, says, speaker_of, table_tools, text_of
+from axtune.data.preferences import (
+    LABELS,
+    PAIRS,
+    REJECTED,
+    RawAnswer,
+    RawPreference,
+    as_label,
+    behind,
+    take_label,
+    take_pair,
+    take_rejected,
+)
+from axtune.data.prompts import (
+    ANSWERS,
+    CONVERSATIONS,
+    QUESTIONS,
+    take_answer,
+    take_conversation,
+    take_prompt,
+    take_system,
+    with_system,
+)
+from axtune.data.tools import row_tools
+from axtune.data.traces import open_trace
+from axtune.data.turns import Placed
 from axtune.errors import Problem
 
-Message = dict[str, Any]
-# A message as a row has it, with the place where it stands.
-Placed = tuple[str, Any]
-# Messages as a row has them; and the row's tools.
+# Turns as a row has them, for `axtune.data.turns.read_turns`; and the row's tools.
 RawRow = tuple[list[Placed], Any]
 
-
-class RawAnswer(NamedTuple):
-    """What stands at a key such as ``chosen``; no turns when that is nothing."""
-
-    key: str
-    turns: list[Placed]
-
-
-@dataclass(slots=True)
-class RawPreference:
-    """Answers that somebody has judged, as a row has them.
-
-    Attributes:
-        prompt: Its messages; None when the answers are whole conversations.
-        chosen: The answer that is preferred, or the only one when its label is true; else None.
-        rejected: The other answer, or the only one when its label is false; else None.
-        tools: The row's.
-    """
-
-    prompt: list[Placed] | None
-    chosen: RawAnswer | None
-    rejected: RawAnswer | None
-    tools: Any
-
-
-_SHAREGPT_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "function_call": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-}
-
+# The keys of which a shape needs one each.
 _LEARNED_KEYS = {
-    "chat": ("messages",),
-    "sharegpt": ("conversations",),
-    "alpaca": ("instruction", "output"),
-    "prompt_completion": ("prompt", "completion"),
+    "chat": (("messages",),),
+    "sharegpt": (CONVERSATIONS,),
+    "alpaca": (("instruction",), ("output", *ANSWERS)),
+    "prompt_completion": (QUESTIONS, ANSWERS),
 }
-_JUDGED_KEYS = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
-_LABEL_KEYS = ("kto_tag", "label")
+_TOOLS = ("tools", "functions")
+
+# What a model that reads text is not shown; an answer about it would be learned blindly.
+_MEDIA = frozenset(("images", "image", "videos", "video", "audios", "audio", "rejected_images"))
+# Every key that axtune or another tool (TRL, LLaMA-Factory, ms-swift, Axolotl, Unsloth, OpenAI)
+# gives a meaning to. One that says something and was not read is named; all other keys are free.
+KNOWN = _MEDIA.union(
+    # conversations, questions, answers
+    ("messages", *CONVERSATIONS, "instruction", *QUESTIONS, *ANSWERS, "history", "context", "text"),
+    ("system", "system_prompt", *_TOOLS, "target", "targets", "solution", "segments"),
+    ("answers", "chat", "contents", "instructions", "systemInstruction", "system_instruction"),
+    # judgements
+    (*(key for keys in PAIRS for key in keys), *REJECTED, "rejected_tools", *LABELS, "completions"),
+    ("accepted", "response_0", "response_1", "better_response_id", "response_j", "response_k"),
+    ("margin", "score", "score_chosen", "score_rejected", "ref_chosen_logps", "ref_rejected_logps"),
+    # what is learned of a row, and how much
+    ("weight", "loss_scale", "train_on_inputs", "completion_mask", "assistant_masks", "loss_mask"),
+    # what changes the prompt that a template makes
+    ("chat_template", "chat_template_kwargs", "enable_thinking", "tool_choice", "documents"),
+    ("input_ids", "labels", "objects"),
+)
+# A document that an answer is about stands inside the prompt of many rows that still name it.
+_PASSAGES = ("context", "documents", "text")
+
+# Why a row of no known shape is not read, by a key that it has.
+_UNREADABLE = {
+    "text": "text is a plain document; axtune learns answers, so give the row messages",
+    "input_ids": "the row is already tokenised; give it as messages",
+    "segments": "segments are texts without roles; give the row messages",
+    "completions": "completions judges steps; axtune learns whole answers: messages",
+    "prompt": "the prompt has no answer (completion) behind it",
+}
 
 
 def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | RawPreference | None:
-    """A row's messages and tools, not normalised yet.
+    """A row's turns and tools, not normalised yet.
 
     Args:
         row: A parsed JSON value.
@@ -93,264 +106,247 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
             Problem("not-an-object", 'expected a JSON object such as {"messages": […]}.')
         )
         return None
-    shape = _shape(row) if row_format == "auto" else row_format
+    fields = not_null(row)
+    shape = _shape(row, fields) if row_format == "auto" else row_format
+    if row_format == "auto" and shape in (None, "prompt_completion"):
+        filled = {key: value for key, value in fields.items() if says(value)}
+        trace = open_trace(filled, problems)
+        if trace:
+            problems += _unread(filled, "a trace of calls", trace)
+            return trace
     if shape is None:
-        message = (
-            "no known shape; expected the keys messages, conversations, instruction and output, "
-            "prompt and completion, or chosen and rejected; see data_templates/README.md."
-        )
-        problems.append(Problem("unknown-shape", message))
+        problems.append(_unknown(fields))
         return None
-    if shape == "preference":
-        return _open_preference(row, problems)
-    if shape == "unpaired_preference":
-        return _open_unpaired(row, problems)
-    if missing := [key for key in _LEARNED_KEYS[shape] if key not in row]:
-        problems.append(_lacking(shape, missing[0]))
+    if lacking := _lacking(row, fields, shape, row_format):
+        problems.append(lacking)
         return None
-    return _OPENERS[shape](row, problems)
+    opened = _open(fields, shape, problems)
+    if not KNOWN.isdisjoint(fields):
+        problems += _unread(fields, shape, opened)
+    return opened
 
 
-def _shape(row: dict[str, Any]) -> str | None:
-    """The shape that a row's keys say. A judgement of null, as tables write it, is none."""
-    for keys in _JUDGED_KEYS:
-        if all(key in row for key in keys) and any(row[key] is not None for key in keys):
-            return "preference"
+# --- recognition ------------------------------------------------------------------------------
+
+
+def _shape(row: dict[str, Any], fields: dict[str, Any]) -> str | None:
+    """The shape that a row's keys say: those that say something before those that are there."""
+    filled = {key: value for key, value in fields.items() if value not in ("", [], {})}
+    for keys in (filled, fields, row):
+        if shape := _shape_of(keys):
+            return shape
+    return None
+
+
+def _shape_of(row: dict[str, Any]) -> str | None:
+    if any(key in row for keys in PAIRS for key in keys if key not in REJECTED):
+        return "preference"
     learned = _learned_shape(row)
-    if learned and row.get("kto_tag") is not None:
-        return "unpaired_preference"
-    if learned == "prompt_completion" and row.get("label") is not None:
-        return "unpaired_preference"
-    return learned
+    if any(key in row for key in REJECTED):
+        return "preference"
+    judged = [key for key in LABELS if key in row]
+    if not judged:
+        return learned
+    if learned is None:
+        return "unpaired_preference" if "completion" in row else None
+    # A label is also what a text classifier's data calls its classes.
+    strict = "kto_tag" in judged or learned == "prompt_completion"
+    return "unpaired_preference" if strict or as_label(row["label"]) is not None else learned
 
 
 def _learned_shape(row: dict[str, Any]) -> str | None:
-    shapes = _LEARNED_KEYS.items()
-    return next((shape for shape, keys in shapes if all(key in row for key in keys)), None)
+    for shape, needed in _LEARNED_KEYS.items():
+        if all(any(key in row for key in keys) for keys in needed):
+            return shape
+    return None
 
 
-def _lacking(shape: str, key: str) -> Problem:
-    message = f"data.format is {shape}, and the row has no key {key}."
+def _lacking(
+    row: dict[str, Any], fields: dict[str, Any], shape: str, row_format: str
+) -> Problem | None:
+    """The problem of a key that a shape needs and the row does not have."""
+    needed: tuple[tuple[str, ...], ...]
+    if shape == "preference":
+        pair = _pair_of(fields)
+        if pair is None and _rejected_of(fields):
+            if _learned_shape(fields):
+                return None
+            pair = PAIRS[1]
+        needed = tuple((key,) for key in pair or PAIRS[0])
+    elif shape == "unpaired_preference":
+        labelled = any(says(fields.get(key)) for key in LABELS)
+        if not labelled:
+            return _no_key(shape, "label", row_format)
+        needed = () if _learned_shape(row) else (("completion",),)
+    else:
+        needed = _LEARNED_KEYS[shape]
+    missing = next((keys[0] for keys in needed if not any(key in row for key in keys)), None)
+    return _no_key(shape, missing, row_format) if missing else None
+
+
+def _no_key(shape: str, key: str, row_format: str) -> Problem:
+    if row_format == "auto":
+        said = f"the row judges answers, and has no key {key}; rename the key that means it"
+    else:
+        said = f"data.format is {shape}, and the row has no key {key}"
+    return Problem("unknown-shape", f"{said}.")
+
+
+def _pair_of(fields: dict[str, Any]) -> tuple[str, str] | None:
+    """The keys of two answers: those that say something, or at least are there."""
+    own = [(keys, [key for key in keys if key not in REJECTED]) for keys in PAIRS]
+    said = next((keys for keys, names in own if any(says(fields.get(k)) for k in names)), None)
+    if said or _rejected_of(fields):
+        return said
+    return next((keys for keys, names in own if any(k in fields for k in names)), None)
+
+
+def _rejected_of(fields: dict[str, Any]) -> str | None:
+    return next((key for key in REJECTED if says(fields.get(key))), None)
+
+
+def _unknown(fields: dict[str, Any]) -> Problem:
+    why = next((why for key, why in _UNREADABLE.items() if says(fields.get(key))), None)
+    expected = (
+        "expected the keys messages, conversations, instruction and output, prompt and completion, "
+        "or chosen and rejected"
+    )
+    message = f"no known shape; {why or expected}; see data_templates/README.md."
     return Problem("unknown-shape", message)
 
 
-# --- answers that were judged -----------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------
 
 
-def _open_preference(row: dict[str, Any], problems: list[Problem]) -> RawPreference | None:
-    keys = next((keys for keys in _JUDGED_KEYS if row.keys() & set(keys)), _JUDGED_KEYS[0])
-    if missing := [key for key in keys if key not in row]:
-        problems.append(_lacking("preference", missing[0]))
-        return None
-    prompt, tools = _open_prompt(row, problems)
-    chosen, rejected = (_open_answer(row, key, prompt is None, problems) for key in keys)
-    return RawPreference(prompt, chosen, rejected, tools)
+def _open(fields: dict[str, Any], shape: str, problems: list[Problem]) -> RawRow | RawPreference:
+    """Take what a shape reads out of a row's cells."""
+    system = take_system(fields, problems)
+    if shape not in ("preference", "unpaired_preference"):
+        return with_system(system, _take_learned(fields, shape, problems), problems), _tools(fields)
+    pair, rejected = _pair_of(fields), _rejected_of(fields)
+    if shape == "unpaired_preference":
+        judged = _filled_shape(fields)
+        prompt, answer = _take_answered(fields, judged, problems)
+        preference = take_label(fields, judged, prompt, answer, problems)
+    elif pair is None and rejected:
+        turns = _take_learned(fields, _filled_shape(fields), problems)
+        preference = take_rejected(fields, turns, rejected, problems)
+    else:
+        preference = take_pair(fields, pair or PAIRS[0], problems)
+    preference = behind(system, preference, problems)
+    preference.tools = _tools(fields)
+    return preference
 
 
-def _open_unpaired(row: dict[str, Any], problems: list[Problem]) -> RawPreference | None:
-    key = next((key for key in _LABEL_KEYS if row.get(key) is not None), None)
-    shape = _learned_shape(row)
-    if key is None or shape is None:
-        problems.append(_lacking("unpaired_preference", "completion" if key else "label"))
-        return None
-    if shape == "prompt_completion":
-        given, tools = _open_prompt(row, problems)
-        prompt, answer = given or [], _open_answer(row, "completion", False, problems)
-    else:  # the last turn was judged
-        raw, tools = _OPENERS[shape](row, problems)
-        prompt, answer = raw[:-1], RawAnswer(raw[-1][0] if raw else shape, raw[-1:])
-    label = row[key]
-    if isinstance(label, str):  # CSV has no booleans
-        label = {"true": True, "false": False}.get(label.strip().lower(), label)
-    if not isinstance(label, bool):
-        message = f"{key}: expected true or false"
-        if shape == "prompt_completion":
-            message += "; data.format: prompt_completion reads the row without it"
-        problems.append(Problem("bad-label", f"{message}."))
-    return RawPreference(
-        prompt, answer if label is True else None, None if label is True else answer, tools
-    )
+def _filled_shape(fields: dict[str, Any]) -> str:
+    """The shape of a conversation that is judged as a whole or in its last turn."""
+    filled = {key: value for key, value in fields.items() if says(value)}
+    return _learned_shape(filled) or _learned_shape(fields) or "prompt_completion"
 
 
-def _open_prompt(row: dict[str, Any], problems: list[Problem]) -> tuple[list[Placed] | None, Any]:
-    """What stands before the answers, and the tools.
-
-    ``prompt``, ``question`` or ``input``, a text (with ``system``), messages, or OpenAI's object of
-    both messages and tools; ``conversations``; ``instruction``; or ``messages``.
-    """
-    tools = row.get("tools")
-    system = _system(row)
-    if "instruction" in row and "prompt" not in row:
-        return _open_instruction(row, problems), tools
-    for key in ("prompt", "question", "input"):
-        value = _text_or_messages(row.get(key))
-        if isinstance(value, dict) and "messages" in value:
-            turns = _placed(value["messages"], f"{key}.messages", problems)
-            return turns, value.get("tools", tools)
-        if isinstance(value, str):
-            return [*system, (key, {"role": "user", "content": value})], tools
-        if value is not None:
-            return _any_turns(_placed(value, key, problems), problems), tools
-    if row.get("conversations") is not None:
-        turns = _placed(row["conversations"], "conversations", problems)
-        return [*system, *_any_turns(turns, problems)], tools
-    if row.get("messages") is not None:
-        return _placed(row["messages"], "messages", problems), tools
-    return None, tools
+def _take_learned(fields: dict[str, Any], shape: str, problems: list[Problem]) -> list[Placed]:
+    """Take a whole conversation."""
+    if shape in ("chat", "sharegpt"):
+        return take_conversation(fields, _key_of(fields, _LEARNED_KEYS[shape][0]), problems)
+    before = len(problems)
+    prompt, answer = _take_answered(fields, shape, problems)
+    asked = text_of(prompt[-1][1]) if prompt else ""
+    if len(problems) == before and (asked is None or asked == "" or str(asked).isspace()):
+        text = "there is no text before the answer; give the row a question or an instruction."
+        problems.append(Problem("empty-prompt", text))
+    nothing = [(answer.key, {"role": "assistant", "content": ""})]  # reported as empty-assistant
+    return [*prompt, *(answer.turns or nothing)]
 
 
-def _open_answer(row: dict[str, Any], key: str, whole: bool, problems: list[Problem]) -> RawAnswer:
-    """An answer, or with `whole` a conversation that ends with one."""
-    value = _text_or_messages(row[key])
-    if value is None or value in ("", []):
-        return RawAnswer(key, [])
-    if isinstance(value, dict):
-        return RawAnswer(key, _any_turns([(key, value)], problems))
+def _take_answered(
+    fields: dict[str, Any], shape: str, problems: list[Problem]
+) -> tuple[list[Placed], RawAnswer]:
+    """Take a conversation in two: what stands before the last answer, and that."""
+    if shape in ("chat", "sharegpt"):
+        key = _key_of(fields, _LEARNED_KEYS[shape][0])
+        turns = take_conversation(fields, key, problems)
+        return turns[:-1], RawAnswer(turns[-1][0] if turns else key, turns[-1:])
+    key = _key_of(fields, _LEARNED_KEYS[shape][1])
+    turns = take_answer(fields, key, problems)  # first: an output is no question
+    prompt = take_prompt(fields, problems)
+    if prompt is None and len(turns) > 1:
+        return turns[:-1], RawAnswer(key, turns[-1:])
+    prompt = prompt or []
+    if len(turns) > len(prompt) and _said(turns[: len(prompt)]) == _said(prompt):
+        turns = turns[len(prompt) :]  # the completion is the whole conversation
+    return prompt, RawAnswer(key, turns)
+
+
+def _key_of(fields: dict[str, Any], keys: tuple[str, ...]) -> str:
+    """The key that says something, or is there, or is expected."""
+    said = (key for key in keys if says(fields.get(key)))
+    return next(said, next((key for key in keys if key in fields), keys[0]))
+
+
+def _said(turns: list[Placed]) -> list[tuple[Any, Any]]:
+    return [(speaker_of(turn), text_of(turn)) for _, turn in turns]
+
+
+def _tools(fields: dict[str, Any]) -> Any:
+    """Take the row's tools; ``functions`` are OpenAI's older name of them."""
+    if not says(fields.get("tools")):
+        fields.pop("tools", None)
+    tools = row_tools(fields)
+    fields.pop("tools" if "tools" in fields else "functions", None)
+    return table_tools(tools) if says(tools) else None
+
+
+# --- what was not read ------------------------------------------------------------------------
+
+
+def _unread(
+    fields: dict[str, Any], shape: str, opened: RawRow | RawPreference
+) -> Iterator[Problem]:
+    """The problems of keys that say something, have a meaning in some tool, and were not read."""
+    left = [key for key in fields if key in KNOWN and says(fields[key])]
+    for key in filter(_MEDIA.__contains__, left):
+        message = (
+            f"{key}: the models read text only, and would learn to answer what they do not see; "
+            "remove the row, or the key where the text says it all."
+        )
+        yield Problem("bad-content", message)
+    if left:
+        texts = {text.strip() for text in _texts(_turns_of(opened))}
+        left = [key for key in left if key not in _MEDIA and not _repeats(key, fields[key], texts)]
+    if left:
+        message = (
+            f"not read: {', '.join(left)}; in a row of the shape {shape} this has no meaning here. "
+            "Write what it says into the turns, or remove it."
+        )
+        yield Problem("unread-key", message, "warning")
+
+
+def _repeats(key: str, value: Any, texts: set[str]) -> bool:
+    """Whether a cell only says again what is read."""
+    said = [text.strip() for text in _texts(value)]
+    if key in _PASSAGES:
+        return bool(said) and all(any(text in read for read in texts) for text in said)
+    return bool(said) and texts.issuperset(said)
+
+
+def _turns_of(opened: RawRow | RawPreference) -> list[Any]:
+    if isinstance(opened, tuple):
+        return [turn for _, turn in opened[0]]
+    answers = (answer.turns for answer in (opened.chosen, opened.rejected) if answer)
+    return [turn for turns in (opened.prompt or [], *answers) for _, turn in turns]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text of a value, also of a list that became a text; not who says it."""
     if isinstance(value, str):
-        if not whole:
-            return RawAnswer(key, [(key, {"role": "assistant", "content": value})])
-        message = f"{key}: a text needs a prompt in the same row (prompt, question or instruction)."
-        problems.append(Problem("bad-messages", message))
-        return RawAnswer(key, [])
-    return RawAnswer(key, _any_turns(_placed(value, key, problems), problems))
-
-
-def _text_or_messages(value: Any) -> Any:
-    """A value as it is, but messages that a table holds as text (JSON, or Python's) as a list."""
-    if isinstance(value, str) and value.startswith("[{") and value.rstrip().endswith("}]"):
         with suppress(ValueError):
-            turns = parse_literal(value)
-            if all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in turns):
-                return turns
-    return value
-
-
-def _any_turns(turns: list[Placed], problems: list[Problem]) -> list[Placed]:
-    """Turns of role and content as they are, those of from and value opened."""
-    out: list[Placed] = []
-    for place, turn in turns:
-        if not isinstance(turn, dict) or "from" not in turn:
-            out.append((place, turn))
-        elif message := _open_turn(place, turn, problems):
-            out.append((place, message))
-    return out
-
-
-# --- conversations to learn -------------------------------------------------------------------
-
-
-def _open_chat(row: dict[str, Any], problems: list[Problem]) -> RawRow:
-    return _placed(row["messages"], "messages", problems), row.get("tools")
-
-
-def _open_sharegpt(row: dict[str, Any], problems: list[Problem]) -> RawRow:
-    raw = _system(row)
-    for place, turn in _placed(row["conversations"], "conversations", problems):
-        if message := _open_turn(place, turn, problems):
-            raw.append((place, message))
-    return raw, row.get("tools")
-
-
-def _system(row: dict[str, Any]) -> list[Placed]:
-    """The turn that a key ``system`` stands for."""
-    if isinstance(row.get("system"), str) and row["system"]:
-        return [("system", {"role": "system", "content": row["system"]})]
-    return []
-
-
-def _open_turn(place: str, turn: Any, problems: list[Problem]) -> Message | None:
-    """A message of a turn of ``from`` and ``value``."""
-    if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
-        problems.append(Problem("bad-messages", f"{place}: expected keys from and value."))
-        return None
-    role = _SHAREGPT_ROLES.get(turn["from"]) if isinstance(turn["from"], str) else None
-    if role is None:
-        problems.append(bad_role(place, turn["from"], _SHAREGPT_ROLES))
-        return None
-    message: Message = {"role": role, "content": turn["value"]}
-    if turn["from"] == "function_call" and isinstance(turn["value"], str):
-        message = {"role": role, "content": None, "tool_calls": _bare_calls(turn["value"])}
-    if "weight" in turn:
-        message["weight"] = turn["weight"]
-    return message
-
-
-def _bare_calls(text: str) -> Any:
-    """LLaMA-Factory's ``function_call``: one call or a list of them, as JSON text."""
-    try:
-        calls = parse_literal(text)
-    except ValueError:
-        return text  # no list: reported as bad-tool-calls
-    calls = calls if isinstance(calls, list) else [calls]
-    return [{"type": "function", "function": call} for call in calls]
-
-
-def _open_alpaca(row: dict[str, Any], problems: list[Problem]) -> RawRow:
-    raw = _open_instruction(row, problems)
-    raw.append(("output", {"role": "assistant", "content": row["output"]}))
-    return raw, row.get("tools")
-
-
-def _open_instruction(row: dict[str, Any], problems: list[Problem]) -> list[Placed]:
-    raw: list[Placed] = []
-    if row.get("system"):
-        raw.append(("system", {"role": "system", "content": row["system"]}))
-    if row.get("history") not in (None, "", []):
-        for place, pair in _placed(row["history"], "history", problems):
-            if not isinstance(pair, list) or len(pair) != 2:
-                message = f"{place}: expected a pair of question and answer."
-                problems.append(Problem("bad-messages", message))
-                continue
-            raw.append((f"{place}[0]", {"role": "user", "content": pair[0]}))
-            raw.append((f"{place}[1]", {"role": "assistant", "content": pair[1]}))
-    for key in ("instruction", "input"):
-        if not isinstance(row.get(key), (str, type(None))):
-            problems.append(Problem("bad-content", f"{key}: expected a text."))
-            return raw
-    question = "\n".join(filter(None, (row["instruction"], row.get("input"))))
-    raw.append(("instruction", {"role": "user", "content": question}))
-    return raw
-
-
-def _open_prompt_completion(row: dict[str, Any], problems: list[Problem]) -> RawRow:
-    raw: list[Placed] = []
-    for key, role in (("prompt", "user"), ("completion", "assistant")):
-        value = row[key]
-        if isinstance(value, str):
-            raw.append((key, {"role": role, "content": value}))
-            continue
-        for place, message in _placed(value, key, problems):
-            if role == "user" and isinstance(message, dict) and message.get("role") == "assistant":
-                message = {"weight": 0, **message}  # the prompt is context, not to be labelled
-            raw.append((place, message))
-    return raw, row.get("tools")
-
-
-_OPENERS: dict[str, Callable[[dict[str, Any], list[Problem]], RawRow]] = {
-    "chat": _open_chat,
-    "sharegpt": _open_sharegpt,
-    "alpaca": _open_alpaca,
-    "prompt_completion": _open_prompt_completion,
-}
-
-
-def _placed(value: Any, key: str, problems: list[Problem]) -> list[Placed]:
-    if isinstance(value, str):  # CSV and some Parquet files hold the list as JSON text
-        with suppress(ValueError):
-            value = parse_json(value)
-    if not isinstance(value, list) or not value:
-        problems.append(Problem("bad-messages", f"{key}: expected a list with at least one turn."))
-        return []
-    return [(f"{key}[{index}]", item) for index, item in enumerate(value)]
-
-
-def bad_role(place: str, role: Any, known: Iterable[str]) -> Problem:
-    """The problem of a role that is none of the known ones, with the one it is most like."""
-    names = list(known)
-    close = (
-        difflib.get_close_matches(role.strip().lower(), names, 1, 0.5)
-        if isinstance(role, str)
-        else []
-    )
-    hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}."
-    return Problem("bad-role", f"{place}: unknown role; {hint}")
+            value = parse_list(value)
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in ("role", "from"):
+                yield from _texts(item)

@@ -8,12 +8,16 @@ Messages of problems name places (``rejected[0].tool_calls[0]``), never what a r
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from axtune.data.conversation import Conversation, normalise_request, to_nfc
-from axtune.data.formats import Message, RawAnswer, RawPreference, RawRow, open_row
-from axtune.data.hermes import from_hermes
+from axtune.data.formats import RawRow, open_row
+from axtune.data.hermes import asks_for_python, from_text
+from axtune.data.preferences import RawAnswer, RawPreference
+from axtune.data.tools import read_tools
+from axtune.data.turns import Message, Placed, read_turns
 from axtune.errors import Problem
 
 
@@ -70,13 +74,37 @@ def read_row(
 
 
 def _read_conversation(opened: RawRow, nfc: bool, problems: list[Problem]) -> Conversation:
-    raw, raw_tools = opened
-    raw, found_tools = from_hermes(raw, problems)
-    conversation = normalise_request(
-        raw, found_tools if raw_tools in (None, "", []) else raw_tools, problems
-    )
+    turns, raw_tools = opened
+    messages, found = _open_turns(turns, problems)
+    tools = _one_of(read_tools(raw_tools, problems), found, problems)
+    conversation = normalise_request(messages, tools, problems)
     # Only now are arguments and tools that lay in JSON text values.
     return to_nfc(conversation) if nfc else conversation
+
+
+def _open_turns(
+    turns: list[Placed], problems: list[Problem], before: Sequence[Placed] = ()
+) -> tuple[list[Placed], list[Placed]]:
+    """The messages of turns behind others, and the tools that they and system texts hold."""
+    messages, on_turns = read_turns(turns, problems)
+    python = asks_for_python(before) or asks_for_python(turns)
+    messages, in_texts = from_text(messages, problems, python=python)
+    return messages, on_turns + in_texts
+
+
+def _one_of(
+    tools: list[Any] | None, found: list[Placed], problems: list[Problem]
+) -> list[Any] | None:
+    """The row's tools or, where it has none, those that its turns hold; others are reported."""
+    for place, raw in found:
+        ignored: list[Problem] = []
+        held = read_tools(raw, problems if tools is None else ignored)
+        if tools is None:
+            tools = held
+        elif held != tools:
+            text = f"{place}: the tools here are not those of the row and are not shown."
+            problems.append(Problem("unread-key", text, "warning"))
+    return tools
 
 
 # --- preferences ------------------------------------------------------------------------------
@@ -107,15 +135,16 @@ def _normalise(
     opened: RawPreference, answers: list[RawAnswer], problems: list[Problem]
 ) -> list[Conversation]:
     """The prompt with the row's tools, and each answer."""
-    turns = (opened.prompt or [], *(answer.turns for answer in answers))
-    parts = [from_hermes(part, problems) for part in turns]
-    before, *written = [found for _, found in parts]
-    tools = opened.tools
-    if tools in (None, "", []):
-        tools = before if before is not None else written[0]
-        if written[0] not in (None, tools) or any(found != written[0] for found in written):
-            message = "the two conversations begin with different tools; give both the same."
-            problems.append(Problem("prompt-differs", message))
+    given = opened.prompt or []
+    parts = [_open_turns(given, problems)]
+    parts += [_open_turns(answer.turns, problems, before=given) for answer in answers]
+    tools = read_tools(opened.tools, problems)
+    before, *written = [[tools for _, tools in found] for _, found in parts]
+    held = before or written[0]
+    if tools is None and (written[0] not in ([], held) or any(w != written[0] for w in written)):
+        message = "the two conversations begin with different tools; give both the same."
+        problems.append(Problem("prompt-differs", message))
+    tools = _one_of(tools, parts[0][1] + parts[1][1], problems)
     return [
         normalise_request(part, None if number else tools, problems)
         for number, (part, _) in enumerate(parts)

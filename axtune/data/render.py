@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation, as_served, normalise_request
-from axtune.data.formats import Message
 from axtune.data.hermes import CALL_BLOCK
 from axtune.data.samples import IGNORED, AnySample, Sample, learned_turns
+from axtune.data.turns import Message
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
 
 

@@ -17,6 +17,7 @@ import jsonschema_rs
 
 from axtune.data.conversation import Conversation
 from axtune.data.parse import PreferenceRow
+from axtune.data.turns import Message, reasoning_unseen
 from axtune.errors import Problem, Severity
 
 # Conjoining jamo: Hangul in NFD, as macOS file names and some scanners write it.
@@ -132,11 +133,7 @@ def _check_turns(conversation: Conversation, problems: list[Problem]) -> list[in
                 problems.append(Problem("empty-assistant", text, "warning"))
                 learn = [turn for turn in learn if turn != index]
         if message.get("reasoning_content"):
-            text = (
-                f"{places[index]}: reasoning_content is never shown by the template and is not "
-                "labelled; write it into content as <think>…</think> to train it."
-            )
-            problems.append(Problem("reasoning-unseen", text, "warning"))
+            problems.append(reasoning_unseen(places[index], "reasoning_content"))
     if not learn:
         text = "no assistant turn with text is labelled (weight 0 on every one?)."
         problems.append(Problem("nothing-to-learn", text))
@@ -178,24 +175,52 @@ def _check_calls(conversation: Conversation, strict: int, problems: list[Problem
 
 
 def _check_results(conversation: Conversation, problems: list[Problem]) -> None:
-    """Results follow calls. Rows that record no calls at all get a warning only."""
+    """Results follow calls, in their order, since the template shows neither ids nor names.
+
+    Rows that record no calls at all get a warning only.
+    """
     recorded = bool(conversation.tools) or any(m.get("tool_calls") for m in conversation.messages)
+    calls: list[Message] = []
     waiting = 0
     previous = ""
     for index, message in enumerate(conversation.messages):
         role = message["role"]
         if role == "assistant":
-            waiting = len(message.get("tool_calls", ()))
+            calls = message.get("tool_calls", [])
+            waiting = len(calls)
         elif role == "tool":
             if waiting == 0:
                 lenient = not recorded and previous in ("assistant", "tool")
                 text = f"{conversation.places[index]}: a tool result without a call before it."
                 severity: Severity = "warning" if lenient else "error"
                 problems.append(Problem("result-without-call", text, severity))
+            elif found := _out_of_order(message, calls, len(calls) - waiting):
+                code, text = found
+                problems.append(Problem(code, f"{conversation.places[index]}: {text}", "warning"))
+                calls = []  # said once
             waiting = max(0, waiting - 1)
         else:
             waiting = 0
         previous = role
+
+
+def _out_of_order(result: Message, calls: list[Message], number: int) -> tuple[str, str] | None:
+    """What is wrong with a result that belongs to another call than the one at its number."""
+    ids = [call.get("id") for call in calls]
+    names = [call["function"]["name"] for call in calls]
+    for key, known in (("tool_call_id", ids), ("name", names)):
+        given = result.get(key)
+        if given is None or None in known or not known:
+            continue
+        if given not in known:
+            return "result-of-no-call", f"its {key} is that of no call before it."
+        if given != known[number]:
+            return "result-order", (
+                "results come in another order than their calls; the template shows them without "
+                "ids, so their order is all that the model sees."
+            )
+        return None
+    return None
 
 
 def _violations(validator: Any, arguments: dict[str, Any]) -> list[str]:

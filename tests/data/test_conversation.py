@@ -146,17 +146,20 @@ def test_tools_and_messages_as_json_text() -> None:
         (chat("q", {**ANSWER, "tool_calls": "f"}), "bad-tool-calls: messages[1].tool_calls:"),
         (chat("q", {**ANSWER, "tool_calls": [1]}), "bad-tool-calls: messages[1].tool_calls[0]:"),
         (
-            chat("q", {**ANSWER, "tool_calls": [{"name": "f"}]}),
+            chat("q", {**ANSWER, "tool_calls": [{"title": "f"}]}),
             "bad-tool-calls: messages[1].tool_calls[0]:",
         ),
         (chat("q", calls(("", {}))), "bad-tool-calls: messages[1].tool_calls[0]:"),
         (chat("q", calls(('a"b', {}))), "bad-tool-calls: messages[1].tool_calls[0]:"),
-        (chat({"role": "user", "content": "q", "tool_calls": [1]}), "bad-tool-calls: messages[0]:"),
+        (
+            chat({"role": "user", "content": "q", "tool_calls": [1]}),
+            "bad-tool-calls: messages[0].tool_calls[0]:",
+        ),
         (chat("q", {**ANSWER, "weight": "자주"}), "bad-weight: messages[1].weight:"),
         (chat("q", {**ANSWER, "weight": 0.5}), "bad-weight: messages[1].weight:"),
         (chat("q", "a", tools=5), "bad-tools: tools:"),
         (chat("q", "a", tools="{"), "bad-tools: tools:"),
-        (chat("q", "a", tools={"name": "f"}), "bad-tools: tools:"),
+        (chat("q", "a", tools={"f": "g"}), "bad-tools: tools:"),
         (chat("q", "a", tools=[1]), "bad-tools: tools[0]:"),
         (
             chat("q", "a", tools=[{"type": "web", "function": {"name": "f"}}]),
@@ -172,17 +175,17 @@ def test_tools_and_messages_as_json_text() -> None:
             "bad-tools: tools[0]:",
         ),
         ({"conversations": [{"from": "human"}]}, "bad-messages: conversations[0]:"),
-        ({"conversations": [{"from": "bot", "value": ""}]}, "bad-role: conversations[0]:"),
+        ({"conversations": [{"from": "robot", "value": ""}]}, "bad-role: conversations[0]:"),
         ({"conversations": [{"from": ["gpt"], "value": ""}]}, "bad-role: conversations[0]:"),
         (
-            {"conversations": [{"from": "function_call", "value": "f()"}]},
+            {"conversations": [{"from": "function_call", "value": "f("}]},
             "bad-tool-calls: conversations[0]",
         ),
         ({"instruction": 1, "output": "a"}, "bad-content: instruction:"),
-        ({"instruction": "q", "output": 2}, "bad-content: output.content:"),
+        ({"instruction": "q", "output": 2}, "bad-content: output:"),
         ({"instruction": "q", "output": "a", "history": [["q"]]}, "bad-messages: history[0]:"),
         ({"instruction": "q", "output": "a", "history": "글"}, "bad-messages: history:"),
-        ({"prompt": 1, "completion": []}, "bad-messages: completion:"),
+        ({"prompt": 1, "completion": []}, "bad-content: prompt:"),
     ],
 )
 def test_what_is_wrong_says_where(row: Any, code: str) -> None:
@@ -191,11 +194,11 @@ def test_what_is_wrong_says_where(row: Any, code: str) -> None:
 
 def test_every_problem_of_a_row_is_found() -> None:
     row = chat(1, {**ANSWER, "tool_calls": "f"}, {"role": "usr"}, tools=[1])
-    assert [problem.split(":")[0] for problem in bad(row)] == [
-        "bad-tools",
+    assert sorted(problem.split(":")[0] for problem in bad(row)) == [
         "bad-content",
-        "bad-tool-calls",
         "bad-role",
+        "bad-tool-calls",
+        "bad-tools",
     ]
 
 

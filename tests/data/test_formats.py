@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, get_args
 
 import pytest
@@ -13,6 +14,7 @@ from support.judged import (
     BAD,
     FROM,
     GOOD,
+    MENU,
     SYSTEM,
     TEXT,
     as_turns,
@@ -24,7 +26,7 @@ from support.strategies import wild_preferences, wild_rows
 
 from axtune.config.recipe import RowFormat
 from axtune.data.conversation import Conversation
-from axtune.data.formats import bad_role, open_row
+from axtune.data.formats import KNOWN, open_row
 from axtune.data.parse import PreferenceRow, read_row
 from axtune.errors import Problem
 
@@ -120,10 +122,16 @@ def test_every_shape_of_a_labelled_answer_is_the_same(row: Any, label: bool) -> 
         assert conversation.learn == [2]
 
 
-def test_a_label_beside_messages_counts_only_when_the_format_says_so() -> None:
-    row = {"messages": [ASKED, GOOD], "label": True}
-    assert isinstance(read_row(row)[0], Conversation)
-    assert good(row, row_format="unpaired_preference").chosen is not None
+def test_a_label_beside_messages_judges_the_answer_when_it_is_one() -> None:
+    row = {"messages": [ASKED, GOOD], "label": False}
+    assert good(row).rejected is not None
+    assert good(row, row_format="unpaired_preference").rejected is not None
+    read, problems = read_row(row, row_format="chat")
+    assert isinstance(read, Conversation)
+    assert [problem.code for problem in problems] == ["unread-key"]
+    read, problems = read_row({"messages": [ASKED, GOOD], "label": "billing"})
+    assert isinstance(read, Conversation)
+    assert [problem.code for problem in problems] == ["unread-key"]
     assert isinstance(read_row({"prompt": "q", "completion": "a", "label": None})[0], Conversation)
     judged = whole([ASKED]) | {"messages": [ASKED, GOOD]}
     assert isinstance(read_row(judged)[0], PreferenceRow)
@@ -154,7 +162,9 @@ def test_a_label_that_is_none_says_how_to_read_the_row_without_it() -> None:
     assert isinstance(read_row(row, row_format="prompt_completion")[0], Conversation)
 
 
-_texts = st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"]), min_size=1)
+_texts = st.text(
+    st.characters(exclude_characters="<[{", exclude_categories=["Cs"]), min_size=1
+).filter(lambda text: not text.isspace())
 _exchanges = st.lists(st.tuples(_texts, _texts), min_size=1, max_size=4)
 
 
@@ -172,8 +182,18 @@ def test_every_shape_of_a_conversation_is_the_same(
     *history, (question, answer) = exchanges
     names = {"user": "human", "assistant": "gpt"}
     turns = [{"from": names[turn["role"]], "value": turn["content"]} for turn in messages]
+    pairs = [{"human": asked, "assistant": answered} for asked, answered in exchanges]
     rows: list[dict[str, Any]] = [
         {"messages": first + messages},
+        {"messages": messages, **beside},
+        {"messages": str(first + messages), "instruction": None, "output": None},
+        {"messages": [json.dumps(turn) for turn in first + messages]},
+        {"conversation": pairs, **beside},
+        {"conversations": str(turns), **beside, "chosen": None, "label": None},
+        {"query": question, "response": answer, "history": [list(h) for h in history]} | beside,
+        {"prompt": messages[:-1], "completion": [messages[-1]], **beside},
+        {"prompt": json.dumps(messages[:-1]), "completion": str(messages[-1:]), **beside},
+        {"prompt": messages[:-1], "completion": messages, **beside},
         {"messages": json.dumps(first + messages)},
         {"conversations": turns, **beside},
         {"instruction": question, "output": answer, "history": [list(h) for h in history]} | beside,
@@ -181,33 +201,16 @@ def test_every_shape_of_a_conversation_is_the_same(
         {"prompt": first + messages[:-1], "completion": answer},
     ]
     for row in rows:
-        problems: list[Problem] = []
-        raw = open_row(row, "auto", problems)
+        conversation, problems = read_row(row)
         assert problems == []
-        assert isinstance(raw, tuple)
-        said = [(turn["role"], turn["content"]) for _, turn in raw[0]]
-        assert said == [(turn["role"], turn["content"]) for turn in first + messages]
+        assert isinstance(conversation, Conversation)
+        assert said(conversation) == [(turn["role"], turn["content"]) for turn in first + messages]
 
 
 @given(wild_rows | wild_preferences, st.sampled_from(["auto", *get_args(RowFormat)]))
 def test_whatever_a_row_is_it_opens_or_has_problems(row: Any, row_format: str) -> None:
     problems: list[Problem] = []
     assert open_row(row, row_format, problems) is not None or problems
-
-
-@pytest.mark.parametrize(
-    ("role", "hint"),
-    [
-        ("usr", "did you mean user?"),
-        (" Asistant", "did you mean assistant?"),
-        (3, "expected one of"),
-    ],
-)
-def test_an_unknown_role_names_the_nearest(role: Any, hint: str) -> None:
-    problem = bad_role("messages[0]", role, ["user", "assistant"])
-    assert problem.code == "bad-role"
-    assert problem.message.startswith("messages[0]: ")
-    assert hint in problem.message
 
 
 def test_an_input_stands_below_its_instruction() -> None:
@@ -219,7 +222,6 @@ def test_an_input_stands_below_its_instruction() -> None:
 @pytest.mark.parametrize(
     ("row", "place"),
     [
-        ({"conversations": [{"from": "human", "value": "a"}, {"value": "b"}]}, "conversations[1]"),
         ({"instruction": "a", "output": "b", "history": [["a", "b"], ["c"]]}, "history[1]"),
         ({"instruction": 3, "output": "b"}, "instruction"),
         ({"messages": "no list"}, "messages"),
@@ -231,3 +233,164 @@ def test_a_problem_says_its_place(row: Any, place: str) -> None:
     problems: list[Problem] = []
     open_row(row, "auto", problems)
     assert [problem.message.partition(":")[0] for problem in problems] == [place]
+
+
+def opened(row: Any, row_format: str = "auto") -> tuple[Any, list[Problem]]:
+    problems: list[Problem] = []
+    return open_row(row, row_format, problems), problems
+
+
+TURNS = [ASKED, GOOD]
+READ_ROWS: list[dict[str, Any]] = [
+    {"messages": TURNS},
+    {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    {"conversation": [{"human": "q", "assistant": "a"}]},
+    {"instruction": "q", "output": "a"},
+    {"instruction": "q", "input": "i", "output": "a", "history": [["b", "c"]]},
+    {"prompt": "q", "completion": "a"},
+    {"prompt": [ASKED], "completion": [GOOD]},
+    {"query": "q", "response": "a"},
+    {"prompt": "q", "completion": "a", "label": 1},
+    {"messages": TURNS, "kto_tag": False},
+    {"prompt": "q", "chosen": "a", "rejected": "b"},
+    {"instruction": "q", "chosen": "a", "rejected": "b"},
+    {"messages": TURNS, "rejected_response": "b"},
+    whole([ASKED]),
+    {"input": {"messages": [ASKED]}, "preferred_output": [GOOD], "non_preferred_output": [BAD]},
+]
+FORMS = (
+    lambda text: text,
+    lambda text: [text],
+    lambda text: {"role": "user", "content": text},
+    lambda text: [{"role": "user", "content": text}],
+    lambda text: [{"from": "human", "value": text}, {"from": "gpt", "value": "b"}],
+)
+
+
+@given(
+    row=st.sampled_from(READ_ROWS),
+    beside=st.dictionaries(
+        st.sampled_from(sorted(KNOWN)), st.sampled_from(FORMS), min_size=1, max_size=4
+    ),
+)
+def test_no_key_that_a_tool_reads_vanishes_in_silence(row: Any, beside: Any) -> None:
+    added = {key: form(f"다른 데 없는 {key}") for key, form in beside.items() if key not in row}
+    read, problems = opened(added | row)
+    if any(problem.severity == "error" for problem in read_row(added | row)[1]):
+        return
+    assert read is not None
+    named = [re.split("[:;,] ?", problem.message) for problem in problems]
+    turns, tools = read if isinstance(read, tuple) else (str(read), read.tools)
+    seen = f"{turns}{tools}"
+    lost = [key for key in added if f"다른 데 없는 {key}" not in seen]
+    assert [key for key in lost if all(key not in words for words in named)] == []
+
+
+@given(
+    row=st.sampled_from(READ_ROWS),
+    nulls=st.dictionaries(
+        st.sampled_from(sorted(KNOWN)), st.sampled_from([None, "", [], float("nan")])
+    ),
+)
+def test_a_key_that_is_null_or_empty_says_nothing(row: Any, nulls: Any) -> None:
+    (one, problems), (two, none) = opened(nulls | row), opened(row)
+    assert (one, problems) == (two, none)
+
+
+@pytest.mark.parametrize("row", READ_ROWS, ids="+".join)
+def test_keys_that_no_tool_reads_are_free(row: Any) -> None:
+    free = {"id": 1, "source": "x", "metadata": {"a": 1}, "category": "qa", "prompt_id": "p"}
+    assert opened(row | free) == opened(row)
+    assert opened(row)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("row", "keys"),
+    [
+        ({"messages": TURNS, "instruction": "q", "output": "a"}, "instruction, output"),
+        ({"messages": TURNS, "conversations": [{"from": "human", "value": "q"}]}, "conversations"),
+        ({"messages": TURNS, "prompt": "다른 질문"}, "prompt"),
+        ({"messages": TURNS, "weight": 0.5}, "weight"),
+        ({"messages": TURNS, "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
+        ({"prompt": "q", "completion": "a", "input": "i"}, "input"),
+        ({"question": "q", "answer": "a", "context": "c"}, "context"),
+        ({"prompt": [ASKED], "completion": "a", "history": [["b", "c"]]}, "history"),
+        ({"prompt": "q", "chosen": "a", "rejected": "b", "margin": 1.5}, "margin"),
+        (
+            {**whole([ASKED]), "score_chosen": 8, "score_rejected": 2},
+            "score_chosen, score_rejected",
+        ),
+        ({"messages": TURNS, "system": "a", "system_prompt": "b"}, "system_prompt"),
+        ({"messages": TURNS, "tools": [MENU], "functions": [{"name": "f"}]}, "functions"),
+        ({"messages": TURNS, "label": 3}, "label"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
+)
+def test_keys_that_are_not_read_are_named(row: Any, keys: str) -> None:
+    _, (problem,) = opened(row)
+    assert problem.code == "unread-key"
+    assert problem.severity == "warning"
+    assert problem.message.startswith(f"not read: {keys};")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"prompt": ASKED["content"]},
+        {"prompt": ASKED["content"], "response": f"{GOOD['content']}\n"},
+        {"question": [ASKED]},
+        {"context": "점심"},
+        {"problem": "x", "solution": GOOD["content"]},
+        {"conversations": str([{"from": "human", "value": ASKED["content"]}])},
+    ],
+    ids="+".join,
+)
+def test_a_key_that_says_again_what_is_read_is_silent(beside: Any) -> None:
+    assert opened({"messages": TURNS} | beside)[1] == []
+
+
+@pytest.mark.parametrize("key", ["images", "image", "videos", "audios"])
+def test_what_a_model_of_text_does_not_see_refuses_the_row(key: str) -> None:
+    _, (problem,) = opened({"messages": TURNS, key: ["a.png"]})
+    assert (problem.code, problem.severity) == ("bad-content", "error")
+    assert problem.message.startswith(key)
+    assert opened({"messages": TURNS, key: []})[1] == []
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"text": "문서", "id": 3}, "plain document"),
+        ({"input_ids": [1, 2], "labels": [1, 2]}, "tokenised"),
+        ({"segments": [{"label": True, "text": "a"}]}, "without roles"),
+        ({"prompt": "q"}, "no answer"),
+        ({"prompt": "q", "completions": ["a", "b"], "labels": [True, False]}, "steps"),
+        ({"title": "a"}, "expected the keys"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
+)
+def test_a_row_of_no_shape_says_why(row: Any, why: str) -> None:
+    read, (problem,) = opened(row)
+    assert read is None
+    assert problem.code == "unknown-shape"
+    assert why in problem.message
+
+
+@pytest.mark.parametrize(
+    ("row", "codes"),
+    [
+        ({"instruction": "", "input": "", "output": "a"}, ["empty-prompt"]),
+        ({"instruction": None, "input": None, "output": "a"}, ["empty-prompt"]),
+        ({"instruction": " ", "output": "a", "system": "s"}, ["empty-prompt"]),
+        ({"instruction": "", "input": "<noinput>", "output": "a"}, ["empty-prompt"]),
+        ({"prompt": "", "completion": "a"}, ["empty-prompt"]),
+        ({"query": None, "response": "a"}, ["empty-prompt"]),
+        ({"instruction": "q", "output": ["a", "b"]}, ["bad-content"]),
+        ({"instruction": "q", "output": ["a"]}, []),
+        ({"instruction": "q", "output": ""}, []),  # the check of turns says so
+        ({"instruction": "", "input": "q", "output": "a"}, []),
+    ],
+    ids=str,
+)
+def test_alpaca_rows_with_nothing_to_answer(row: Any, codes: list[str]) -> None:
+    assert [problem.code for problem in opened(row)[1]] == codes

@@ -1,0 +1,131 @@
+"""What stands before an answer, under every name that tools give it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.judged import ASKED, GOOD, SYSTEM
+
+from axtune.data.cells import says
+from axtune.data.prompts import (
+    take_answer,
+    take_conversation,
+    take_prompt,
+    take_system,
+    with_system,
+)
+from axtune.errors import Problem
+
+
+def said(turns: Any) -> list[tuple[str, Any]]:
+    return [(turn["role"], turn["content"]) for _, turn in turns]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "q"},
+        {"query": "q"},
+        {"question": "q"},
+        {"input": "q"},
+        {"prompt": "", "input": "q"},
+        {"instruction": "q"},
+        {"instruction": "q", "input": ""},
+        {"instruction": "q", "input": "<noinput>"},
+        {"instruction": "", "input": "q"},
+        {"prompt": [{"role": "user", "content": "q"}]},
+        {"prompt": {"role": "user", "content": "q"}},
+        {"input": {"messages": [{"role": "user", "content": "q"}]}},
+        {"messages": [{"role": "user", "content": "q"}]},
+        {"conversation": [{"role": "user", "content": "q"}]},
+    ],
+    ids=str,
+)
+def test_every_name_of_a_question(fields: dict[str, Any]) -> None:
+    problems: list[Problem] = []
+    assert said(take_prompt(fields, problems)) == [("user", "q")]
+    assert problems == []
+    assert not any(map(says, fields.values()))  # all that says something is taken
+    assert take_prompt({}, problems) is None
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [["안녕", "네"]],
+        '[["안녕", "네"]]',
+        "[['안녕', '네']]",
+        [{"user": "안녕", "assistant": "네"}],
+        [{"role": "user", "content": "안녕"}, {"role": "assistant", "content": "네"}],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("key", ["instruction", "query", "prompt"])
+def test_a_history_stands_before_the_question(key: str, history: Any) -> None:
+    problems: list[Problem] = []
+    turns = take_prompt({key: "q", "history": history}, problems)
+    assert said(turns) == [("user", "안녕"), ("assistant", "네"), ("user", "q")]
+    assert problems == []
+
+
+def test_exchanges_are_two_turns_each() -> None:
+    items = [{"human": "a", "assistant": "b"}, {"input": "c", "output": "d"}, GOOD]
+    turns = take_conversation({"conversation": items}, "conversation", [])
+    wanted = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    assert said(turns) == [*wanted, ("assistant", GOOD["content"])]
+    assert [place for place, _ in turns[:2]] == [
+        "conversation[0].human",
+        "conversation[0].assistant",
+    ]
+
+
+def test_the_answers_inside_a_prompt_are_context() -> None:
+    turns = take_prompt({"prompt": [ASKED, GOOD, ASKED]}, []) or []
+    assert [turn.get("weight") for _, turn in turns] == [0, 0, 0]
+    learned = {**GOOD, "weight": 1}
+    assert take_prompt({"prompt": [learned]}, []) == [("prompt[0]", learned)]
+
+
+def test_a_system_prompt_stands_first_and_once() -> None:
+    for fields in ({"system": "존댓말로."}, {"system_prompt": "존댓말로."}):
+        problems: list[Problem] = []
+        system = take_system(fields, problems)
+        assert fields == {}
+        assert said(with_system(system, [("messages[0]", ASKED)], problems))[0] == (
+            "system",
+            "존댓말로.",
+        )
+        turns = [("messages[0]", SYSTEM), ("messages[1]", ASKED)]
+        assert with_system(system, turns, problems) == turns
+        assert problems == []
+        with_system(system, [("messages[0]", {"role": "system", "content": "반말로."})], problems)
+        assert [problem.code for problem in problems] == ["two-systems"]
+    problems = []
+    assert take_system({"system": 3}, problems) is None
+    assert [problem.code for problem in problems] == ["bad-content"]
+    assert take_system({"system": ""}, []) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a", ["a"], {"role": "assistant", "content": "a"}, [{"role": "assistant", "content": "a"}]],
+    ids=str,
+)
+def test_every_form_of_an_answer(value: Any) -> None:
+    problems: list[Problem] = []
+    assert said(take_answer({"chosen": value}, "chosen", problems)) == [("assistant", "a")]
+    assert problems == []
+
+
+def test_an_answer_in_parts_is_one_turn() -> None:
+    parts = [{"type": "text", "text": "a"}]
+    assert said(take_answer({"output": parts}, "output", [])) == [("assistant", parts)]
+
+
+@pytest.mark.parametrize("key", ["prompt", "output"])
+def test_a_number_is_neither(key: str) -> None:
+    problems: list[Problem] = []
+    take = take_prompt if key == "prompt" else lambda f, p: take_answer(f, key, p)
+    assert take({key: 2}, problems) == []
+    assert [problem.code for problem in problems] == ["bad-content"]
