@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from axtune.checkpoint.atomic import refuse_existing, staged
 from axtune.checkpoint.base import run_of
 from axtune.checkpoint.catalog import ADAPTER_CONFIG
 from axtune.checkpoint.family import LAYOUTS, Family, relative_of_a_x
+from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
@@ -33,7 +35,7 @@ from axtune.export.ollama import modelfile
 from axtune.model.dtypes import with_dtype
 from axtune.units import shard_bytes
 from axtune.weights.folder import CheckpointPlan, copy_licences, write_folder, write_json
-from axtune.weights.lora_delta import WEIGHTS, SavedAdapter, open_adapter
+from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.merge import Into, plan
 from axtune.weights.safetensors_file import load
 from axtune.weights.stream_writer import OutputTensor, resharded, write_files
@@ -289,9 +291,11 @@ def _write_adapter(adapter: SavedAdapter, rank: int, folder: Path) -> None:
 
     Older vLLMs apply r and lora_alpha to all modules, whatever the patterns say.
     """
-    config = {**adapter.config, "inference_mode": True}
-    if not (config.get("rank_pattern") or config.get("alpha_pattern")):
-        (folder / WEIGHTS).write_bytes((adapter.folder / WEIGHTS).read_bytes())
+    # auto_mapping names a class to import.
+    config = {**adapter.config, "inference_mode": True, "auto_mapping": None}
+    as_saved = all(f"{PREFIX}{name}" == each.name for name, each in adapter.tensors.items())
+    if as_saved and not (config.get("rank_pattern") or config.get("alpha_pattern")):
+        shutil.copyfile(adapter.folder / WEIGHTS, folder / WEIGHTS)
         write_json(folder / ADAPTER_CONFIG, config)
         return
     tensors = {}
@@ -303,7 +307,7 @@ def _write_adapter(adapter: SavedAdapter, rank: int, folder: Path) -> None:
             tensor = torch.nn.functional.pad(tensor, (0, 0, 0, missing))
         else:
             tensor = torch.nn.functional.pad(tensor * adapter.scale(module), (0, missing))
-        tensors[stored.name] = tensor.contiguous()
+        tensors[f"{PREFIX}{name}"] = tensor.contiguous()
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     uniform = {"r": rank, "lora_alpha": rank, "use_rslora": False}
     write_json(

@@ -123,7 +123,8 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
 def copy_licences(source: Path, folder: Path) -> None:
     """A checkpoint's licence and notice files."""
     for file in (file for pattern in _LICENCES for file in source.glob(pattern)):
-        shutil.copyfile(file, folder / file.name)
+        if file.is_file():
+            shutil.copyfile(file, folder / file.name)
 
 
 # --- small files ------------------------------------------------------------------------------
