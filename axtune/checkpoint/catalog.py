@@ -168,7 +168,7 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
 
 def _open(name: str, folder: Path, weights: bool) -> Checkpoint:
     missing = [file for file in ("tokenizer.json", "config.json") if not (folder / file).is_file()]
-    if weights and not any(folder.glob("*.safetensors")):
+    if weights and not any(file.is_file() for file in folder.glob("*.safetensors")):
         missing.append("*.safetensors")
     index = folder / INDEX
     if weights and index.is_file():
@@ -249,36 +249,39 @@ def _pickles(folder: Path) -> list[str]:
 
 
 def refuse_remote_code(folder: Path, name: str) -> None:
-    """Refuse a folder whose configuration names Python code to run (``auto_map``).
+    """Refuse a folder whose configuration names Python code to run.
 
-    transformers asks on the terminal whether to run it, and takes a "y" that lies in a pipe.
+    For ``auto_map`` transformers asks on the terminal whether to run it, and takes a "y" that lies
+    in a pipe; kernels (``attn_implementation: owner/name``) it fetches from the Hub unasked.
 
     Args:
         folder: A checkpoint's or an adapter's.
         name: As the user gave it, for the message.
 
     Raises:
-        CheckpointError: When one of its JSON files has an ``auto_map``.
+        CheckpointError: When one of its configuration files does so.
     """
     for file in sorted(folder.glob("*config.json")):
-        if file.is_file() and _names_code(read_json(file)):
+        if file.is_file() and (key := _key_of_code(read_json(file))):
             raise CheckpointError(
-                f"{file.name} of {name} names code to run (auto_map); axtune runs no code from "
+                f"{file.name} of {name} names code to run ({key}); axtune runs no code from "
                 "checkpoints.",
                 "Use a checkpoint that transformers loads without remote code. If its model_type "
-                "is llama or qwen2, the key auto_map is not needed and can be removed.",
+                f"is llama or qwen2, the key {key} is not needed and can be removed.",
             )
 
 
-def _names_code(value: Any) -> bool:
-    """Whether a value of a JSON file has an ``auto_map``, at any depth."""
+def _key_of_code(value: Any) -> str | None:
+    """The key by which a value of a JSON file names code, at any depth; None without."""
     found = [value]
     while found:
-        match found.pop():
-            case {"auto_map": mapped} if mapped:
-                return True
-            case dict() as inner:
-                found.extend(inner.values())
-            case list() as inner:
-                found.extend(inner)
-    return False
+        inner = found.pop()
+        if isinstance(inner, list):
+            found.extend(inner)
+        elif isinstance(inner, dict):
+            for key, each in inner.items():
+                kernel = key.endswith("_implementation") and "/" in json.dumps(each)
+                if kernel or (key == "auto_map" and each):
+                    return key
+            found.extend(inner.values())
+    return None

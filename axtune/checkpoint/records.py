@@ -112,10 +112,6 @@ class ModelConfig(Record):
     dtype: str | None = None
     torch_dtype: str | None = None
     quantization_config: dict[str, Any] | None = None
-    # A name with a slash makes transformers load kernels from the Hub.
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = (
-        None
-    )
 
 
 class GenerationConfig(Record):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from axtune.checkpoint.atomic import refuse_existing, staged
 from axtune.checkpoint.base import run_of
 from axtune.checkpoint.catalog import ADAPTER_CONFIG
 from axtune.checkpoint.family import LAYOUTS, Family, relative_of_a_x
-from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS
+from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
@@ -45,6 +46,8 @@ Layout = Literal["own", "llama"]
 
 # What a Qwen2 config says and a Llama config does not.
 _QWEN2_KEYS = ("layer_types", "max_window_layers", "sliding_window", "use_sliding_window")
+
+_DECODER_LAYER = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+\.lora_\w+(\.weight)?$")
 
 # The ranks that vLLM's --max-lora-rank takes (vllm/config/lora.py, 0.32).
 _VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -235,6 +238,7 @@ def _export_adapter(source: Path, target: Path, base: str | None) -> Exported:
     run = run_of(source)
     adapter = open_adapter(run.adapter if run else source)
     _refuse_what_vllm_lacks(adapter, source)
+    _refuse_misshapen(adapter)
     name = base or (
         run.manifest["base"]["name"] if run else adapter.config.get("base_model_name_or_path")
     )
@@ -284,6 +288,27 @@ def _refuse_what_vllm_lacks(adapter: SavedAdapter, source: Path) -> None:
             f"vLLM cannot load an adapter with {' and '.join(lacks)}.",
             f"Merge it: axtune export {source} --to vllm.",
         )
+
+
+def _refuse_misshapen(adapter: SavedAdapter) -> None:
+    """Every layer has two halves of the rank that the configuration gives it."""
+    if strangers := [
+        each.name for name, each in adapter.tensors.items() if not _DECODER_LAYER.match(name)
+    ]:
+        raise fits_nothing(adapter.folder, strangers, "a decoder")
+    halves: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, tensor in adapter.tensors.items():
+        module, _, half = name.removesuffix(".weight").rpartition(".lora_")
+        halves.setdefault(module, {})[half] = tensor.shape
+    for module, shapes in halves.items():
+        a, b = shapes.get("A", ()), shapes.get("B", ())
+        rank = adapter.rank(module)
+        if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
+            raise AxtuneError(
+                f"{adapter.folder}: the LoRA of {module[:200]} has shapes {list(b)} and {list(a)}, "
+                f"and its {ADAPTER_CONFIG} says rank {rank}.",
+                "Configuration and weights are of different adapters; copy it again.",
+            )
 
 
 def _write_adapter(adapter: SavedAdapter, rank: int, folder: Path) -> None:

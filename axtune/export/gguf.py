@@ -299,8 +299,8 @@ def _add_model(
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
     writer.add_size_label(gguf.size_label(*writer.get_total_parameter_count()))
-    if licence := gguf.Metadata.load_model_card(planned.base.folder).get("license"):
-        writer.add_license(str(licence))
+    if licence := _licence(planned.base.folder):
+        writer.add_license(licence)
     if planned.base.commit:  # a path of this machine is nobody else's business
         owner, _, model = planned.base.name.partition("/")
         writer.add_base_model_count(1)
@@ -325,6 +325,18 @@ def _add_model(
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(before)
+
+
+def _licence(folder: Path) -> str | None:
+    """What the model's card says; None when it says nothing, or nobody can read it."""
+    import gguf
+    import yaml
+
+    try:
+        found = gguf.Metadata.load_model_card(folder).get("license")
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _add_vocabulary(writer: GGUFWriter, tokenizer: AxTokenizer, size: int) -> None:

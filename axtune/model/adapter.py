@@ -130,6 +130,11 @@ def load_adapter(
             "Copy the adapter again.",
         ) from None
     for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise AxtuneError(
+                f"{file}: {name} is {tensor.dtype}; expected floating point.",
+                "Save the adapter again without packing its numbers.",
+            )
         require_finite(file, name, count_nonfinite(tensor))
     names = {f"{PREFIX}{plain[name]}": name for name in plain}
     with tempfile.TemporaryDirectory() as scratch:

@@ -24,7 +24,13 @@ from axtune.checkpoint.saved_adapter import (
     require_finite,
 )
 from axtune.errors import AxtuneError
-from axtune.weights.safetensors_file import TensorInfo, load, nonfinite_in, read_header
+from axtune.weights.safetensors_file import (
+    TensorInfo,
+    load,
+    nonfinite_in,
+    read_header,
+    require_floats,
+)
 from axtune.weights.stream_writer import Step
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -102,6 +108,7 @@ def open_adapter(folder: Path, weight: float = 1.0) -> SavedAdapter:
         raise AxtuneError(
             f"The weight {weight} of {folder} is not a finite number.", "Give one such as 0.5."
         )
+    require_floats(stored.values(), str(folder))
     for name, tensor in stored.items():
         require_finite(file, name, nonfinite_in(tensor))
     return SavedAdapter(folder, config, tensors, weight)

@@ -119,9 +119,10 @@ def read_header(file: Path) -> list[TensorInfo]:
         raw = stream.read(length)
     try:
         header = json.loads(raw, object_pairs_hook=_once)
-        header.pop("__metadata__", None)
+        if isinstance(header, dict):
+            header.pop("__metadata__", None)
         entries = _ENTRIES.validate_python(header)
-    except (ValueError, RecursionError, AttributeError):  # of pydantic's, JSON's and UTF-8's too
+    except (ValueError, RecursionError):  # of pydantic's, JSON's and UTF-8's too
         raise broken from None
     tensors, end = [], 8 + length
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
@@ -190,7 +191,7 @@ def require_floats(tensors: Iterable[TensorInfo], name: str) -> None:
         if not tensor.dtype.is_floating_point:
             raise CheckpointError(
                 f"{name}: {tensor.name} is {tensor.dtype}; expected floating point.",
-                "Give the 16-bit weights that the checkpoint was made from.",
+                "Give the 16-bit weights that it was made from.",
             )
 
 

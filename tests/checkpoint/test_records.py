@@ -45,7 +45,6 @@ def test_the_embedded_models_hold_what_they_must(folder: Any) -> None:
         (ModelConfig, {"model_type": "llama", "num_hidden_layers": 10**9}, "num_hidden_layers"),
         (ModelConfig, {"model_type": "llama", "rope_theta": float("nan")}, "rope_theta"),
         (ModelConfig, {"model_type": "llama", "rope_theta": 1000000}, None),
-        (ModelConfig, {"model_type": "llama", "attn_implementation": "me/kernel"}, "attn_impl"),
         (GenerationConfig, {"eos_token_id": [27, 0]}, None),
         (GenerationConfig, {"eos_token_id": "27"}, "eos_token_id"),
         (ShardIndex, {"weight_map": {"a": "one.safetensors"}}, None),
