@@ -166,7 +166,13 @@ def _config(planned: CheckpointPlan) -> dict[str, Any]:
             f"{name} is a {kind} model; GGUF files are written of {' and '.join(LAYOUTS)} models.",
             "Convert it with llama.cpp's convert_hf_to_gguf.py, which knows many others.",
         )
-    config: dict[str, Any] = AutoConfig.for_model(**planned.config).to_dict()
+    try:
+        config: dict[str, Any] = AutoConfig.for_model(**planned.config).to_dict()
+    except Exception as error:  # config.json can be wrong in many ways
+        raise CheckpointError(
+            f"transformers cannot read the config.json of {name} ({type(error).__name__}).",
+            "Use the base's config.json.",
+        ) from error
     lacks = []
     if config["hidden_act"] != "silu":
         lacks.append(f"hidden_act {config['hidden_act']}")
