@@ -282,6 +282,6 @@ def _key_of_code(value: Any) -> str | None:
             for key, each in inner.items():
                 kernel = key.endswith("_implementation") and "/" in json.dumps(each)
                 if kernel or (key == "auto_map" and each):
-                    return key
+                    return str(key)
             found.extend(inner.values())
     return None

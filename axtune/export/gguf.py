@@ -336,11 +336,10 @@ def _add_model(
 def _licence(folder: Path) -> str | None:
     """What the model's card says; None when it says nothing, or nobody can read it."""
     import gguf
-    import yaml
 
     try:
         found = gguf.Metadata.load_model_card(folder).get("license")
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+    except Exception:  # gguf leaves what its YAML reader raises as it is
         return None
     return found if isinstance(found, str) else None
 
