@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from axtune.checkpoint.family import Family, family_of, known_names
+from axtune.checkpoint.records import GenerationConfig, ModelConfig, Record, ShardIndex, fault_of
 from axtune.errors import CheckpointError
 
 # What a tokenizer is made of; every run carries these files on byte for byte.
@@ -28,9 +29,18 @@ TOKENIZER_FILES = (
 CONFIG_FILES = ("config.json", "generation_config.json")
 ADAPTER_CONFIG = "adapter_config.json"  # what makes a folder an adapter that PEFT saved
 RECORD_FILE = "axtune.json"  # what a folder was quantised from (see `axtune.checkpoint.provenance`)
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 
+# tokenizer.json, the largest JSON file of a checkpoint, has about 10 MB.
+_MOST_JSON_BYTES = 256 << 20
+
 _EMBEDDED = Path(__file__).parents[1] / "embedded"
+
+
+class _IncompleteError(CheckpointError):
+    """A folder that lacks files: of the Hub's cache, it may be only begun."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +154,7 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
             f"{model} is not of the form of a Hub id, owner/name.",
             "Give such an id, or a folder that holds a checkpoint.",
         ) from None
-    except (LocalEntryNotFoundError, CheckpointError):
+    except (LocalEntryNotFoundError, _IncompleteError):
         pass
     offline = "To try axtune without a network, use model=tiny-ax-4.0, which runs offline."
     try:
@@ -170,46 +180,120 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
 
 def _open(name: str, folder: Path, weights: bool) -> Checkpoint:
     missing = [file for file in ("tokenizer.json", "config.json") if not (folder / file).is_file()]
-    if weights and not any(folder.glob("*.safetensors")):
+    if weights and not any(file.is_file() for file in folder.glob("*.safetensors")):
         missing.append("*.safetensors")
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if weights and index.is_file():
-        shards = set(read_json(index).get("weight_map", {}).values())
+        shards = set(read_json(index, ShardIndex)["weight_map"].values())
         missing += sorted(shard for shard in shards if not (folder / shard).is_file())
+        if SINGLE not in shards and (folder / SINGLE).is_file():
+            # transformers reads the one, and whoever follows the index the others.
+            raise CheckpointError(
+                f"{name} holds two sets of weights: {SINGLE}, and those that {INDEX} names.",
+                "Delete the set that does not belong there.",
+            )
     if missing:
         hint = "Give the folder that holds them, or copy the checkpoint again."
         if "config.json" in missing and (folder / ADAPTER_CONFIG).is_file():
             hint = "This is an adapter; axtune merge makes a checkpoint of it and its base."
         elif "tokenizer.json" in missing and (folder / "adapter").is_dir():
             hint = "This is a run folder; the model is what it was trained from."
-        elif "*.safetensors" in missing and any(folder.glob("*.bin")):
-            hint = "Weights in pickle files (*.bin) are not read; convert them to safetensors."
-        raise CheckpointError(f"{name} lacks {', '.join(missing)}.", hint)
+        elif "*.safetensors" in missing and (pickled := _pickles(folder)):
+            hint = (
+                f"Weights in pickle files ({pickled[0]}) are not read; convert them to safetensors."
+            )
+        raise _IncompleteError(f"{name} lacks {', '.join(missing)}.", hint)
+    refuse_remote_code(folder, name)
+    if weights and (folder / ADAPTER_CONFIG).is_file():
+        # transformers would load the base that the adapter names instead of the folder's weights.
+        raise CheckpointError(
+            f"{name} holds an adapter ({ADAPTER_CONFIG}) beside the weights of a model.",
+            "Move the adapter's files to a folder of their own.",
+        )
     generation = folder / "generation_config.json"
     commit = folder.name if folder.parent.name == "snapshots" else None
     return Checkpoint(
         name=name,
         folder=folder,
-        config=read_json(folder / "config.json"),
-        generation_config=read_json(generation) if generation.is_file() else {},
+        config=read_json(folder / "config.json", ModelConfig),
+        generation_config=read_json(generation, GenerationConfig) if generation.is_file() else {},
         commit=commit,
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, record: type[Record] | None = None) -> dict[str, Any]:
     """A checkpoint's JSON file.
 
+    Args:
+        path: The file.
+        record: What it must hold, as far as axtune reads it; None takes any object.
+
     Raises:
-        CheckpointError: When the file is not a JSON object.
+        CheckpointError: When the file is not a JSON object, or a value is not what `record` wants.
     """
+    damaged = "The file is damaged; copy it again."
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as JSON: {error}.", "The file is damaged; copy it again."
-        ) from None
+        if (size := path.stat().st_size) > _MOST_JSON_BYTES:
+            raise CheckpointError(
+                f"{path} has {size:,} bytes; expected at most {_MOST_JSON_BYTES:,}.", damaged
+            )
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # half of a surrogate pair is no text: it cannot be written
+            json.dumps(value, ensure_ascii=False).encode()
+    except (OSError, ValueError) as error:  # of ValueError are the faults of JSON and of UTF-8
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}.", damaged) from None
+    except RecursionError:
+        raise CheckpointError(f"{path} is nested too deeply.", damaged) from None
     if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a JSON object.", damaged)
+    if record and (fault := fault_of(value, record)):
         raise CheckpointError(
-            f"{path} is not a JSON object.", "The file is damaged; copy it again."
+            f"{path} cannot be used: {fault}.",
+            "The file is damaged or was edited; use the original one.",
         )
     return value
+
+
+def _pickles(folder: Path) -> list[str]:
+    """The files that only unpickling reads, which runs whatever code they hold."""
+    return sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+
+
+def refuse_remote_code(folder: Path, name: str) -> None:
+    """Refuse a folder whose configuration names Python code to run.
+
+    For ``auto_map`` transformers asks on the terminal whether to run it, and takes a "y" that lies
+    in a pipe; kernels (``attn_implementation: owner/name``) it fetches from the Hub unasked.
+
+    Args:
+        folder: A checkpoint's or an adapter's.
+        name: As the user gave it, for the message.
+
+    Raises:
+        CheckpointError: When one of its configuration files does so.
+    """
+    for file in sorted(folder.glob("*config.json")):
+        if file.is_file() and (key := _key_of_code(read_json(file))):
+            raise CheckpointError(
+                f"{file.name} of {name} names code to run ({key}); axtune runs no code from "
+                "checkpoints.",
+                "Use a checkpoint that transformers loads without remote code. If its model_type "
+                f"is llama or qwen2, the key {key} is not needed and can be removed.",
+            )
+
+
+def _key_of_code(value: Any) -> str | None:
+    """The key by which a value of a JSON file names code, at any depth; None without."""
+    found = [value]
+    while found:
+        inner = found.pop()
+        if isinstance(inner, list):
+            found.extend(inner)
+        elif isinstance(inner, dict):
+            for key, each in inner.items():
+                kernel = key.endswith("_implementation") and "/" in json.dumps(each)
+                if kernel or (key == "auto_map" and each):
+                    return str(key)
+            found.extend(inner.values())
+    return None

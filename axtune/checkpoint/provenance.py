@@ -21,6 +21,7 @@ from axtune.checkpoint.catalog import (
     Checkpoint,
     read_json,
 )
+from axtune.checkpoint.records import QuantizationRecord, fault_of
 from axtune.errors import CheckpointError
 
 # What axtune wrote about a folder and is no part of what it holds.
@@ -73,13 +74,14 @@ def original_of(checkpoint: Checkpoint) -> QuantizationSource | None:
             "weights it was made from.",
             "Give the original 16-bit weights, or a folder that axtune quantize made from them.",
         )
-    try:
-        return QuantizationSource(**read_json(checkpoint.folder / RECORD_FILE))
-    except TypeError:
+    record = read_json(checkpoint.folder / RECORD_FILE)
+    if fault := fault_of(record, QuantizationRecord):
         raise CheckpointError(
-            f"{checkpoint.folder / RECORD_FILE} was not written by this version of axtune.",
+            f"{checkpoint.folder / RECORD_FILE} was not written by this version of axtune: "
+            f"{fault}.",
             "Make the folder again with `axtune quantize ORIGINAL --out NEW`.",
-        ) from None
+        )
+    return QuantizationSource(**record)
 
 
 def unquantized(checkpoint: Checkpoint) -> Checkpoint:
@@ -177,7 +179,7 @@ def base_digests(folder: Path) -> dict[str, str]:
         (``certificate.json``) is left out.
     """
     digests = {}
-    for file in sorted(folder.iterdir()):
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
         if file.suffix == ".safetensors":
             digests[file.name] = f"fingerprint:{_fingerprint(file)}"
         elif file.suffix in (".json", ".jinja", ".txt") and file.name not in _ABOUT:
@@ -191,6 +193,7 @@ def _fingerprint(file: Path) -> str:
     with file.open("rb") as stream:
         # safetensors: 8 bytes of header length, little-endian, then the header in JSON.
         length = int.from_bytes(stream.read(8), "little")
+        length = min(length, max(size - 8, 0))
         digest.update(stream.read(length))
         first, last = 8 + length, max(8 + length, size - _SAMPLE_BYTES)
         for index in range(_SAMPLES):

@@ -249,7 +249,7 @@ def auto_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        str(folder), local_files_only=True
+        str(folder), local_files_only=True, trust_remote_code=False
     )
     return loaded
 

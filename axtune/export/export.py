@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from axtune.checkpoint.atomic import refuse_existing, staged
 from axtune.checkpoint.base import run_of
 from axtune.checkpoint.catalog import ADAPTER_CONFIG
 from axtune.checkpoint.family import LAYOUTS, Family, relative_of_a_x
+from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
@@ -33,7 +36,7 @@ from axtune.export.ollama import modelfile
 from axtune.model.dtypes import with_dtype
 from axtune.units import shard_bytes
 from axtune.weights.folder import CheckpointPlan, copy_licences, write_folder, write_json
-from axtune.weights.lora_delta import WEIGHTS, SavedAdapter, open_adapter
+from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.merge import Into, plan
 from axtune.weights.safetensors_file import load
 from axtune.weights.stream_writer import OutputTensor, resharded, write_files
@@ -43,6 +46,8 @@ Layout = Literal["own", "llama"]
 
 # What a Qwen2 config says and a Llama config does not.
 _QWEN2_KEYS = ("layer_types", "max_window_layers", "sliding_window", "use_sliding_window")
+
+_DECODER_LAYER = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+\.lora_\w+(\.weight)?$")
 
 # The ranks that vLLM's --max-lora-rank takes (vllm/config/lora.py, 0.32).
 _VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -233,6 +238,7 @@ def _export_adapter(source: Path, target: Path, base: str | None) -> Exported:
     run = run_of(source)
     adapter = open_adapter(run.adapter if run else source)
     _refuse_what_vllm_lacks(adapter, source)
+    _refuse_misshapen(adapter)
     name = base or (
         run.manifest["base"]["name"] if run else adapter.config.get("base_model_name_or_path")
     )
@@ -284,14 +290,37 @@ def _refuse_what_vllm_lacks(adapter: SavedAdapter, source: Path) -> None:
         )
 
 
+def _refuse_misshapen(adapter: SavedAdapter) -> None:
+    """Every layer has two halves of the rank that the configuration gives it."""
+    if strangers := [
+        each.name for name, each in adapter.tensors.items() if not _DECODER_LAYER.match(name)
+    ]:
+        raise fits_nothing(adapter.folder, strangers, "a decoder")
+    halves: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, tensor in adapter.tensors.items():
+        module, _, half = name.removesuffix(".weight").rpartition(".lora_")
+        halves.setdefault(module, {})[half] = tensor.shape
+    for module, shapes in halves.items():
+        a, b = shapes.get("A", ()), shapes.get("B", ())
+        rank = adapter.rank(module)
+        if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
+            raise AxtuneError(
+                f"{adapter.folder}: the LoRA of {module[:200]} has shapes {list(b)} and {list(a)}, "
+                f"and its {ADAPTER_CONFIG} says rank {rank}.",
+                "Configuration and weights are of different adapters; copy it again.",
+            )
+
+
 def _write_adapter(adapter: SavedAdapter, rank: int, folder: Path) -> None:
     """Config and tensors; with one rank and scale for all, where the adapter's own differ.
 
     Older vLLMs apply r and lora_alpha to all modules, whatever the patterns say.
     """
-    config = {**adapter.config, "inference_mode": True}
-    if not (config.get("rank_pattern") or config.get("alpha_pattern")):
-        (folder / WEIGHTS).write_bytes((adapter.folder / WEIGHTS).read_bytes())
+    # auto_mapping names a class to import.
+    config = {**adapter.config, "inference_mode": True, "auto_mapping": None}
+    as_saved = all(f"{PREFIX}{name}" == each.name for name, each in adapter.tensors.items())
+    if as_saved and not (config.get("rank_pattern") or config.get("alpha_pattern")):
+        shutil.copyfile(adapter.folder / WEIGHTS, folder / WEIGHTS)
         write_json(folder / ADAPTER_CONFIG, config)
         return
     tensors = {}
@@ -303,7 +332,7 @@ def _write_adapter(adapter: SavedAdapter, rank: int, folder: Path) -> None:
             tensor = torch.nn.functional.pad(tensor, (0, 0, 0, missing))
         else:
             tensor = torch.nn.functional.pad(tensor * adapter.scale(module), (0, missing))
-        tensors[stored.name] = tensor.contiguous()
+        tensors[f"{PREFIX}{name}"] = tensor.contiguous()
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     uniform = {"r": rank, "lora_alpha": rank, "use_rslora": False}
     write_json(

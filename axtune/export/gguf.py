@@ -166,7 +166,13 @@ def _config(planned: CheckpointPlan) -> dict[str, Any]:
             f"{name} is a {kind} model; GGUF files are written of {' and '.join(LAYOUTS)} models.",
             "Convert it with llama.cpp's convert_hf_to_gguf.py, which knows many others.",
         )
-    config: dict[str, Any] = AutoConfig.for_model(**planned.config).to_dict()
+    try:
+        config: dict[str, Any] = AutoConfig.for_model(**planned.config).to_dict()
+    except Exception as error:  # config.json can be wrong in many ways
+        raise CheckpointError(
+            f"transformers cannot read the config.json of {name} ({type(error).__name__}).",
+            "Use the base's config.json.",
+        ) from error
     lacks = []
     if config["hidden_act"] != "silu":
         lacks.append(f"hidden_act {config['hidden_act']}")
@@ -299,8 +305,8 @@ def _add_model(
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
     writer.add_size_label(gguf.size_label(*writer.get_total_parameter_count()))
-    if licence := gguf.Metadata.load_model_card(planned.base.folder).get("license"):
-        writer.add_license(str(licence))
+    if licence := _licence(planned.base.folder):
+        writer.add_license(licence)
     if planned.base.commit:  # a path of this machine is nobody else's business
         owner, _, model = planned.base.name.partition("/")
         writer.add_base_model_count(1)
@@ -325,6 +331,17 @@ def _add_model(
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(before)
+
+
+def _licence(folder: Path) -> str | None:
+    """What the model's card says; None when it says nothing, or nobody can read it."""
+    import gguf
+
+    try:
+        found = gguf.Metadata.load_model_card(folder).get("license")
+    except Exception:  # gguf leaves what its YAML reader raises as it is
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _add_vocabulary(writer: GGUFWriter, tokenizer: AxTokenizer, size: int) -> None:

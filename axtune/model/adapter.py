@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +23,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from axtune.checkpoint.catalog import ADAPTER_CONFIG
+from axtune.checkpoint.saved_adapter import (
+    PREFIX,
+    WEIGHTS,
+    fits_nothing,
+    names_in_base,
+    read_adapter_config,
+    require_finite,
+)
 from axtune.config.faults import bad_value, first_line, key_named, refused, type_faults
 from axtune.config.initialisation import initialisation
 from axtune.errors import AxtuneError
+from axtune.model.finite import count_nonfinite
 from axtune.plan.architecture import LORA_DEFAULTS
 
 DEFAULTS = LORA_DEFAULTS
-
-_WEIGHTS = "adapter_model.safetensors"
-
 
 # One summand of a layer's update: A (rank, in), and B (out, rank) with the scale in it; float32.
 Term = tuple[torch.Tensor, torch.Tensor]
@@ -76,7 +85,7 @@ class Adapter:
             elif ".lora_B." in key:
                 now = torch.cat([now, -self.initial[key]], dim=1)  # (out, 2r)
             tensors[key] = now.contiguous()
-        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         config = copy.deepcopy(self.model.peft_config["default"])
         assert isinstance(config, LoraConfig)
         # Twice the rank at the same scale, which is alpha / r, or alpha / sqrt(r) with rsLoRA.
@@ -90,33 +99,78 @@ class Adapter:
         config.save_pretrained(str(folder))
 
 
-def load_adapter(model: PreTrainedModel, folder: Path, **options: Any) -> PeftModel:
+def load_adapter(
+    model: PreTrainedModel,
+    folder: Path,
+    *,
+    is_trainable: bool = False,
+    low_cpu_mem_usage: bool = False,
+) -> PeftModel:
     """Put a saved adapter on its base.
 
     Args:
         model: The base.
         folder: The adapter's.
-        options: Of ``PeftModel.from_pretrained``.
+        is_trainable: Whether it is to be trained further.
+        low_cpu_mem_usage: Whether PEFT makes the adapter's layers without memory first.
 
     Raises:
-        AxtuneError: When the folder's weights are absent, where PEFT would ask the Hub for a model
-            of the folder's name, or are no safetensors file.
-        ValueError, RuntimeError, KeyError: PEFT's own, when the adapter does not fit the base.
+        AxtuneError: When the folder holds no LoRA adapter that axtune reads, its numbers are not
+            finite, one of its tensors finds no place in the base, or a layer none of its tensors.
     """
-    file = folder / _WEIGHTS
-    if not file.is_file():
-        raise AxtuneError(
-            f"{folder} lacks {_WEIGHTS}.", "Copy the adapter again, or train it again."
-        )
+    read_adapter_config(folder)
+    file = folder / WEIGHTS
     try:
-        with safe_open(file, framework="pt"):
-            pass
+        with safe_open(file, framework="pt") as stored:
+            plain = names_in_base(file, stored.keys())
+            tensors = {name: stored.get_tensor(name) for name in plain}
     except (SafetensorError, OSError) as error:
         raise AxtuneError(
             f"{file} is not a safetensors file, or is incomplete ({first_line(error)[:-1]}).",
             "Copy the adapter again.",
         ) from None
-    return PeftModel.from_pretrained(model, str(folder), **options)
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise AxtuneError(
+                f"{file}: {name} is {tensor.dtype}; expected floating point.",
+                "Save the adapter again without packing its numbers.",
+            )
+        require_finite(file, name, count_nonfinite(tensor))
+    names = {f"{PREFIX}{plain[name]}": name for name in plain}
+    with tempfile.TemporaryDirectory() as scratch:
+        place = folder
+        if any(name != own for name, own in names.items()):  # PEFT would leave such tensors out
+            place = Path(scratch)
+            shutil.copyfile(folder / ADAPTER_CONFIG, place / ADAPTER_CONFIG)
+            renamed = {name: tensors[own] for name, own in names.items()}
+            save_file(renamed, place / WEIGHTS, metadata={"format": "pt"})
+        try:
+            config = LoraConfig.from_pretrained(str(place))
+            config.task_type = "CAUSAL_LM"
+            adapted = PeftModel.from_pretrained(
+                model, str(place), config=config, is_trainable=is_trainable,
+                low_cpu_mem_usage=low_cpu_mem_usage,
+            )  # fmt: skip
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # other layers, other shapes: PEFT raises nearly anything
+            raise AxtuneError(
+                f"The adapter {folder} does not fit the base: {first_line(error)}",
+                "Give the base that it was trained on.",
+            ) from error
+    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    embeddings = {f"{PREFIX}{name}" for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    embeddings |= {name.replace(".weight", ".base_layer.weight") for name in embeddings}
+    if strangers := [own for name, own in names.items() if name not in {*wanted, *embeddings}]:
+        raise fits_nothing(folder, strangers, str(model.name_or_path) or "the base")
+    if unfilled := [name for name in wanted if name not in names]:
+        raise AxtuneError(
+            f"{file} lacks {len(unfilled)} of the tensors that {ADAPTER_CONFIG} declares, "
+            f"{unfilled[0]} first.",
+            "Configuration and weights are of different adapters, or the file is incomplete; copy "
+            "the adapter again.",
+        )
+    return adapted
 
 
 def save_raw(
@@ -170,7 +224,7 @@ def _save_sum(model: PeftModel, merged: dict[str, list[Term]], folder: Path) -> 
         for key, tensor in whole.items()
         if ".lora_" not in key
     }
-    save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config = copy.deepcopy(model.peft_config["default"])
     assert isinstance(config, LoraConfig)
     config.r = config.lora_alpha = max(ranks.values())

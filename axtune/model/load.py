@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.catalog import INDEX, SINGLE, Checkpoint, read_json
 from axtune.checkpoint.provenance import original_of
+from axtune.checkpoint.records import ShardIndex
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.faults import bad_value, first_line, key_named, refused
 from axtune.config.recipe import Attention
@@ -27,7 +30,9 @@ from axtune.errors import (
 )
 from axtune.model.cpu_bf16 import avoid_broken_kernels
 from axtune.model.dtypes import PRECISIONS
+from axtune.model.finite import count_nonfinite
 from axtune.model.offload import HOSTED
+from axtune.model.shapes import fit
 
 # glibc's name for the size from which blocks are mapped one by one (malloc.h); ours, in bytes.
 _M_MMAP_THRESHOLD, _MAPPED = -3, 256 << 10
@@ -95,7 +100,7 @@ def load_model(
         quantised folder, the name of its original.
 
     Raises:
-        CheckpointError: When weights are missing, of the wrong shape, or unreadable.
+        CheckpointError: When weights are missing, of the wrong shape, unreadable, or not finite.
         MissingPackageError: When flash_attn or bitsandbytes is asked for and absent.
         RecipeError: When bitsandbytes refuses a value of `quantization`, or the checkpoint was
             quantised with others, or for another precision.
@@ -105,6 +110,9 @@ def load_model(
     options: dict[str, Any] = {}
     if not torch.cuda.is_available():
         _give_back_what_is_freed()
+    _require_fit(checkpoint)
+    if quantization:
+        _require_finite_files(checkpoint)  # 4-bit rounding hides what is not finite
     if quantization and not made_from:  # a quantised folder's settings are in its config.json
         options["quantization_config"] = bits_and_bytes(quantization, precision)
     try:
@@ -134,6 +142,9 @@ def load_model(
             f"{checkpoint.name} lacks {len(missing)} of its model's tensors, such as {missing[0]}.",
             "Weights and config.json do not belong together, or a shard is missing; copy it again.",
         )
+    if not quantization:
+        for tensor_name, parameter in model.named_parameters():
+            _require_finite(checkpoint, tensor_name, parameter)
     if not torch.cuda.is_available():
         avoid_broken_kernels(model)
     if made_from:
@@ -146,6 +157,58 @@ def load_model(
     name = made_from.name if made_from else checkpoint.name
     model.name_or_path = model.config.name_or_path = name
     return model
+
+
+def _require_fit(checkpoint: Checkpoint) -> None:
+    """Refuse weights that do not make the model, before it is given memory.
+
+    transformers fills absent tensors with random numbers and only logs it, after the memory for all
+    that config.json declares was taken.
+    """
+    shapes = {
+        name: tuple(part.get_slice(name).get_shape())
+        for part in _weight_files(checkpoint)
+        for name in part.keys()  # noqa: SIM118 - not a dictionary
+    }
+    found = fit(checkpoint, shapes)
+    quantised = bool(checkpoint.config.get("quantization_config"))  # packed: shapes of their own
+    if found.fault and not (quantised and found.absent == ()):
+        raise CheckpointError(
+            f"{checkpoint.name}: {found.fault}.",
+            "Weights and config.json do not belong together, or a shard is missing; copy it again.",
+        )
+
+
+def _require_finite_files(checkpoint: Checkpoint) -> None:
+    for part in _weight_files(checkpoint):
+        for name in part.keys():  # noqa: SIM118 - not a dictionary
+            _require_finite(checkpoint, name, part.get_tensor(name))
+
+
+def _require_finite(checkpoint: Checkpoint, name: str, tensor: torch.Tensor) -> None:
+    if count := count_nonfinite(tensor):
+        raise CheckpointError(
+            f"{name} of {checkpoint.name} holds {count:,} numbers that are not finite.",
+            "Its training diverged, or the file is damaged; use another checkpoint, or copy it "
+            "again.",
+        )
+
+
+def _weight_files(checkpoint: Checkpoint) -> Iterator[Any]:
+    """Its safetensors files, those that transformers reads, opened one after the other."""
+    index = checkpoint.folder / INDEX
+    names = {SINGLE}
+    if index.is_file():
+        names = set(read_json(index, ShardIndex)["weight_map"].values())
+    for name in sorted(names):
+        try:
+            with safe_open(checkpoint.folder / name, framework="pt") as part:
+                yield part
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"The weights of {checkpoint.name} cannot be loaded: {name}: {first_line(error)}",
+                "Copy the checkpoint again; axtune doctor examines it.",
+            ) from None
 
 
 def _give_back_what_is_freed() -> None:
@@ -202,25 +265,6 @@ def quantization_of(
     if faults:
         raise refused(faults)
     return made
-
-
-def skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
-    """The model that ``config.json`` describes, of the right shapes and without numbers.
-
-    Raises:
-        CheckpointError: When it describes none.
-    """
-    try:
-        config = AutoConfig.from_pretrained(str(checkpoint.folder), local_files_only=True)
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    except Exception as error:  # config.json can be wrong in many ways
-        raise CheckpointError(
-            f"transformers cannot build a model from the config.json of {checkpoint.name} "
-            f"({type(error).__name__}).",
-            "Use the base's config.json.",
-        ) from error
-    return model
 
 
 def _give_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -6,18 +6,17 @@ that was merged first are kept, and put in front of the new adapter's when it is
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import LoraConfig
 from transformers import PreTrainedModel
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.catalog import ADAPTER_CONFIG, Checkpoint
 from axtune.checkpoint.provenance import original_digests
 from axtune.checkpoint.run_dir import is_run, open_run
-from axtune.config.faults import first_line
+from axtune.checkpoint.saved_adapter import read_adapter_config
 from axtune.config.initialisation import initialisation
 from axtune.config.recipe import Recipe, preference_of
 from axtune.errors import AxtuneError
@@ -48,9 +47,9 @@ def start_adapter(
     name = preference.start_from
     if preference.start_merged:
         _refuse_unmergeable(model, folder, name, recipe)
-        merged, terms = _merge(model, folder, name)
+        merged, terms = _merge(model, folder)
         return Adapter(add_adapter(merged, recipe.lora, seed=recipe.seed).model, None, terms)
-    adapted = _load(model, folder, name, trainable=True)
+    adapted = load_adapter(model, folder, is_trainable=True)
     config: Any = adapted.peft_config["default"]
     wanted = {"use_rslora": False, "use_dora": False, **DEFAULTS, **recipe.lora}
     shape = ("r", "lora_alpha", "use_rslora", "use_dora")
@@ -72,7 +71,7 @@ def _find(path: str, checkpoint: Checkpoint) -> Path:
                 "Set model to the base that it was trained on.",
             )
         folder = run.adapter
-    if not (folder / "adapter_config.json").is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         raise AxtuneError(
             f"preference.start_from: {path} is neither a run folder nor an adapter folder.",
             "A run folder is what output_dir named; an adapter folder holds adapter_config.json.",
@@ -80,22 +79,9 @@ def _find(path: str, checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def _load(model: PreTrainedModel, folder: Path, name: str, *, trainable: bool) -> PeftModel:
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    if config.get("peft_type") != "LORA":
-        raise AxtuneError(f"{name} is not a LoRA adapter.", "Start from one that axtune trained.")
-    try:
-        adapted = load_adapter(model, folder, is_trainable=trainable)
-    except (ValueError, RuntimeError, KeyError, OSError) as error:  # other layers, other shapes
-        raise AxtuneError(
-            f"The adapter of {name} does not fit the base: {first_line(error)}",
-            "Set model to the base that it was trained on.",
-        ) from error
-    return adapted
-
-
 def _refuse_unmergeable(model: PreTrainedModel, folder: Path, name: str, recipe: Recipe) -> None:
-    config: Any = PeftConfig.from_pretrained(str(folder))
+    read_adapter_config(folder)
+    config = LoraConfig.from_pretrained(str(folder))
     reason = ""
     if getattr(model, "is_loaded_in_4bit", False):
         reason = "a 4-bit base does not keep merged weights exactly"
@@ -113,11 +99,9 @@ def _refuse_unmergeable(model: PreTrainedModel, folder: Path, name: str, recipe:
         )
 
 
-def _merge(
-    model: PreTrainedModel, folder: Path, name: str
-) -> tuple[PreTrainedModel, dict[str, list[Term]]]:
+def _merge(model: PreTrainedModel, folder: Path) -> tuple[PreTrainedModel, dict[str, list[Term]]]:
     """The base with an adapter in its weights, and that adapter's terms."""
-    adapted = _load(model, folder, name, trainable=False)
+    adapted = load_adapter(model, folder)
     terms = terms_of(adapted)
     with torch.no_grad():
         merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer
 
 from axtune.checkpoint import catalog
@@ -34,11 +33,11 @@ from axtune.data.conversation import normalise_request
 from axtune.data.render import pieces
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.model.dtypes import dtype_name, stated_dtype
+from axtune.model.shapes import fit
 from axtune.verify.certificate import Check
 from axtune.weights.folder import write_folder
 from axtune.weights.merge import plan
-from axtune.weights.safetensors_file import TensorInfo, blocks, read_checkpoint
-from axtune.weights.shapes import fit
+from axtune.weights.safetensors_file import TensorInfo, nonfinite_in, read_checkpoint
 
 _REPAIR = "axtune doctor CKPT --repair OUT writes it with the base's own tokenizer files."
 
@@ -399,8 +398,11 @@ def _weights(checkpoint: Checkpoint) -> Iterator[Check]:
     if checkpoint.config.get("quantization_config"):
         yield Check(part, "numbers", "skip", "the checkpoint is quantised")
         return
-    if odd := [name for name, tensor in tensors.items() if not _is_finite(tensor)]:
-        found = f"{len(odd)} tensors hold numbers that are not finite, {odd[0]} first"
+    if odd := {name: bad for name, each in tensors.items() if (bad := nonfinite_in(each))}:
+        first = next(iter(odd))
+        found = (
+            f"{len(odd)} tensors hold numbers that are not finite, {first} first ({odd[first]:,})"
+        )
         yield _fail(part, "numbers", found, "The training diverged, or the files are damaged.")
     else:
         yield Check(part, "numbers", "pass", "all finite")
@@ -411,7 +413,7 @@ def _architecture(checkpoint: Checkpoint, tensors: dict[str, TensorInfo]) -> Che
     if checkpoint.config.get("quantization_config"):
         return Check(part, name, "skip", "the checkpoint is quantised")
     try:
-        found = fit(checkpoint, tensors.values())
+        found = fit(checkpoint, {name: tensor.shape for name, tensor in tensors.items()})
     except CheckpointError as error:
         return _fail(part, name, error.found, error.remedy)
     if found.fault:
@@ -433,9 +435,3 @@ def _dtype(checkpoint: Checkpoint, tensors: dict[str, TensorInfo]) -> Check:
         return Check("weights", "dtype", "skip", f"the checkpoint is quantised ({held})")
     found = f"config.json says {declared}, and the tensors are {held}"
     return _fail("weights", "dtype", found, "axtune export CKPT --dtype bfloat16 --out NEW.")
-
-
-def _is_finite(tensor: TensorInfo) -> bool:
-    if not tensor.dtype.is_floating_point:
-        return True
-    return all(bool(torch.isfinite(block).all()) for block in blocks(tensor))

@@ -18,7 +18,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from axtune.checkpoint.catalog import Checkpoint
-from axtune.errors import AxtuneError, CheckpointError
+from axtune.errors import CheckpointError
 from axtune.model.adapter import load_adapter
 from axtune.weights.lora_delta import EMBEDDING, HEAD
 from axtune.weights.nf4 import FourBit
@@ -72,12 +72,17 @@ class Layerwise:
             for shard in read_checkpoint(checkpoint.folder).values()
             for tensor in shard
         }
-        config = AutoConfig.from_pretrained(str(checkpoint.folder), local_files_only=True)
+        config = AutoConfig.from_pretrained(
+            str(checkpoint.folder), local_files_only=True, trust_remote_code=False
+        )
         if vocabulary is not None:
             config.vocab_size = vocabulary
         with torch.device("meta"):
             base = AutoModelForCausalLM.from_config(
-                config, dtype=torch.float32, attn_implementation="sdpa"
+                config,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                trust_remote_code=False,
             )
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # Its frequencies are computed from the config, not read.
@@ -85,14 +90,7 @@ class Layerwise:
         _hollow_out(base)
         self.model: PreTrainedModel | PeftModel = base
         if adapter is not None:
-            try:
-                self.model = load_adapter(base, adapter, low_cpu_mem_usage=True)
-            except (RuntimeError, ValueError, KeyError) as error:
-                line = str(error).strip().splitlines()[0]
-                raise AxtuneError(
-                    f"PEFT cannot put {adapter} on {checkpoint.name}: {line}",
-                    "Give the base that the adapter was trained on: --against BASE.",
-                ) from None
+            self.model = load_adapter(base, adapter, low_cpu_mem_usage=True)
         self.model.eval()
         for name, module in self._stations(base):
             module.register_forward_pre_hook(lambda module, _, name=name: self._fill(name, module))

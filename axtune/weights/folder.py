@@ -18,6 +18,7 @@ from axtune.checkpoint.atomic import staged
 from axtune.checkpoint.catalog import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.family import LAYOUTS, known_names
 from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.errors import CheckpointError
 from axtune.weights.stream_writer import Shards, total_bytes, write_checkpoint
 
 _LICENCES = ("LICENSE*", "NOTICE*")
@@ -121,8 +122,22 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
 
 
 def copy_licences(source: Path, folder: Path) -> None:
-    """A checkpoint's licence and notice files."""
+    """A checkpoint's licence and notice files.
+
+    Raises:
+        CheckpointError: When one is a link to a file elsewhere: it may be anything that the user
+            may read, and what is written here is handed on.
+    """
     for file in (file for pattern in _LICENCES for file in source.glob(pattern)):
+        if not file.is_file():
+            continue
+        # The Hub's cache links a snapshot's files to blobs/ beside snapshots/.
+        home = source.parent.parent if source.parent.name == "snapshots" else source
+        if not file.resolve().is_relative_to(home.resolve()):
+            raise CheckpointError(
+                f"{file} is a link to a file outside of its folder; it is not copied.",
+                "Put the file itself there, or remove the link.",
+            )
         shutil.copyfile(file, folder / file.name)
 
 

@@ -15,31 +15,26 @@ from typing import Any
 
 import torch
 
-from axtune.checkpoint.catalog import ADAPTER_CONFIG, read_json
-from axtune.config.initialisation import initialisation
+from axtune.checkpoint.catalog import ADAPTER_CONFIG
+from axtune.checkpoint.saved_adapter import (
+    WEIGHTS,
+    fits_nothing,
+    names_in_base,
+    read_adapter_config,
+    require_finite,
+)
 from axtune.errors import AxtuneError
-from axtune.weights.safetensors_file import TensorInfo, load, read_header
+from axtune.weights.safetensors_file import (
+    TensorInfo,
+    load,
+    nonfinite_in,
+    read_header,
+    require_floats,
+)
 from axtune.weights.stream_writer import Step
-
-WEIGHTS = "adapter_model.safetensors"
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-
-# Switches of LoraConfig that change what the tensors mean, and that nothing here implements.
-_UNKNOWN_SWITCHES = (
-    "alora_invocation_tokens",
-    "arrow_config",
-    "fan_in_fan_out",
-    "kasa_config",
-    "layer_replication",
-    "megatron_config",
-    "monteclora_config",
-    "target_parameters",
-    "use_bdlora",
-    "use_qalora",
-    "velora_config",
-)
 
 _PARTS = (
     ".lora_A.weight",
@@ -103,59 +98,31 @@ def open_adapter(folder: Path, weight: float = 1.0) -> SavedAdapter:
     Raises:
         AxtuneError: When it is not a LoRA adapter, or uses what cannot be merged.
     """
-    if not (folder / ADAPTER_CONFIG).is_file():
-        what = "is not an adapter: it lacks" if folder.is_dir() else "does not exist; expected"
-        raise AxtuneError(
-            f"{folder} {what} {ADAPTER_CONFIG}.", "Give a run folder, or a folder that PEFT saved."
-        )
-    config = read_json(folder / ADAPTER_CONFIG)
-    if config.get("peft_type") != "LORA":
-        raise AxtuneError(
-            f"{folder} is a {config.get('peft_type')} adapter; expected LORA.",
-            "Merge it with PEFT's merge_and_unload.",
-        )
-    if unknown := [name for name in _UNKNOWN_SWITCHES if config.get(name)]:
-        raise AxtuneError(
-            f"The adapter {folder} uses {', '.join(unknown)}, which axtune cannot merge.",
-            "Merge it with PEFT's merge_and_unload.",
-        )
-    start = initialisation(config)
-    if start.moves_base:
-        raise AxtuneError(
-            f"The adapter {folder} was initialised with {start.name}, which changed its base in "
-            "memory; merged into the original base, it would be wrong.",
-            "Use the adapter/ that axtune wrote at the end of the run, or convert it with PEFT's "
-            "save_pretrained(path_initial_model_for_weight_conversion=…).",
-        )
-    if not (folder / WEIGHTS).is_file():
-        raise AxtuneError(
-            f"{folder} lacks {WEIGHTS}.",
-            "Adapters in pickle files (*.bin) are not read; save it again with PEFT, which writes "
-            "safetensors.",
-        )
-    tensors = {
-        tensor.name.removeprefix("base_model.model."): tensor
-        for tensor in read_header(folder / WEIGHTS)
-    }
+    config = read_adapter_config(folder)
+    file = folder / WEIGHTS
+    stored = {tensor.name: tensor for tensor in read_header(file)}
+    tensors = {plain: stored[name] for name, plain in names_in_base(file, stored).items()}
     if not tensors:
-        raise AxtuneError(
-            f"{folder / WEIGHTS} holds no tensors.", "Copy the adapter again, or train it again."
-        )
+        raise AxtuneError(f"{file} holds no tensors.", "Copy the adapter again, or train it again.")
     if not math.isfinite(weight):
         raise AxtuneError(
             f"The weight {weight} of {folder} is not a finite number.", "Give one such as 0.5."
         )
+    require_floats(stored.values(), str(folder))
+    for name, tensor in stored.items():
+        require_finite(file, name, nonfinite_in(tensor))
     return SavedAdapter(folder, config, tensors, weight)
 
 
 def changes(
-    adapters: Sequence[SavedAdapter], base: dict[str, TensorInfo], *, tied: bool
+    adapters: Sequence[SavedAdapter], base: dict[str, TensorInfo], name: str, *, tied: bool
 ) -> dict[str, Change]:
     """What adapters do to a base, by the base's tensor names.
 
     Args:
         adapters: In the order in which their deltas are added.
         base: The base's tensors.
+        name: The base's.
         tied: Whether the base's head is its embedding; the result then has ``lm_head.weight`` when
             the two part.
 
@@ -164,7 +131,7 @@ def changes(
     """
     found: dict[str, Change] = {}
     for adapter in adapters:
-        _Reader(adapter, base, found, tied, alone=len(adapters) == 1).read()
+        _Reader(adapter, base, name, found, tied, alone=len(adapters) == 1).read()
     if tied and HEAD not in found and EMBEDDING in found:
         embedding = found[EMBEDDING]
         follows = all(adapter.config.get("ensure_weight_tying") for adapter in adapters)
@@ -186,12 +153,14 @@ class _Reader:
         self,
         adapter: SavedAdapter,
         base: dict[str, TensorInfo],
+        base_name: str,
         found: dict[str, Change],
         tied: bool,
         alone: bool,
     ) -> None:
         self._adapter = adapter
         self._base = {**base, HEAD: base[EMBEDDING]} if tied else base
+        self._base_name = base_name
         self._found = found
         self._tied = tied
         self._alone = alone
@@ -211,13 +180,15 @@ class _Reader:
         if follows:  # the head is the embedding still; its copies say the same again
             parts.pop(head, None)
             whole.pop(HEAD, None)
-        strangers = [name for name in whole if name not in self._base]
-        strangers += [module for module in parts if f"{module}.weight" not in self._base]
+        strangers = [tensor.name for name, tensor in whole.items() if name not in self._base]
+        strangers += [
+            tensor.name
+            for module, own in parts.items()
+            if f"{module}.weight" not in self._base
+            for tensor in own.values()
+        ]
         if strangers:
-            raise self._other_base(
-                f"it changes {strangers[0]}, which the base lacks"
-                + (f", and {len(strangers) - 1} more" if len(strangers) > 1 else "")
-            )
+            raise fits_nothing(self._adapter.folder, strangers, self._base_name)
         for name, tensor in whole.items():
             self._replace(name, tensor)
         for module, own in parts.items():
@@ -280,8 +251,6 @@ class _Reader:
                 f"its LoRA of {module} has shapes {shapes[0]} and {shapes[1]}; rank {rank} and the "
                 f"base's {change.shape} want {expected[0]} and {expected[1]}"
             )
-        for tensor in (left, right, *parts.values()):
-            self._require_finite(tensor)
         scale = self._adapter.scale(module) * self._adapter.weight
         magnitude = parts.get(".lora_magnitude_vector", parts.get(".lora_magnitude_vector.weight"))
         if bool(self._adapter.config.get("use_dora")) != (magnitude is not None):
@@ -310,12 +279,12 @@ class _Reader:
     def _tokens(self, module: str, change: Change, delta: TensorInfo) -> None:
         """Rows of single tokens, trained whole (``trainable_token_indices``)."""
         indices = self._token_indices(module)
-        if delta.shape != (len(indices), change.shape[1]) or max(indices) >= change.shape[0]:
+        outside = [index for index in indices if index >= change.shape[0]]
+        if delta.shape != (len(indices), change.shape[1]) or outside:
             raise self._other_base(
                 f"its {len(indices)} trained tokens are {delta.shape}, the base's {module} is "
                 f"{change.shape}"
             )
-        self._require_finite(delta)
         if self._adapter.weight != 1 or not self._alone:
             raise AxtuneError(
                 f"The adapter {self._adapter.folder} replaces the rows of single tokens, which "
@@ -355,23 +324,22 @@ class _Reader:
                 "Merge it alone, with weight 1.",
             )
 
-    def _require_finite(self, tensor: TensorInfo) -> None:
-        if not torch.isfinite(load(tensor).float().sum()).item():
-            raise AxtuneError(
-                f"{self._adapter.folder / WEIGHTS}: {tensor.name} holds numbers that are not "
-                "finite.",
-                "Its training diverged; use an earlier checkpoint, or train with a lower "
-                "learning_rate.",
-            )
-
     def _other_base(self, reason: str) -> AxtuneError:
-        trained_on = self._adapter.config.get("base_model_name_or_path")
-        return AxtuneError(
-            f"The adapter {self._adapter.folder} is of another base: {reason}.",
-            f"It was trained on {trained_on}; give that one with --base."
-            if trained_on
-            else "Give the base that it was trained on with --base.",
-        )
+        """The error for shapes that are not those of the base."""
+        folder, base = self._adapter.folder, self._base_name
+        named = self._adapter.config.get("base_model_name_or_path")
+        found = f"The adapter {folder} does not fit {base}: {reason}."
+        if named == base:
+            return AxtuneError(
+                found,
+                f"It names {base} as its base, so its {ADAPTER_CONFIG} and its weights are of "
+                "different adapters, or one of them was edited; copy it again.",
+            )
+        if named:
+            return AxtuneError(
+                found, f"It was trained on {named}; if that is another model, give it with --base."
+            )
+        return AxtuneError(found, "Give the base that it was trained on with --base.")
 
 
 def _of_module(pattern: dict[str, Any] | None, module: str, default: Any) -> Any:

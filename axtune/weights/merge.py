@@ -136,7 +136,7 @@ def plan(
     tensors = {tensor.name: tensor for shard in stored.values() for tensor in shard}
     require_floats(tensors.values(), checkpoint.name)
     tied = _is_tied(checkpoint, tensors)
-    found = changes(opened, tensors, tied=tied)
+    found = changes(opened, tensors, checkpoint.name, tied=tied)
     shards = {
         name: [_piece(tensor, found.get(tensor.name), settings) for tensor in shard]
         for name, shard in stored.items()

@@ -23,11 +23,13 @@ import torch
 
 from axtune.checkpoint import catalog
 from axtune.checkpoint.atomic import refuse_existing
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.catalog import SINGLE, Checkpoint
 from axtune.checkpoint.provenance import QuantizationSource, base_digests
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.model.dtypes import dtype_name, with_dtype
+from axtune.model.finite import count_nonfinite
 from axtune.model.load import bits_and_bytes
+from axtune.model.shapes import fit
 from axtune.quiet import quiet_libraries
 from axtune.units import package_version, shard_bytes
 from axtune.weights.direct_io import Buffer, DirectReader, write_at
@@ -35,13 +37,11 @@ from axtune.weights.folder import FolderPlan, quantized_card, write_folder
 from axtune.weights.nf4 import BLOCK, CHUNK, SCALES, FourBit, four_bit
 from axtune.weights.safetensors_file import (
     BLOCK_BYTES,
-    SINGLE,
     TensorInfo,
     header_bytes,
     read_checkpoint,
     require_floats,
 )
-from axtune.weights.shapes import fit
 from axtune.weights.stream_writer import resharded, write_index
 
 _STATE_BYTES = 512  # most that the JSON of a tensor's state takes; about 180 as a rule
@@ -143,7 +143,7 @@ def _tensors(checkpoint: Checkpoint) -> list[TensorInfo]:
     """The base's tensors in the order of its files, all that its model has."""
     found = [tensor for shard in read_checkpoint(checkpoint.folder).values() for tensor in shard]
     require_floats(found, checkpoint.name)
-    if fault := fit(checkpoint, found).fault:
+    if fault := fit(checkpoint, {tensor.name: tensor.shape for tensor in found}).fault:
         raise CheckpointError(
             f"{checkpoint.name}: {fault}.",
             "Weights and config.json are of different checkpoints, or the copy is incomplete.",
@@ -348,9 +348,10 @@ class _Shard:
         offset = tensor.offset + start * itemsize
         skip = source.read(buffer, offset, (stop - start) * itemsize, 0)
         numbers = buffer.view(stop - start, tensor.dtype, skip).to(job.how.dtype)
-        if not torch.isfinite(numbers).all():
+        if count_nonfinite(numbers):
             raise AxtuneError(
-                f"{tensor.name} holds numbers that are not finite in {dtype_name(job.how.dtype)}.",
+                f"{tensor.name} holds numbers that are not finite in {dtype_name(job.how.dtype)} "
+                f"({count_nonfinite(numbers):,} or more).",
                 "Copy the weights again (their training may have diverged), or choose a wider "
                 "precision.",
             )

@@ -11,19 +11,23 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from axtune.checkpoint.catalog import read_json
+from axtune.checkpoint.catalog import INDEX, SINGLE, read_json
+from axtune.checkpoint.records import ShardIndex
 from axtune.errors import CheckpointError
+from axtune.model.finite import count_nonfinite
 from axtune.weights.direct_io import Buffer, DirectReader
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 
 # From 4 to 16 MiB the disk is as fast; more only costs memory.
 BLOCK_BYTES = 8 << 20
+
+_MOST_HEADER_BYTES = 100_000_000  # as the safetensors library
+
+_Offset = Annotated[int, Field(ge=0, le=1 << 60)]
 
 DTYPES = {
     "F64": torch.float64,
@@ -80,11 +84,7 @@ def read_checkpoint(folder: Path) -> dict[str, list[TensorInfo]]:
     """
     index = folder / INDEX
     if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise CheckpointError(
-                f"{index} has no weight_map.", "The file is damaged; copy the checkpoint again."
-            )
+        weight_map = read_json(index, ShardIndex)["weight_map"]
         names = sorted(set(weight_map.values()))
     else:
         weight_map, names = None, [SINGLE]
@@ -105,42 +105,76 @@ def read_header(file: Path) -> list[TensorInfo]:
     """The tensors of a safetensors file, in the order of their bytes.
 
     Raises:
-        CheckpointError: When the file is not safetensors, or shorter than its header says.
+        CheckpointError: When the file is not safetensors, shorter than its header says, or its
+            tensors do not lie one behind the other in all of it, as the format wants them.
     """
+    broken = CheckpointError(
+        f"{file} is not a safetensors file, or is incomplete.", "Copy the checkpoint again."
+    )
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        raw = stream.read(length) if length <= size else b""
+        if size < 8 or length > min(size - 8, _MOST_HEADER_BYTES):
+            raise broken
+        raw = stream.read(length)
     try:
-        header: dict[str, Any] = json.loads(raw)
-        header.pop("__metadata__", None)
-        tensors = [
-            TensorInfo(
-                name=name,
-                dtype=DTYPES[entry["dtype"]],
-                shape=tuple(entry["shape"]),
-                file=file,
-                offset=8 + length + entry["data_offsets"][0],
-            )
-            for name, entry in header.items()
-        ]
-        ends = [8 + length + entry["data_offsets"][1] for entry in header.values()]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(
-            f"{file} is not a safetensors file, or is incomplete.", "Copy the checkpoint again."
-        ) from None
-    if max(ends, default=8 + length) != size:
-        raise CheckpointError(
-            f"{file} has {size:,} bytes, and its header declares {max(ends, default=0):,}.",
-            "The file is incomplete; copy the checkpoint again.",
-        )
-    for tensor, end in zip(tensors, ends, strict=True):
-        if tensor.offset + tensor.nbytes != end:
+        header = json.loads(raw, object_pairs_hook=_once)
+        if isinstance(header, dict):
+            header.pop("__metadata__", None)
+        entries = _ENTRIES.validate_python(header)
+    except (ValueError, RecursionError):  # of pydantic's, JSON's and UTF-8's too
+        raise broken from None
+    tensors, end = [], 8 + length
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        if entry.dtype not in DTYPES:
             raise CheckpointError(
-                f"{file}: shape and size of {tensor.name} disagree.",
+                f"{file}: {name[:200]} is of the dtype {entry.dtype[:20]}, which axtune does not "
+                "read.",
+                "Save the weights again in bfloat16.",
+            )
+        tensor = TensorInfo(name, DTYPES[entry.dtype], tuple(entry.shape), file, end)
+        start, stop = (8 + length + offset for offset in entry.data_offsets)
+        if start != end or stop - start != tensor.nbytes:
+            raise CheckpointError(
+                f"{file}: shape and size of {name[:200]} disagree, or it lies upon another tensor.",
                 "The file is damaged; copy the checkpoint again.",
             )
-    return sorted(tensors, key=lambda tensor: tensor.offset)
+        tensors.append(tensor)
+        end = stop
+    if end != size:
+        raise CheckpointError(
+            f"{file} has {size:,} bytes, and its header declares {end:,}.",
+            "The file is incomplete; copy the checkpoint again.",
+        )
+    return tensors
+
+
+class _Entry(BaseModel):
+    """What a header says of a tensor."""
+
+    model_config = ConfigDict(strict=True)
+
+    dtype: str
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=1 << 40)]], Field(max_length=8)]
+    data_offsets: Annotated[list[_Offset], Field(min_length=2, max_length=2)]
+
+
+_ENTRIES = TypeAdapter(dict[str, _Entry])
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys stand once: of two tensors of a name, readers take one or other."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def nonfinite_in(tensor: TensorInfo) -> int:
+    """How many numbers of a stored tensor are NaN or infinite."""
+    if not tensor.dtype.is_floating_point:
+        return 0
+    return sum(map(count_nonfinite, blocks(tensor)))
 
 
 def require_floats(tensors: Iterable[TensorInfo], name: str) -> None:
@@ -157,7 +191,7 @@ def require_floats(tensors: Iterable[TensorInfo], name: str) -> None:
         if not tensor.dtype.is_floating_point:
             raise CheckpointError(
                 f"{name}: {tensor.name} is {tensor.dtype}; expected floating point.",
-                "Give the 16-bit weights that the checkpoint was made from.",
+                "Give the 16-bit weights that it was made from.",
             )
 
 

@@ -18,10 +18,17 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from axtune.checkpoint.catalog import INDEX, SINGLE
 from axtune.errors import AxtuneError
 from axtune.model.dtypes import dtype_name
+from axtune.model.finite import count_nonfinite
 from axtune.weights.direct_io import Buffer, DirectReader, DirectWriter
-from axtune.weights.safetensors_file import BLOCK_BYTES, INDEX, SINGLE, TensorInfo, header_bytes
+from axtune.weights.safetensors_file import (
+    BLOCK_BYTES,
+    TensorInfo,
+    header_bytes,
+    nonfinite_in,
+)
 
 # Float32 numbers worked on at once: with their scratch they stay in a core's cache.
 _CHUNK = 1 << 18
@@ -287,8 +294,16 @@ class _Writer:
             size = (stop - start) * piece.row_bytes
             in_place = piece.as_stored and skip == wanted
             buffer = own.read if in_place else own.write
+            numbers = own.read.view(count, source.dtype, skip)
+            if count_nonfinite(numbers):
+                raise AxtuneError(
+                    f"{source.name} in {source.file} holds {nonfinite_in(source):,} numbers that "
+                    "are not finite.",
+                    "Its training diverged, or the file is damaged; copy the weights again, or use "
+                    "others.",
+                )
             if steps or not in_place:
-                rows = own.read.view(count, source.dtype, skip).view(-1, width)
+                rows = numbers.view(-1, width)
                 kind = torch.uint8 if piece.packed else piece.dtype
                 out = buffer.view(size // kind.itemsize, kind, wanted).view(len(rows), -1)
                 if steps or not piece.as_stored:
@@ -348,7 +363,8 @@ def _change(
         # Also false when either is NaN.
         if not (-largest <= least.item() and most.item() <= largest):
             raise AxtuneError(
-                f"{piece.name} would hold numbers that are not finite in {_name(piece)}.",
+                f"{piece.name} would hold numbers that are not finite in {_name(piece)} "
+                f"({int((~(exact.abs() <= largest)).sum()):,} or more).",
                 "Use an earlier checkpoint of the adapter (its training diverged), copy the "
                 "weights again, or choose a dtype with a wider range.",
             )

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from support.adapters import adapter_for, in_float32, logits
 from support.tiny import LIBRARY_WARNINGS, checkpoint
 
 from axtune.checkpoint.tokenizer import load_tokenizer
@@ -178,3 +181,90 @@ def test_an_adapter_without_its_weights_is_refused_and_asked_of_nobody(
     monkeypatch.setattr("socket.socket.connect", connect)
     with pytest.raises(AxtuneError, match=message):
         load_adapter(base(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_dora": True},
+        {"lora_bias": True},
+        {"bias": "lora_only"},
+        {"modules_to_save": ["lm_head", "embed_tokens"]},
+        {"trainable_token_indices": {"embed_tokens": [3, 5]}},
+        {"target_modules": ["embed_tokens", "q_proj"]},
+        {"target_modules": ["lm_head"], "rank_pattern": {"lm_head": 2}},
+        {"layers_to_transform": [1]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+def test_what_peft_saves_is_loaded_as_peft_loads_it(tmp_path, options, low_cpu_mem_usage):
+    found = checkpoint(tmp_path / "m")
+    folder = adapter_for(found, tmp_path / "adapter", **options)
+    expected = PeftModel.from_pretrained(in_float32(found.folder), str(folder))
+    loaded = load_adapter(in_float32(found.folder), folder, low_cpu_mem_usage=low_cpu_mem_usage)
+    assert torch.equal(logits(loaded), logits(expected))
+
+
+def trained(base, folder: Path) -> Path:
+    adapter = add_adapter(base(), {"r": 4, "lora_alpha": 8}, seed=0)
+    train_a_little(adapter.model)
+    adapter.save(folder)
+    return folder
+
+
+def rename(folder: Path, change) -> None:
+    file = folder / "adapter_model.safetensors"
+    save_file({change(name): tensor for name, tensor in load_file(file).items()}, file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: name.replace("base_model.model.", "base_model.model._orig_mod."),
+        lambda name: name.replace(".weight", ".default.weight"),
+        lambda name: name.replace("base_model.model.model.", "base_model.model."),
+    ],
+    ids=["ddp", "compiled", "compiled inside", "named", "decoder"],
+)
+def test_an_adapter_saved_from_a_wrapper_is_the_same_adapter(base, tmp_path, change):
+    adapter = trained(base, tmp_path)
+    expected = logits(load_adapter(base(), adapter))
+    assert not torch.equal(expected, logits(base()))
+    rename(adapter, change)
+    assert torch.equal(logits(load_adapter(base(), adapter)), expected)
+
+
+def test_tensors_without_a_place_and_places_without_a_tensor_are_refused(base, tmp_path):
+    adapter = trained(base, tmp_path)
+    rename(adapter, lambda name: name.replace("base_model.model.", "base_model.net."))
+    with pytest.raises(AxtuneError, match=r"holds base_model\.net\..* has no place for"):
+        load_adapter(base(), adapter)
+    rename(adapter, lambda name: name.replace("base_model.net.", "base_model.model."))
+    file = adapter / "adapter_model.safetensors"
+    less = {name: tensor for name, tensor in load_file(file).items() if "1.mlp.up" not in name}
+    save_file(less, file)
+    with pytest.raises(AxtuneError, match=r"lacks 2 of the tensors that adapter_config"):
+        load_adapter(base(), adapter)
+
+
+def test_numbers_that_are_not_finite_are_not_loaded(base, tmp_path):
+    adapter = trained(base, tmp_path)
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    tensors[name][0, :3] = float("nan")
+    save_file(tensors, file)
+    with pytest.raises(AxtuneError, match=rf"{name} holds numbers that are not finite \(3\)"):
+        load_adapter(base(), adapter)
+
+
+@pytest.mark.parametrize("name", ["pissa", "olora", "corda", "loftq", "lora_ga"])
+def test_a_raw_adapter_whose_initialisation_moved_the_base_is_refused(base, tmp_path, name):
+    adapter = trained(base, tmp_path)
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "init_lora_weights": name}))
+    with pytest.raises(AxtuneError, match=f"initialised with {name}"):
+        load_adapter(base(), adapter)

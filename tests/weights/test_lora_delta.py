@@ -73,11 +73,11 @@ def configure(**values: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_shape, "of another base: its LoRA of .* has shapes"),
+        (break_shape, "does not fit .*: its LoRA of .* has shapes"),
         (break_numbers, "up_proj.* holds numbers that are not finite"),
         (overflow, "would hold numbers that are not finite in bfloat16"),
         (half, "has one half of"),
-        (stranger, "another base: it changes .*qkv_proj, which the base lacks, and"),
+        (stranger, "holds .*qkv_proj.* and 3 more tensors, which .* has no place for"),
         (configure(r=5), "has shapes"),
         (configure(peft_type="IA3"), "is a IA3 adapter"),
         (configure(init_lora_weights="pissa_niter_4"), "initialised with pissa_niter_4"),

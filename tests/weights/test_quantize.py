@@ -517,7 +517,7 @@ def test_memory_does_not_grow_with_the_base(tmp_path: Path) -> None:
     config = {**small.config, **shape, "num_key_value_heads": 16}
     (base / "config.json").write_text(json.dumps(config))
     with torch.device("meta"):
-        from axtune.model.load import skeleton
+        from axtune.model.shapes import skeleton
 
         model = skeleton(catalog.find(str(base)))
     places, end = [], 0

@@ -117,7 +117,7 @@ def rewrite(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None
         (lambda file: os.truncate(file, file.stat().st_size - 1), "its header declares"),
         (lambda file: file.write_bytes(file.read_bytes() + b"x"), "its header declares"),
         (rewrite(lambda header: header["matrix"].pop("shape")), "not a safetensors file"),
-        (rewrite(lambda header: header["matrix"].update(dtype="F3")), "not a safetensors file"),
+        (rewrite(lambda header: header["matrix"].update(dtype="F3")), "is of the dtype F3"),
         (
             rewrite(lambda header: header["matrix"].update(shape=[7, 12])),
             "shape and size of matrix",
@@ -138,18 +138,25 @@ def test_a_damaged_file_is_named(
     assert "again" in caught.value.remedy
 
 
+ONE = "one.safetensors"
+
+
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ({}, "has no weight_map"),
-        ({"weight_map": {"a": "one", "b": "two"}}, "lacks two"),
-        ({"weight_map": {"a": "one", "b": "one"}}, "disagree on 1 tensors, b first"),
+        ({}, "weight_map: it is missing"),
+        ({"weight_map": {"a": ONE, "b": "two.safetensors"}}, "lacks two.safetensors"),
+        ({"weight_map": {"a": ONE, "b": ONE}}, "disagree on 1 tensors, b first"),
+        ({"weight_map": {"a": f"../{ONE}"}}, "name of a .safetensors file in the same folder"),
+        ({"weight_map": {"a": f"/tmp/{ONE}"}}, "name of a .safetensors file in the same folder"),
+        ({"weight_map": {"a": "one.bin"}}, "name of a .safetensors file in the same folder"),
+        ({"weight_map": {"a": 1}}, "weight_map.a: input should be a valid string"),
         ({"weight_map": {}}, None),
     ],
     ids=str,
 )
 def test_shards_and_their_index(index: Any, message: str | None, tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(2)}, tmp_path / "one")
+    save_file({"a": torch.zeros(2)}, tmp_path / ONE)
     (tmp_path / INDEX).write_text(json.dumps(index))
     if message is None:
         assert read_checkpoint(tmp_path) == {}
