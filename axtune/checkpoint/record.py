@@ -25,7 +25,7 @@ RECORD = "axtune-files.json"
 
 _FORMAT = 1
 # Cards are for people, who may write into them.
-_NOT_RECORDED = (RECORD, "README.md")
+_NOT_RECORDED = (RECORD, "README.md", "SERVING.md", "Modelfile")
 # SHA-256 lets go of Python's lock; more threads than this only compete with what runs besides.
 _THREADS = 4
 

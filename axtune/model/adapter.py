@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from axtune.checkpoint.record import require_as_written
 from axtune.config.faults import bad_value, first_line, key_named, refused, type_faults
 from axtune.config.initialisation import initialisation
 from axtune.errors import AxtuneError
@@ -108,6 +109,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, **options: Any) -> PeftMo
         raise AxtuneError(
             f"{folder} lacks {_WEIGHTS}.", "Copy the adapter again, or train it again."
         )
+    require_as_written(folder)
     try:
         with safe_open(file, framework="pt"):
             pass

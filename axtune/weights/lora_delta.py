@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from axtune.checkpoint.catalog import ADAPTER_CONFIG, read_json
+from axtune.checkpoint.record import require_as_written
 from axtune.config.initialisation import initialisation
 from axtune.errors import AxtuneError
 from axtune.weights.safetensors_file import TensorInfo, load, read_header
@@ -108,6 +109,7 @@ def open_adapter(folder: Path, weight: float = 1.0) -> SavedAdapter:
         raise AxtuneError(
             f"{folder} {what} {ADAPTER_CONFIG}.", "Give a run folder, or a folder that PEFT saved."
         )
+    require_as_written(folder)
     config = read_json(folder / ADAPTER_CONFIG)
     if config.get("peft_type") != "LORA":
         raise AxtuneError(
