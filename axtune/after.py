@@ -8,16 +8,13 @@ from pathlib import Path
 
 import torch
 
-from axtune.checkpoint.run_dir import Run
+from axtune.checkpoint.run_dir import MERGED, SERVED, Run
 from axtune.errors import AxtuneError
 from axtune.export.export import export
 from axtune.training.progress import Report
 from axtune.verify.certificate import FILE, show
 from axtune.verify.verify import verify
 from axtune.weights.merge import merge
-
-MERGED = "merged"  # in the run's folder, the base's own layout
-SERVED = "vllm"  # in the run's folder, for a plain `vllm serve`
 
 
 def finish(run: Run, report: Report) -> None:

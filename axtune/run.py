@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, TrainingArguments
 
 from axtune.checkpoint import catalog
+from axtune.checkpoint.atomic import errno_of, reason_of
+from axtune.checkpoint.identity import changes, identity
 from axtune.checkpoint.model_card import model_card
-from axtune.checkpoint.provenance import original_of
+from axtune.checkpoint.provenance import original_digests, original_of
 from axtune.checkpoint.run_dir import (
+    Fork,
     Run,
     RunDir,
     claim,
     describe,
+    fork,
     open_run,
-    read_manifest,
 )
 from axtune.checkpoint.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
 from axtune.config.faults import first_line
@@ -42,6 +48,7 @@ from axtune.quiet import quiet_libraries
 from axtune.signals import sigterm_as_ctrl_c
 from axtune.training.arguments import training_arguments
 from axtune.training.distributed import (
+    alone,
     check_launcher,
     leave,
     once,
@@ -64,7 +71,7 @@ from axtune.training.summary import (
 )
 from axtune.training.trainer import RunContext, make_trainer
 
-_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
 def train(recipe: Recipe) -> Run:
@@ -84,16 +91,23 @@ def train(recipe: Recipe) -> Run:
     """
     began = time.monotonic()
     check_launcher()
+    recipe, origin = _origin(recipe)
     with quiet_libraries(), sigterm_as_ctrl_c(), _Explained(recipe.output_dir) as explained:
         precision = choose_precision(recipe.precision)
         args = training_arguments(recipe, precision)  # sets up the process group
         state = PartialState()
         use_all_cores(state)
-        with Report(enabled=state.is_main_process) as report, scratch_folder(state) as scratch:
+        with (
+            Report(enabled=state.is_main_process) as report,
+            scratch_folder(state) as scratch,
+            alone(state, recipe.output_dir),
+        ):
             # What is trained: the base, and where the run goes.
             _say_unused_gpus(report, state)
             recipe = once(state, lambda: _as_quantized(recipe, precision))
             run_dir = once(state, lambda: claim(recipe))
+            for note in _beginning(run_dir, origin):
+                report.say(note, "yellow")
             checkpoint = once(state, lambda: catalog.find(recipe.model, revision=recipe.revision))
             tokenizer = load_tokenizer(checkpoint)
             if state.is_main_process and (line := disagreement_with_auto(tokenizer)):
@@ -110,6 +124,16 @@ def train(recipe: Recipe) -> Run:
             search = explained.search = search_of(recipe, checkpoint, data, state, report)
             if search:
                 once(state, lambda: check_memory(search, state, report), lambda: None)
+            rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+            batch = rows * args.world_size
+            known_by = identity(
+                recipe,
+                precision=precision,
+                batch=batch,
+                rows=data.digests,
+                base=original_digests(checkpoint),
+            )
+            once(state, lambda: _require_fit(run_dir, origin, known_by))
 
             # What trains it.
             model = load_model(
@@ -125,16 +149,16 @@ def train(recipe: Recipe) -> Run:
                 report.say(f"This CPU only emulates bf16; faster: {' '.join(slow)}", "yellow")
             adapter = start_adapter(model, recipe, checkpoint, report)
             size = measure(adapter.model)
-            rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
-            batch = rows * args.world_size
-            context = RunContext(adapter, args, tokenizer, data, run_dir, report, recipe)
+            context = RunContext(adapter, args, tokenizer, data, run_dir, report, recipe, known_by)
             trainer = make_trainer(context)
+            if origin:
+                trainer.begin_from(origin.weights)
 
             # Its record.
             counted = counts(args, data, size, batch)
-            _check_resume(run_dir, counted, data)
             report.table(derived(context, precision, size, batch, trainer.packing))
             facts = {"precision": precision, "counts": counted, "data": accounts(data)}
+            facts |= {"forked_from": origin.facts} if origin else {}
             manifest = describe(recipe, checkpoint, facts) if state.is_main_process else {}
             if state.is_main_process:
                 run_dir.begin(recipe, manifest)
@@ -166,7 +190,7 @@ def train(recipe: Recipe) -> Run:
                     run_dir.write_manifest(manifest)
                     plot(run_dir.metrics(), run_dir.path / "loss.png")
                 if status == "interrupted":
-                    report.say(how_to_go_on(run_dir), "yellow")
+                    report.say(how_to_go_on(run_dir, forked=origin is not None), "yellow")
 
             # What follows.
             leave(state)
@@ -207,12 +231,12 @@ class _Explained:
             raise MissingPackageError(
                 f"A package is missing: {first_line(error)}", "Install it with pip."
             ) from error
-        if isinstance(error, OSError):
-            file = error.filename
+        if isinstance(error, (OSError, SafetensorError)):
+            file = getattr(error, "filename", None)
             ours = isinstance(file, str) and Path(file).is_relative_to(self.output_dir)
-            if ours or error.errno in _NOT_WRITTEN:
+            if ours or errno_of(error) in _NOT_WRITTEN:
                 raise AxtuneError(
-                    f"{self.output_dir} cannot be written: {error.strerror}.",
+                    f"{self.output_dir} cannot be written: {reason_of(error)}.",
                     "Free some space and continue with resume=true, or set another output_dir.",
                 ) from error
 
@@ -245,21 +269,28 @@ def _offload(
         report.say("offload is for GPUs: on a CPU everything is in host memory already.", "yellow")
 
 
-def _check_resume(run_dir: RunDir, counted: dict[str, int], data: Prepared) -> None:
-    """A resumed run skips the samples behind it, so batch and rows must be what they were."""
-    if run_dir.resumes_from is None:
-        return
-    before = read_manifest(run_dir.path)
-    if before["data"]["train"]["digests"] != data.account.to_json()["digests"]:
-        raise AxtuneError(
-            f"The rows have changed since the run in {run_dir.path} was started.",
-            "Restore the old rows, or start a new run with another output_dir.",
+def _origin(recipe: Recipe) -> tuple[Recipe, Fork | None]:
+    """The recipe of a fork, and where its weights come from; every other recipe as it is."""
+    return fork(recipe) if recipe.resume == "fork" else (recipe, None)
+
+
+def _beginning(run_dir: RunDir, origin: Fork | None) -> Iterator[str]:
+    """What a user should know of where the run begins, a sentence each."""
+    yield from run_dir.notes
+    if origin:
+        yield (
+            f"A new run in {run_dir.path}, from the weights of {origin.weights}; optimizer, "
+            "schedule and data begin anew."
         )
-    if before["counts"]["effective_batch"] != counted["effective_batch"]:
+
+
+def _require_fit(run_dir: RunDir, origin: Fork | None, known_by: dict[str, Any]) -> None:
+    """Refuse to go on from what this run would not have made itself."""
+    run_dir.require_same(known_by)
+    if origin and (found := changes({"base": origin.base}, {"base": known_by["base"]})):
         raise AxtuneError(
-            f"The run in {run_dir.path} was started with an effective batch of "
-            f"{before['counts']['effective_batch']}; this one has {counted['effective_batch']}.",
-            "Set training.gradient_accumulation_steps so that they are equal.",
+            f"The weights of {origin.weights} are for another base: {'; '.join(found)}.",
+            "Set model to the base that they were trained on.",
         )
 
 

@@ -81,6 +81,8 @@ def _values(schema: dict[str, Any]) -> str:
         return ", ".join(map(_values, options))
     if "$ref" in schema:
         return "section"
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{choice}`" for choice in schema["enum"])
     if schema["type"] == "array":

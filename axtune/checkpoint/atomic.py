@@ -1,9 +1,8 @@
 """Folders and files that are whole under their names, or not there at all.
 
-They are written under a hidden name next to their place and renamed. A folder that a command
-produces (`staged`) is flushed to the disk first: after kill -9, a full disk or a power cut there is
-either the finished folder or only the hidden one, which the next run with the same target clears
-away.
+They are written under a hidden name next to their place and renamed; folders are flushed to the
+disk first. After kill -9, a full disk or a power cut there is either the finished folder or only
+the hidden one, which the next run with the same target clears away.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -64,9 +64,9 @@ def staged(target: Path, needed: int) -> Iterator[Path]:
             _require_space(folder, needed, target)
             yield folder
             refuse_existing(target)
-            _flush(folder)
+            flush(folder)
             folder.rename(target)
-            _fsync(target.parent)
+            fsync(target.parent)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -108,12 +108,14 @@ def _require_space(folder: Path, needed: int, target: Path) -> None:
         )
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """Wait until a folder and all that it holds is on the disk."""
     for entry in [*folder.rglob("*"), folder]:
-        _fsync(entry)
+        fsync(entry)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -139,10 +141,12 @@ def replaced(target: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         yield folder
+        flush(folder)
         shutil.rmtree(retired, ignore_errors=True)
         if target.exists():
             target.rename(retired)
         folder.rename(target)
+        fsync(target.parent)
         shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -165,6 +169,20 @@ def written_whole(file: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what cannot be written cannot be removed
             staged.unlink(missing_ok=True)
+
+
+def errno_of(error: BaseException | None) -> int | None:
+    """The system's number of an error; safetensors only writes it into its message."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def reason_of(error: BaseException) -> str:
+    """What the system says of an error, or else the library: a clause."""
+    number = errno_of(error)
+    return os.strerror(number) if number else str(error).split("\n", 1)[0].rstrip(".")
 
 
 def write_text(file: Path, text: str) -> None:

@@ -21,11 +21,12 @@ from axtune.checkpoint.catalog import (
     Checkpoint,
     read_json,
 )
+from axtune.checkpoint.record import RECORD
 from axtune.checkpoint.records import QuantizationRecord, fault_of
 from axtune.errors import CheckpointError
 
 # What axtune wrote about a folder and is no part of what it holds.
-_ABOUT = ("certificate.json",)
+_ABOUT = ("certificate.json", RECORD)
 
 _SAMPLES = 16
 _SAMPLE_BYTES = 65_536
@@ -176,7 +177,7 @@ def base_digests(folder: Path) -> dict[str, str]:
 
     Returns:
         ``sha256:…`` or ``fingerprint:…`` by file name; what axtune wrote about the folder
-        (``certificate.json``) is left out.
+        (its certificate and its record) is left out.
     """
     digests = {}
     for file in sorted(file for file in folder.iterdir() if file.is_file()):

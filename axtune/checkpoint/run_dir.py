@@ -14,9 +14,9 @@ folder can be given to a stranger: it holds no rows, and no path but those that 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-import os
 import platform
 import stat
 from collections.abc import Callable, Iterator
@@ -26,7 +26,17 @@ from typing import Any
 
 from axtune.checkpoint.atomic import replaced, write_text
 from axtune.checkpoint.catalog import ADAPTER_CONFIG, Checkpoint, read_json
+from axtune.checkpoint.identity import changes, fork_facts, recipe_facts
 from axtune.checkpoint.provenance import base_facts
+from axtune.checkpoint.record import require_as_written, write_record
+from axtune.checkpoint.steps import (
+    clear,
+    facts_of,
+    last_checkpoint,
+    newest_sound,
+    require_resumable,
+    step_of,
+)
 from axtune.config import loader
 from axtune.config.recipe import Recipe
 from axtune.errors import AxtuneError
@@ -34,10 +44,10 @@ from axtune.units import package_version
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "tokenizers")
 
-# A resumed run must mean the same by its steps; everything else of a recipe may change.
-_RESUME_KEYS = (
-    "task", "model", "revision", "seed", "precision", "data", "lora", "quantization", "preference"
-)  # fmt: skip
+_FILES = ("recipe.yaml", "manifest.json", "metrics.jsonl")
+MERGED = "merged"  # what `after` makes in the run's folder: the base's own layout
+SERVED = "vllm"  # for a plain `vllm serve`
+PRODUCTS = (MERGED, SERVED)
 
 
 @dataclass(frozen=True)
@@ -47,10 +57,12 @@ class RunDir:
     Attributes:
         path: The folder.
         resumes_from: The checkpoint that training goes on from, or None for a fresh run.
+        notes: What a user should know of how it was chosen, a sentence each.
     """
 
     path: Path
     resumes_from: Path | None
+    notes: tuple[str, ...] = ()
 
     @property
     def checkpoints(self) -> Path:
@@ -70,12 +82,33 @@ class RunDir:
             manifest: As `describe` made it.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        last = step_of(self.resumes_from) if self.resumes_from else -1
+        clear(self.checkpoints, last)
         write_text(self.path / "recipe.yaml", loader.dump(recipe))
         self.write_manifest(manifest)
         # What came after the checkpoint is trained again, and would stand in the file twice.
-        last = step_of(self.resumes_from) if self.resumes_from else -1
         kept = [event for event in self.metrics() if event.get("step", 0) <= last]
         write_text(self.metrics_file, "".join(_json_line(event) for event in kept))
+
+    def before(self) -> dict[str, dict[str, Any]]:
+        """What the run was, as the checkpoint that it goes on from has it."""
+        return dict(facts_of(self.resumes_from).get("run", {})) if self.resumes_from else {}
+
+    def require_same(self, now: dict[str, dict[str, Any]]) -> None:
+        """Refuse to go on with a run whose steps would mean something else.
+
+        Args:
+            now: Of `axtune.checkpoint.identity.identity`, all or some of its sections.
+
+        Raises:
+            AxtuneError: With every difference.
+        """
+        if self.resumes_from and (found := changes(self.before(), now)):
+            raise AxtuneError(
+                f"The run in {self.path} was another one: {'; '.join(found)}.",
+                "Resume it with what it was started with; or begin a new run, from its weights "
+                "with resume=fork or from nothing with output_dir=…",
+            )
 
     def log(self, event: dict[str, Any]) -> None:
         """Append one event to ``metrics.jsonl``; numbers that are not finite become null."""
@@ -105,7 +138,23 @@ class RunDir:
             fill(folder)
             for file in folder.iterdir():  # safetensors writes for the owner only
                 file.chmod(stat.S_IMODE(self.path.stat().st_mode) & 0o666)
+            write_record(folder)
         return target
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Where a forked run's weights come from.
+
+    Attributes:
+        weights: A checkpoint, or a finished run's adapter.
+        facts: What the new run's manifest says of it.
+        base: Digests of the files of the base that they are for.
+    """
+
+    weights: Path
+    facts: dict[str, str]
+    base: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -147,7 +196,13 @@ def open_run(path: str | Path) -> Run:
                 "Restore the folder from a copy, or give one of its checkpoints: "
                 f"{folder / 'checkpoints'}.",
             )
-        adapter = last_checkpoint(folder / "checkpoints")
+        newest = newest_sound(folder / "checkpoints")
+        adapter = newest.checkpoint
+        for damaged, what in newest.damaged.items():
+            raise AxtuneError(
+                f"{damaged} is damaged: {what}.",
+                f"Give the one before it: {adapter}." if adapter else "Train it again.",
+            )
     if adapter is None:
         raise AxtuneError(
             f"The run in {path} ({manifest.get('status', 'unknown')}) saved no adapter.",
@@ -173,73 +228,120 @@ def is_run(folder: Path) -> bool:
     return (folder / "manifest.json").is_file() and (folder / "recipe.yaml").is_file()
 
 
-def claim(recipe: Recipe) -> RunDir:
-    """Decide where a run writes, before anything is loaded; writes nothing.
+def fork(recipe: Recipe) -> tuple[Recipe, Fork]:
+    """A new run from the weights of the one in ``output_dir``, in a folder of its own beside it.
+
+    Returns:
+        The recipe with the new folder, ``NAME-fork`` or the next such name that is free, and where
+        the weights are.
 
     Raises:
-        AxtuneError: When ``output_dir`` cannot be written or holds a run that this one would
-            overwrite, or the run to resume has no checkpoint or was another one.
+        AxtuneError: When there is no run, it has no sound weights, or the recipe's adapter or base
+            is another one.
     """
     folder = Path(recipe.output_dir)
-    if files := [place for place in (folder, *folder.parents) if place.is_file()]:
-        which = "it" if files[0] == folder else files[0]
+    if not is_run(folder):
         raise AxtuneError(
-            f"output_dir {folder} cannot be a folder: {which} is a file.", "Set another output_dir."
+            f"resume is fork, but {folder} holds no run.",
+            "Set output_dir to the run to begin from; the new one is made beside it.",
         )
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    newest = newest_sound(folder / "checkpoints")
+    weights = newest.checkpoint or folder / "adapter"
+    if not (weights / ADAPTER_CONFIG).is_file():
         raise AxtuneError(
-            f"output_dir {folder} cannot be written: you may not write into {nearest}.",
-            "Set another output_dir.",
+            f"{folder} holds no weights to begin from: "
+            + ("; ".join(newest.notes()) or "it stopped before its first checkpoint."),
+            "Train it anew with resume=false in another output_dir.",
         )
-    checkpoint = last_checkpoint(folder / "checkpoints")
-    if recipe.resume:
-        if checkpoint is None:
+    if weights.name == "adapter":
+        require_as_written(weights)
+    before = loader.load(folder / "recipe.yaml", check_paths=False)
+    if found := changes({"": fork_facts(before)}, {"": fork_facts(recipe)}):
+        raise AxtuneError(
+            f"The weights of {folder} do not fit this recipe: {'; '.join(found)}.",
+            "Give these keys the values that they had.",
+        )
+    ends = itertools.chain(("",), itertools.count(2))
+    places = (folder.with_name(f"{folder.name}-fork{end}") for end in ends)
+    free = next(place for place in places if not (_holds_result(place) or _foreign(place)))
+    base = read_manifest(folder)["base"]["digests"]
+    update = {"output_dir": str(free), "resume": False}
+    facts = {"run": recipe.output_dir, "weights": weights.name}
+    return recipe.model_copy(update=update), Fork(weights, facts, base)
+
+
+def claim(recipe: Recipe) -> RunDir:
+    """Decide what a run does with its folder, before anything is loaded; writes nothing.
+
+    Raises:
+        AxtuneError: When ``output_dir`` holds a run that this one would overwrite, or somebody
+            else's files; or the run to resume was another one, or saved too little to go on from.
+    """
+    folder = Path(recipe.output_dir)
+    begun = _holds_result(folder)
+    if not is_run(folder) and (foreign := _foreign(folder)):
+        raise AxtuneError(
+            f"output_dir {folder} holds other files: {', '.join(foreign[:3])}.",
+            "Set output_dir to a folder of its own.",
+        )
+    if not recipe.resume:
+        if begun:
             raise AxtuneError(
-                f"resume is true, but {folder} holds no checkpoint to continue from.",
-                "Set resume=false to start from the beginning.",
-            )
-        _check_same_run(recipe, folder)
-        return RunDir(folder, checkpoint)
-    if is_run(folder):
-        status = read_manifest(folder).get("status")
-        # A run that broke before its first checkpoint left nothing worth keeping.
-        if checkpoint is not None or status not in ("failed", "interrupted"):
-            raise AxtuneError(
-                f"{folder} already holds a run ({status}).",
+                f"{folder} already holds a run ({_status(folder)}).",
                 "Continue it with resume=true, or train another with output_dir=…",
             )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise AxtuneError(
-            f"output_dir {folder} holds other files.", "Set output_dir to a folder of its own."
-        )
-    return RunDir(folder, None)
+        return RunDir(folder, None)
+    newest = newest_sound(folder / "checkpoints")
+    if newest.checkpoint is None:
+        if (folder / "adapter" / ADAPTER_CONFIG).is_file():
+            raise AxtuneError(
+                f"The run in {folder} has an adapter, and no checkpoint to continue from.",
+                "Begin a new run from its weights: resume=fork.",
+            )
+        notes = newest.notes() or [f"{folder} holds no checkpoint yet; beginning from the start."]
+        return RunDir(folder, None, tuple(notes))
+    require_resumable(newest.checkpoint)
+    run_dir = RunDir(folder, newest.checkpoint, tuple(newest.notes()))
+    run_dir.require_same({"recipe": recipe_facts(recipe)})
+    _check_written_recipe(run_dir)
+    return run_dir
 
 
-def _check_same_run(recipe: Recipe, folder: Path) -> None:
-    """Refuse to resume with a recipe whose steps would mean something else."""
-    before = loader.load(folder / "recipe.yaml", check_paths=False)
-    changed = [key for key in _RESUME_KEYS if getattr(before, key) != getattr(recipe, key)]
-    if changed:
-        raise AxtuneError(
-            f"The run in {folder} was started with another {', '.join(changed)}.",
-            "Resume it with the recipe it was started with, or start a new run: output_dir=…",
-        )
+def _check_written_recipe(run_dir: RunDir) -> None:
+    """Refuse a ``recipe.yaml`` that is no longer what the run was started with."""
+    file = run_dir.path / "recipe.yaml"
+    remedy = f"Undo the change, or remove {file}: it is written anew."
+    if not file.is_file():
+        return
+    try:
+        written = loader.load(file, check_paths=False)
+    except AxtuneError as error:
+        raise AxtuneError(f"{file} is damaged: {error.found}", remedy) from None
+    if found := changes(run_dir.before(), {"recipe": recipe_facts(written)}):
+        raise AxtuneError(f"{file} has been changed: {'; '.join(found)}.", remedy)
 
 
-def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that is whole; the trainer writes its state file last."""
-    found = [
-        folder
-        for folder in checkpoints.glob("checkpoint-*")
-        if folder.name.partition("-")[2].isdigit() and (folder / "trainer_state.json").is_file()
-    ]
-    return max(found, key=step_of, default=None)
+def _holds_result(folder: Path) -> bool:
+    """Whether a run left in a folder what somebody may want to keep."""
+    results = [folder / "adapter" / ADAPTER_CONFIG, *(folder / name for name in PRODUCTS)]
+    return last_checkpoint(folder / "checkpoints") is not None or any(map(Path.exists, results))
 
 
-def step_of(checkpoint: Path) -> int:
-    """The optimiser step that a checkpoint folder's name tells."""
-    return int(checkpoint.name.partition("-")[2])
+def _foreign(folder: Path) -> list[str]:
+    """The names in a folder that no run writes."""
+    if not folder.is_dir():
+        return []
+    own = {"adapter", "checkpoints", "loss.png", *_FILES, *PRODUCTS}
+    hidden = tuple(f".{name}." for name in own)  # what is written before it gets its name
+    names = sorted(entry.name for entry in folder.iterdir())
+    return [name for name in names if name not in own and not name.startswith(hidden)]
+
+
+def _status(folder: Path) -> str:
+    try:
+        return str(read_manifest(folder).get("status"))
+    except AxtuneError:  # damaged, or not yet written
+        return "unknown"
 
 
 def describe(recipe: Recipe, checkpoint: Checkpoint, extra: dict[str, Any]) -> dict[str, Any]:
@@ -266,15 +368,17 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     """The events of a ``metrics.jsonl``; a last line cut short by a crash is left out."""
     if not file.is_file():
         return []
-    return list(_whole_lines(file.read_text(encoding="utf-8")))
+    return list(_whole_lines(file.read_text(encoding="utf-8", errors="replace")))
 
 
 def _whole_lines(text: str) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         try:
-            yield json.loads(line)
+            event = json.loads(line)
         except json.JSONDecodeError:
             return
+        if isinstance(event, dict) and isinstance(event.get("step"), int):
+            yield event
 
 
 def _json_line(event: dict[str, Any]) -> str:

@@ -130,7 +130,11 @@ class Recipe(_Section):
     model: str = Field(description="Hub id, local folder, or embedded name (tiny-ax-4.0)")
     revision: str | None = Field(None, description="commit or branch of a Hub model")
     output_dir: str = Field(description="the run folder")
-    resume: bool = Field(False, description="continue from the last checkpoint in output_dir")
+    resume: bool | Literal["fork"] = Field(
+        False,
+        description="true: continue the run in output_dir from its last sound checkpoint; fork: "
+        "begin a new one from its weights, in output_dir-fork",
+    )
     seed: int = Field(42, ge=0, lt=2**32, description="seed of everything random")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the card has it, else fp16; fp32 on a CPU"

@@ -64,6 +64,12 @@ class Prepared:
         """
         return f"{self.files[place[0]]}:{place[1]}"
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file, by its name; of the held-out rows' files as well."""
+        held_out = self.eval_account.digests if self.eval_account else {}
+        return {f"{name} (eval)": value for name, value in held_out.items()} | self.account.digests
+
     @staticmethod
     def load(folder: Path) -> Prepared:
         """Map what `prepare` wrote to a folder."""

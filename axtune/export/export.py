@@ -28,6 +28,7 @@ from axtune.checkpoint.atomic import refuse_existing, staged
 from axtune.checkpoint.base import run_of
 from axtune.checkpoint.catalog import ADAPTER_CONFIG
 from axtune.checkpoint.family import LAYOUTS, Family, relative_of_a_x
+from axtune.checkpoint.record import write_record
 from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
@@ -165,11 +166,12 @@ def _export_gguf(planned: CheckpointPlan, target: Path, dtype: Numbers | None) -
     file = gguf_file(planned, tokenizer, target.name, dtype)
     ollama = modelfile(tokenizer, file.path.name)
     with staged(target, file.size) as folder:
-        write_files([dataclasses.replace(file, path=folder / file.path)])
+        digests = write_files([dataclasses.replace(file, path=folder / file.path)])
         (folder / "Modelfile").write_text(ollama, encoding="utf-8")
         text = serving_gguf(target.name, tokenizer.context)
         (folder / "SERVING.md").write_text(text, encoding="utf-8")
         copy_licences(planned.base.folder, folder)
+        write_record(folder, known=digests)
     notes = (
         *planned.notes,
         "Ollama reads tools into types of its own, so its prompts with tools differ from training; "
@@ -265,6 +267,7 @@ def _export_adapter(source: Path, target: Path, base: str | None) -> Exported:
         _write_adapter(adapter, rank, folder)
         text = _serving(command, target, family) + "\n" + "\n".join(notes) + "\n"
         (folder / "SERVING.md").write_text(text, encoding="utf-8")
+        write_record(folder)
     return Exported(target, size, command, tuple(notes))
 
 

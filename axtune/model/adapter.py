@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from axtune.checkpoint.catalog import ADAPTER_CONFIG
+from axtune.checkpoint.record import require_as_written
 from axtune.checkpoint.saved_adapter import (
     PREFIX,
     WEIGHTS,
@@ -118,6 +119,7 @@ def load_adapter(
         AxtuneError: When the folder holds no LoRA adapter that axtune reads, its numbers are not
             finite, one of its tensors finds no place in the base, or a layer none of its tensors.
     """
+    require_as_written(folder)
     read_adapter_config(folder)
     file = folder / WEIGHTS
     try:

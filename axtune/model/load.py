@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from axtune.checkpoint.catalog import INDEX, SINGLE, Checkpoint, read_json
 from axtune.checkpoint.provenance import original_of
+from axtune.checkpoint.record import checked
 from axtune.checkpoint.records import ShardIndex
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.faults import bad_value, first_line, key_named, refused
@@ -116,17 +117,18 @@ def load_model(
     if quantization and not made_from:  # a quantised folder's settings are in its config.json
         options["quantization_config"] = bits_and_bytes(quantization, precision)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(checkpoint.folder),
-            dtype=PRECISIONS[precision],
-            attn_implementation=_attention(attention, precision),
-            device_map=_device_map(),
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
-        )
+        with checked(checkpoint.folder):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                str(checkpoint.folder),
+                dtype=PRECISIONS[precision],
+                attn_implementation=_attention(attention, precision),
+                device_map=_device_map(),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
     except (AxtuneError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # transformers, safetensors and torch each raise their own

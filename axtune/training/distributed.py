@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
+from axtune.checkpoint.run_lock import locked
 from axtune.errors import AxtuneError
 
 T = TypeVar("T")
@@ -106,6 +107,19 @@ def scratch_folder(state: PartialState) -> Iterator[Path]:
     finally:
         if state.is_local_main_process:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def alone(state: PartialState, output_dir: str) -> Iterator[None]:
+    """Hold the run folder for all processes of a run: one of them has the lock.
+
+    Raises:
+        AxtuneError: As `axtune.checkpoint.run_lock.locked`.
+    """
+    with ExitStack() as held:
+        if_first = locked(Path(output_dir)) if state.is_main_process else nullcontext()
+        once(state, lambda: held.enter_context(if_first), lambda: None)
+        yield
 
 
 def leave(state: PartialState) -> None:

@@ -19,8 +19,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from axtune.checkpoint.atomic import written_whole
 from axtune.training.progress import Report
@@ -37,7 +37,7 @@ class Rows(Protocol):
 # By name, one float32 array for each row.
 Numbers = dict[str, list[NDArray[np.float32]]]
 
-_FORMAT = 1  # of the file; part of its name's digest
+_FORMAT = 2  # of the file; part of its name's digest
 
 
 def cache_folder() -> Path:
@@ -162,8 +162,12 @@ def _compute(
 def _read(file: Path, count: int) -> Numbers | None:
     """A cached file's numbers; None when there is none, or it is damaged."""
     try:
-        arrays = load_file(file)
+        with safe_open(file, framework="numpy") as opened:
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            recorded = (opened.metadata() or {}).get("sha256")
     except (OSError, SafetensorError):
+        return None
+    if recorded != _digest(arrays):  # a flipped bit would change the run in silence
         return None
     numbers: Numbers = {}
     for name in {key.partition(".")[0] for key in arrays}:
@@ -182,4 +186,8 @@ def _write(file: Path, numbers: Numbers) -> None:
         arrays[f"{name}.values"] = np.concatenate(values).astype(np.float32)
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with written_whole(file) as staged:
-        save_file(arrays, staged)
+        save_file(arrays, staged, metadata={"sha256": _digest(arrays)})
+
+
+def _digest(arrays: dict[str, NDArray[Any]]) -> str:
+    return digest_tensors({name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from axtune.checkpoint.run_dir import RunDir, last_checkpoint, step_of
+from axtune.checkpoint.run_dir import RunDir
+from axtune.checkpoint.steps import last_checkpoint, step_of
 from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared
 from axtune.data.packing import PackLayout
@@ -128,14 +129,20 @@ def outcome(recipe: Recipe, manifest: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def how_to_go_on(run_dir: RunDir) -> str:
-    """What to do after a run was stopped."""
+def how_to_go_on(run_dir: RunDir, *, forked: bool = False) -> str:
+    """What to do after a run was stopped.
+
+    Args:
+        run_dir: The run's.
+        forked: Whether its folder is not the one that the command names.
+    """
     checkpoint = last_checkpoint(run_dir.checkpoints)
     if checkpoint is None:
         return "Stopped before the first checkpoint; the same command starts again."
     return (
         f"Stopped; step {step_of(checkpoint)} is saved in {checkpoint}. "
         "Go on with the same command and resume=true"
+        + (f" output_dir={run_dir.path}" if forked else "")
     )
 
 

@@ -6,9 +6,9 @@ TRL's trainers differ by objective; what a run leaves on the disk and shows on t
 from __future__ import annotations
 
 import importlib
-import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -28,9 +29,18 @@ from transformers import (
     TrainingArguments,
 )
 
-from axtune.checkpoint.atomic import write_text
 from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.record import require_as_written
 from axtune.checkpoint.run_dir import RunDir
+from axtune.checkpoint.steps import (
+    OPTIMIZER,
+    begin_saving,
+    discard_saving,
+    not_saved,
+    publish,
+    rotate,
+    saving_in,
+)
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.faults import bad_value, first_line, key_named, refused
 from axtune.config.objective import Objective
@@ -43,6 +53,7 @@ from axtune.model.load import Precision
 from axtune.plan.memory import remembered
 from axtune.training.callbacks import EvaluationStopped, Recorder, Stopper, evaluation_is_due
 from axtune.training.divergence import DivergenceWatch, WithPlaces, check_rehearsal
+from axtune.training.plain_state import random_state, read_state, set_random_state, write_state
 from axtune.training.progress import Report
 from axtune.training.trl_private import activation_offloading, counters_kept, rows_by
 
@@ -59,6 +70,7 @@ class RunContext:
         run_dir: Where events go.
         report: What the user sees.
         recipe: The job.
+        identity: What the run is known by when it goes on (`axtune.checkpoint.identity`).
     """
 
     adapter: Adapter
@@ -68,6 +80,7 @@ class RunContext:
     run_dir: RunDir
     report: Report
     recipe: Recipe
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,10 @@ class RunTrainer(Trainer):
     args: Any  # the task's own class of TrainingArguments
     model: Any
     data_collator: Any  # `WithPlaces` of the task's own
+    optimizer: Any
+    lr_scheduler: Any
     packing: PackLayout | None = None
+    _saving = False
 
     def __init__(self, run: RunContext, **further: Any) -> None:
         self.run = run
@@ -250,10 +266,60 @@ class RunTrainer(Trainer):
         inputs.pop("places")
         return super().prediction_step(model, inputs, *args, **kwargs)
 
+    def begin_from(self, weights: Path) -> None:
+        """Take over the weights of another run of the same shape, and nothing else of it.
+
+        Args:
+            weights: A checkpoint or an adapter of that run.
+
+        Raises:
+            AxtuneError: When they do not fit.
+        """
+        try:
+            self._load_from_checkpoint(str(weights))
+        except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
+            raise AxtuneError(
+                f"The weights of {weights} do not fit this run: {first_line(error)}",
+                "Set model and lora as they were there.",
+            ) from error
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL's card would stand beside the checkpoints; the run folder has its own."""
+
+    # What transformers' Trainer saves and loads, method by method: no pickle, and each checkpoint
+    # whole and recorded when it gets its name. tests/training/test_trainer.py says which of these
+    # names are gone when transformers moves.
+
+    def _get_output_dir(self, trial: Any) -> str:
+        place = Path(str(self.args.output_dir))
+        return str(saving_in(place) if self._saving else place)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        place, step = Path(str(self.args.output_dir)), self.state.global_step
+        if self.args.should_save:
+            begin_saving(place)
+        self.accelerator.wait_for_everyone()
+        self._saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # the random state of all is in it
+            if self.args.should_save:
+                made = saving_in(place) / f"checkpoint-{step}"
+                saved = publish(made, {"run": self.run.identity})
+                rotate(saved, self.state.best_global_step, self.args.save_total_limit)
+        except (OSError, SafetensorError) as error:
+            discard_saving(place)
+            raise not_saved(place, step, error) from error
+        finally:
+            self._saving = False
+        self.accelerator.wait_for_everyone()
+        best = place / f"checkpoint-{self.state.best_global_step}"
+        self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
-        """What a checkpoint holds of model and tokenizer: adapter and original files, no pickle."""
+        """What a checkpoint holds of model and tokenizer: adapter and original files."""
         if not self.args.should_save:
             return
         folder = Path(output_dir or str(self.args.output_dir))
@@ -263,19 +329,36 @@ class RunTrainer(Trainer):
         save_raw(model, folder, state_dict)
         self.run.tokenizer.copy_files(folder)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """TRL's card would stand beside the checkpoints; the run folder has its own."""
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.args.should_save:
-            # The best checkpoint's path is one of this machine, and wrong once the folder moves;
-            # `Recorder.on_train_begin` finds it again by its step.
-            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-            file = folder / "trainer_state.json"
-            state = json.loads(file.read_text(encoding="utf-8"))
-            state["best_model_checkpoint"] = None
-            write_text(file, json.dumps(state, indent=2) + "\n")
+            write_state(Path(output_dir), OPTIMIZER, self.optimizer.state_dict())
+            write_state(Path(output_dir), "scheduler", self.lr_scheduler.state_dict())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self.optimizer.load_state_dict(read_state(Path(checkpoint), OPTIMIZER))
+            self.lr_scheduler.load_state_dict(read_state(Path(checkpoint), "scheduler"))
+
+    def _save_scaler(self, output_dir: str) -> None:
+        if self.accelerator.scaler is not None and self.args.should_save:
+            write_state(Path(output_dir), "scaler", self.accelerator.scaler.state_dict())
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if self.accelerator.scaler is not None and checkpoint is not None:
+            self.accelerator.scaler.load_state_dict(read_state(Path(checkpoint), "scaler"))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        write_state(Path(output_dir), f"random-{self.args.process_index}", random_state())
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        name = f"random-{self.args.process_index}"
+        # A run may go on with more processes than it had; the new ones have no past.
+        if checkpoint is not None and (Path(checkpoint) / f"{name}.json").is_file():
+            set_random_state(read_state(Path(checkpoint), name))
+
+    def _load_best_model(self) -> None:
+        require_as_written(Path(str(self.state.best_model_checkpoint)))
+        super()._load_best_model()
 
 
 class _Catch(TrainerCallback):

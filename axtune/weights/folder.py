@@ -17,6 +17,7 @@ from typing import Any
 from axtune.checkpoint.atomic import staged
 from axtune.checkpoint.catalog import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.family import LAYOUTS, known_names
+from axtune.checkpoint.record import checked, write_record
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import CheckpointError
 from axtune.weights.stream_writer import Shards, total_bytes, write_checkpoint
@@ -44,8 +45,12 @@ class FolderPlan(ABC):
         """The size of all tensors; the most that it can be, where writing tells."""
 
     @abstractmethod
-    def write_weights(self, folder: Path) -> None:
-        """Write the safetensors files into an empty folder."""
+    def write_weights(self, folder: Path) -> dict[str, str]:
+        """Write the safetensors files into an empty folder.
+
+        Returns:
+            SHA-256 of those that were hashed on the way, by name.
+        """
 
     @abstractmethod
     def card(self) -> str:
@@ -73,9 +78,9 @@ class CheckpointPlan(FolderPlan):
         """The size of all tensors."""
         return total_bytes(self.shards)
 
-    def write_weights(self, folder: Path) -> None:
+    def write_weights(self, folder: Path) -> dict[str, str]:
         """Write the shards, and their index if there are several."""
-        write_checkpoint(folder, self.shards)
+        return write_checkpoint(folder, self.shards)
 
     def card(self) -> str:
         """README.md: what the folder is, and how to load it."""
@@ -105,8 +110,8 @@ def write_folder(
     """
     if tokenizer:
         planned = dataclasses.replace(planned, config={**planned.config, **_ends(tokenizer)})
-    with staged(target, planned.nbytes) as folder:
-        planned.write_weights(folder)
+    with staged(target, planned.nbytes) as folder, checked(planned.base.folder):
+        digests = planned.write_weights(folder)
         _copy_small_files(planned, folder)
         if tokenizer:
             _write_generation_config(folder, planned, tokenizer)
@@ -114,6 +119,7 @@ def write_folder(
         (folder / "README.md").write_text(planned.card(), encoding="utf-8")
         if finish:
             finish(folder)
+        write_record(folder, known=digests)
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

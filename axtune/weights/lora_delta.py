@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from axtune.checkpoint.catalog import ADAPTER_CONFIG
+from axtune.checkpoint.record import require_as_written
 from axtune.checkpoint.saved_adapter import (
     WEIGHTS,
     fits_nothing,
@@ -98,6 +99,7 @@ def open_adapter(folder: Path, weight: float = 1.0) -> SavedAdapter:
     Raises:
         AxtuneError: When it is not a LoRA adapter, or uses what cannot be merged.
     """
+    require_as_written(folder)
     config = read_adapter_config(folder)
     file = folder / WEIGHTS
     stored = {tensor.name: tensor for tensor in read_header(file)}

@@ -247,9 +247,10 @@ class _Plan(FolderPlan):
         """The size of all tensors, at most."""
         return sum(job.nbytes for jobs in self.shards.values() for job in jobs)
 
-    def write_weights(self, folder: Path) -> None:
-        """Quantise the base's tensors into the folder."""
+    def write_weights(self, folder: Path) -> dict[str, str]:
+        """Quantise the base's tensors into the folder; none is hashed on the way."""
         _write_shards(folder, self.shards, self.device)
+        return {}
 
     def card(self) -> str:
         """README.md: what this is, and how to load it."""

@@ -7,6 +7,7 @@ memory (page faults) costs more than the arithmetic. Nothing else of the weights
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import threading
@@ -33,6 +34,7 @@ from axtune.weights.safetensors_file import (
 # Float32 numbers worked on at once: with their scratch they stay in a core's cache.
 _CHUNK = 1 << 18
 _THREADS = 4
+_ZEROS = bytes(1 << 16)
 
 # Changes rows of a tensor in place: rows (n, width) in float32, the index of the first of them, and
 # scratch of the same shape.
@@ -161,21 +163,25 @@ def total_bytes(shards: Shards) -> int:
     return sum(piece.nbytes for pieces in shards.values() for piece in pieces)
 
 
-def write_checkpoint(folder: Path, shards: Shards) -> None:
+def write_checkpoint(folder: Path, shards: Shards) -> dict[str, str]:
     """Write shards, and their index if there are several.
 
     Args:
         folder: An empty folder.
         shards: File names and their tensors, in the order to write them.
 
+    Returns:
+        SHA-256 of the shards, by name.
+
     Raises:
         AxtuneError: As `write_files`.
         OSError: When the disk fills up.
     """
-    write_files(_safetensors(folder / name, pieces) for name, pieces in shards.items())
+    digests = write_files(_safetensors(folder / name, pieces) for name, pieces in shards.items())
     if list(shards) != [SINGLE]:
         weight_map = {piece.name: shard for shard, pieces in shards.items() for piece in pieces}
         write_index(folder, weight_map, total_bytes(shards))
+    return digests
 
 
 def write_index(folder: Path, weight_map: dict[str, str], nbytes: int) -> None:
@@ -193,11 +199,14 @@ def write_index(folder: Path, weight_map: dict[str, str], nbytes: int) -> None:
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def write_files(files: Iterable[File]) -> None:
+def write_files(files: Iterable[File]) -> dict[str, str]:
     """Write files of tensors, each flushed to the disk.
 
     Args:
         files: In the order to write them.
+
+    Returns:
+        SHA-256 of each, by its name: taken from memory on the way, the disk reads nothing back.
 
     Raises:
         AxtuneError: When a tensor would hold numbers that are not finite in its dtype.
@@ -208,13 +217,12 @@ def write_files(files: Iterable[File]) -> None:
     workers = ThreadPoolExecutor(_THREADS, "merge", torch.set_num_threads, (1,))
     flusher = ThreadPoolExecutor(1, "flush")
     writer = _Writer(workers)
-    flushed = []
+    flushed = {}
     try:
         for file in files:
-            futures, sink = writer.start(file)
-            flushed.append(flusher.submit(_finish, futures, sink))
-        for future in flushed:
-            future.result()
+            futures, sink, digest = writer.start(file)
+            flushed[file.path.name] = flusher.submit(_finish, futures, sink, digest, file.size)
+        return {name: future.result() for name, future in flushed.items()}
     except BaseException:
         writer.stopped.set()
         raise
@@ -223,6 +231,69 @@ def write_files(files: Iterable[File]) -> None:
         flusher.shutdown(wait=True)
         writer.close()
         torch.set_num_threads(threads_before)
+
+
+class DigestInOrder:
+    """SHA-256 of a file whose blocks are written by several threads, each when its turn comes.
+
+    Blocks are handed out in the order of the file, so that a thread waits only for those that other
+    threads are at; meanwhile they read, compute and write.
+
+    Args:
+        header: The file's first bytes.
+    """
+
+    def __init__(self, header: bytes) -> None:
+        self._sha = hashlib.sha256(header)
+        self._end = len(header)
+        self._turn = 0
+        self._changed = threading.Condition()
+
+    def add(self, turn: int, position: int, block: memoryview) -> None:
+        """Add a block, after all that have an earlier turn; zeros lie before it.
+
+        Args:
+            turn: Of the block, from 0 on.
+            position: In the file.
+            block: Its bytes.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._turn >= turn)
+        self._zeros(position)
+        self._sha.update(block)
+        self._end = position + len(block)
+
+    def passed(self, turn: int) -> None:
+        """Let the next block have its turn, whether this one came to be written or not."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._turn >= turn)
+            self._turn = turn + 1
+            self._changed.notify_all()
+
+    def result(self, size: int) -> str:
+        """The file's digest, once all blocks are added.
+
+        Args:
+            size: Of the file, which ends with zeros where nothing was written.
+        """
+        self._zeros(size)
+        return self._sha.hexdigest()
+
+    def _zeros(self, position: int) -> None:
+        while self._end < position:
+            count = min(position - self._end, len(_ZEROS))
+            self._sha.update(_ZEROS[:count])
+            self._end += count
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a block goes."""
+
+    file: DirectWriter
+    digest: DigestInOrder
+    turn: int
+    position: int  # of its tensor
 
 
 class _Writer:
@@ -237,13 +308,14 @@ class _Writer:
         # So many blocks wait at most: those of a tensor hold its adapter's factors in memory.
         self._slots = threading.Semaphore(4 * _THREADS)
 
-    def start(self, file: File) -> tuple[list[Future[None]], DirectWriter]:
+    def start(self, file: File) -> tuple[list[Future[None]], DirectWriter, DigestInOrder]:
         """Write a file's header and hand out its blocks.
 
         Returns:
-            The blocks under way, and the file.
+            The blocks under way, the file, and its digest, which they add up to.
         """
         sink = DirectWriter(file.path, file.header, file.size)
+        digest = DigestInOrder(file.header)
         self._sinks.append(sink)
         futures: list[Future[None]] = []
         for position, piece in file.pieces:
@@ -254,12 +326,11 @@ class _Writer:
                 for start, stop in _row_blocks(piece):
                     self._slots.acquire()
                     if self.stopped.is_set():
-                        return futures, sink
-                    job = self._workers.submit(
-                        self._block, piece, steps, start, stop, sink, position
-                    )
+                        return futures, sink, digest
+                    target = _Target(sink, digest, len(futures), position)
+                    job = self._workers.submit(self._block, piece, steps, start, stop, target)
                     futures.append(job)
-        return futures, sink
+        return futures, sink, digest
 
     def close(self) -> None:
         """Close all files."""
@@ -274,8 +345,7 @@ class _Writer:
         steps: Sequence[Step],
         start: int,
         stop: int,
-        sink: DirectWriter,
-        position: int,
+        target: _Target,
     ) -> None:
         """Read rows, change them, write them."""
         try:
@@ -286,9 +356,9 @@ class _Writer:
             own = self._buffers()
             width = _width(source.shape)
             count = (stop - start) * width
-            position += start * piece.row_bytes
+            position = target.position + start * piece.row_bytes
             offset = source.offset + start * width * source.dtype.itemsize
-            wanted = sink.skip(position)
+            wanted = target.file.skip(position)
             size = count * source.dtype.itemsize
             skip = self._sources[source.file].read(own.read, offset, size, wanted)
             size = (stop - start) * piece.row_bytes
@@ -310,11 +380,14 @@ class _Writer:
                     _change(piece, rows, out, steps, start, own)
                 else:
                     out.copy_(rows)
-            sink.write(buffer.reserve(wanted + size), position, wanted, size)
+            memory = buffer.reserve(wanted + size)
+            target.file.write(memory, position, wanted, size)
+            target.digest.add(target.turn, position, memory[wanted : wanted + size])
         except BaseException:
             self.stopped.set()
             raise
         finally:
+            target.digest.passed(target.turn)
             self._slots.release()
 
     def _buffers(self) -> _Own:
@@ -380,11 +453,14 @@ def _interleaved(count: int, head_rows: int) -> torch.Tensor:
     return torch.arange(count).view(-1, head_rows // 2, 2).transpose(1, 2).reshape(-1)
 
 
-def _finish(futures: Sequence[Future[None]], sink: DirectWriter) -> None:
+def _finish(
+    futures: Sequence[Future[None]], sink: DirectWriter, digest: DigestInOrder, size: int
+) -> str:
     """Wait for a file's blocks and flush it, while the next one is being written."""
     for future in futures:
         future.result()
     sink.flush()
+    return digest.result(size)
 
 
 def _safetensors(path: Path, pieces: Sequence[OutputTensor]) -> File:

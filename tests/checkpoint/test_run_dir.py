@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 
 import pytest
 from support.tiny import recipe
 
 from axtune.checkpoint import catalog
-from axtune.checkpoint.run_dir import RunDir, claim, describe, last_checkpoint, open_run
+from axtune.checkpoint.identity import recipe_facts
+from axtune.checkpoint.run_dir import RunDir, claim, describe, fork, open_run
+from axtune.checkpoint.steps import begin_saving, publish
 from axtune.config import loader
 from axtune.errors import AxtuneError
 
@@ -20,11 +21,12 @@ def begin(job, status="running"):
     return run_dir
 
 
-def add_checkpoint(run_dir, step):
-    folder = run_dir.checkpoints / f"checkpoint-{step}"
+def add_checkpoint(run_dir, step, job=None):
+    folder = begin_saving(run_dir.checkpoints) / f"checkpoint-{step}"
     folder.mkdir()
-    (folder / "trainer_state.json").write_text("{}")
-    return folder
+    for name in ("trainer_state.json", "optimizer.json", "adapter_config.json"):
+        (folder / name).write_text("{}")
+    return publish(folder, {"run": {"recipe": recipe_facts(job)} if job else {}})
 
 
 def test_a_fresh_run_writes_recipe_and_manifest(tmp_path):
@@ -48,10 +50,27 @@ def test_a_folder_that_holds_a_run_is_refused_with_both_ways_out(tmp_path):
     assert "output_dir=" in str(error.value)
 
 
-@pytest.mark.parametrize("status", ["running", "finished"])
-def test_a_run_without_a_checkpoint_is_kept_unless_it_broke(tmp_path, status):
+@pytest.mark.parametrize("status", ["running", "failed", "finished"])
+def test_a_folder_without_a_result_is_taken_over(tmp_path, status):
     job = recipe(tmp_path)
     begin(job, status)
+    (job_dir := tmp_path / "run" / ".manifest.json.77.tmp").write_text("{")  # killed in a write
+    assert claim(job).resumes_from is None
+    assert claim(recipe(tmp_path, resume=True)).notes
+    (tmp_path / "run" / "manifest.json").unlink()
+    assert claim(job).resumes_from is None
+    job_dir.unlink()
+    (tmp_path / "run" / "recipe.yaml").unlink()
+    assert claim(job).resumes_from is None
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(AxtuneError, match=r"other files: notes\.txt"):
+        claim(job)
+
+
+@pytest.mark.parametrize("product", ["merged", "vllm"])
+def test_what_was_made_of_a_run_is_not_overwritten(tmp_path, product):
+    job = recipe(tmp_path)
+    (begin(job, "failed").path / product).mkdir()
     with pytest.raises(AxtuneError, match="already holds a run"):
         claim(job)
 
@@ -68,35 +87,68 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
         claim(job)
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
-    job = recipe(tmp_path, output_dir=str(tmp_path / "rows.jsonl"))
-    with pytest.raises(AxtuneError, match="is a file"):
+def test_resume_takes_the_newest_sound_checkpoint_and_says_why(tmp_path):
+    job = recipe(tmp_path, resume=True)
+    run_dir = begin(job)
+    older, newer = (add_checkpoint(run_dir, step, job) for step in (9, 10))
+    (run_dir.checkpoints / "checkpoint-11").mkdir()  # nothing came into it
+    assert claim(job).resumes_from == newer
+    (newer / "optimizer.json").write_text("[]")
+    claimed = claim(job)
+    assert claimed.resumes_from == older
+    assert any("checkpoint-10 is damaged: optimizer.json" in note for note in claimed.notes)
+    begin(job)
+    names = {folder.name for folder in run_dir.checkpoints.iterdir()}
+    assert names == {"checkpoint-9", "checkpoint-10.damaged", "checkpoint-11.damaged"}
+
+
+def test_resume_begins_again_where_no_checkpoint_is_sound(tmp_path):
+    job = recipe(tmp_path, resume=True)
+    (add_checkpoint(begin(job), 3, job) / "axtune-files.json").unlink()
+    assert claim(job).resumes_from is None
+    assert "axtune-files.json is missing" in claim(job).notes[0]
+
+
+def test_a_finished_run_without_checkpoints_is_not_begun_again(tmp_path):
+    job = recipe(tmp_path, resume=True)
+    run_dir = begin(job)
+    run_dir.write_adapter(lambda folder: (folder / "adapter_config.json").write_text("{}") and None)
+    with pytest.raises(AxtuneError, match="no checkpoint to continue from"):
         claim(job)
-    with pytest.raises(AxtuneError, match=r"rows\.jsonl is a file"):
-        claim(recipe(tmp_path, output_dir=str(tmp_path / "rows.jsonl" / "run")))
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
-    with pytest.raises(AxtuneError, match="you may not write into"):
-        claim(recipe(tmp_path, output_dir=str(tmp_path / "deep" / "run")))
+def test_a_recipe_yaml_edited_by_hand_is_refused_with_the_difference(tmp_path):
+    job = recipe(tmp_path, resume=True)
+    run_dir = begin(job)
+    add_checkpoint(run_dir, 3, job)
+    file = run_dir.path / "recipe.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("learning_rate: 0.005", "learning_rate: 0.5"))
+    with pytest.raises(AxtuneError, match=r"changed: training\.learning_rate: 0\.005 → 0\.5"):
+        claim(job)
+    file.write_bytes(b"\xff" + text.encode())
+    with pytest.raises(AxtuneError, match="is damaged"):
+        claim(job)
+    file.unlink()
+    assert claim(job).resumes_from is not None
 
 
-def test_resume_without_a_checkpoint_says_so(tmp_path):
-    with pytest.raises(AxtuneError, match="no checkpoint"):
-        claim(recipe(tmp_path, resume=True))
-
-
-def test_resume_takes_the_newest_whole_checkpoint(tmp_path):
-    run_dir = begin(recipe(tmp_path))
-    for step in (9, 10):
-        add_checkpoint(run_dir, step)
-    (run_dir.checkpoints / "checkpoint-11").mkdir()  # killed before its state was written
-    newest = run_dir.checkpoints / "checkpoint-10"
-    assert last_checkpoint(run_dir.checkpoints) == newest
-    assert claim(recipe(tmp_path, resume=True)).resumes_from == newest
+def test_a_fork_goes_beside_its_run(tmp_path):
+    job = recipe(tmp_path)
+    with pytest.raises(AxtuneError, match="holds no run"):
+        fork(job)
+    run_dir = begin(job)
+    with pytest.raises(AxtuneError, match="no weights to begin from"):
+        fork(job)
+    weights = add_checkpoint(run_dir, 3, job)
+    other = recipe(tmp_path, resume="fork", training={"learning_rate": 1e-4})
+    forked, origin = fork(other)
+    assert (forked.output_dir, forked.resume) == (str(tmp_path / "run-fork"), False)
+    assert origin.weights == weights
+    add_checkpoint(begin(forked), 1)
+    assert fork(other)[0].output_dir == str(tmp_path / "run-fork2")
+    with pytest.raises(AxtuneError, match=r"do not fit this recipe: lora\.r: unset → 4"):
+        fork(recipe(tmp_path, lora={"r": 4}))
 
 
 @pytest.mark.parametrize(
@@ -111,20 +163,22 @@ def test_resume_takes_the_newest_whole_checkpoint(tmp_path):
     ids=str,
 )
 def test_resume_is_refused_where_steps_would_mean_something_else(tmp_path, change, allowed):
-    add_checkpoint(begin(recipe(tmp_path)), 5)
+    begun = recipe(tmp_path)
+    add_checkpoint(begin(begun), 5, begun)
     job = recipe(tmp_path, resume=True, **change)
     if allowed:
         assert claim(job).resumes_from is not None
     else:
-        with pytest.raises(AxtuneError, match=f"another {next(iter(change))}"):
+        with pytest.raises(AxtuneError, match=f"another one: {next(iter(change))}"):
             claim(job)
 
 
 def test_a_resumed_run_drops_events_that_it_will_make_again(tmp_path):
-    run_dir = begin(recipe(tmp_path))
+    job = recipe(tmp_path)
+    run_dir = begin(job)
     for step in range(1, 8):
         run_dir.log({"step": step, "loss": 1 / step})
-    add_checkpoint(run_dir, 5)
+    add_checkpoint(run_dir, 5, job)
     assert [e["step"] for e in begin(recipe(tmp_path, resume=True)).metrics()] == [1, 2, 3, 4, 5]
 
 

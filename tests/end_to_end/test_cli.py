@@ -12,6 +12,9 @@ import pytest
 from support.commands import axtune
 from support.rows import ROOT, TEMPLATES, calls, chat, read_jsonl, tool, write_jsonl
 
+from axtune import __version__
+from axtune.cli import main
+
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "matplotlib")
 SECRET = "비밀XYZZY"
 
@@ -357,3 +360,33 @@ def test_a_notebook_on_another_system_is_told_the_same() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "axtune runs on Linux, and this is macOS.\n"
+
+
+@pytest.mark.parametrize("group", [[], ["data"]], ids=["axtune", "data"])
+def test_help_shows_every_summary_whole_at_80_columns(group, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stopped:
+        main([*group, "--help"])
+    assert stopped.value.code == 0
+    summaries = capsys.readouterr().out.partition("Commands:\n")[2]
+    assert summaries
+    assert "..." not in summaries
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"axtune {__version__}\n"
+
+
+COMMANDS = ("train", "plan", "chat", "quantize", "merge", "export", "verify", "doctor",
+            "data check", "data preview", "data render")  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example_that_names_it(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command.split(), "--help"])
+    assert stopped.value.code == 0
+    assert f"Example: axtune {command} " in " ".join(capsys.readouterr().out.split())

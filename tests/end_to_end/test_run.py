@@ -115,7 +115,10 @@ def test_a_run_folder_leaks_nothing(tmp_path, monkeypatch):
     adapter = {file.name for file in (tmp_path / "out" / "adapter").iterdir()}
     source = catalog.find("tiny-ax-4.0").folder
     tokenizer = {n for n in catalog.TOKENIZER_FILES if (source / n).is_file()}
-    assert adapter == {"adapter_config.json", "adapter_model.safetensors", "README.md", *tokenizer}
+    assert adapter == {
+        "adapter_config.json", "adapter_model.safetensors", "README.md", "axtune-files.json",
+        *tokenizer,
+    }  # fmt: skip
     for name in tokenizer:
         assert (tmp_path / "out" / "adapter" / name).read_bytes() == (source / name).read_bytes()
 
@@ -185,7 +188,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_curve(tmp_path
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("step 2/8"):
+        if line.startswith("step 1/8"):
             process.send_signal(signal.SIGINT)
             break
     output, errors = process.communicate(timeout=200)
@@ -255,10 +258,10 @@ def test_changed_rows_or_batch_are_not_resumed(tmp_path):
     job = recipe(tmp_path, model=base, training={"max_steps": 1})
     train(job)
     other = {"gradient_accumulation_steps": 1, "max_steps": 2}
-    with pytest.raises(AxtuneError, match="effective batch of 4; this one has 2"):
+    with pytest.raises(AxtuneError, match="effective batch: 4 → 2"):
         train(recipe(tmp_path, model=base, resume=True, training=other))
     write_rows(tmp_path / "rows.jsonl", 17)
-    with pytest.raises(AxtuneError, match="rows have changed"):
+    with pytest.raises(AxtuneError, match=r"rows\.jsonl has changed"):
         train(recipe(tmp_path, model=base, resume=True, training={"max_steps": 2}))
 
 

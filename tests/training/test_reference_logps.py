@@ -117,17 +117,26 @@ def test_the_file_holds_numbers_only_and_is_named_by_a_digest(base, tmp_path):
     (file,) = files()
     content = file.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert header.pop("__metadata__").keys() == {"sha256"}
     assert {key.partition(".")[2] for key in header} == {"lengths", "values"}
     assert str(tmp_path).encode() not in content
     assert len(file.stem) == 64
 
 
-@pytest.mark.parametrize("damage", [b"", b"nonsense" * 100], ids=["empty", "broken"])
-def test_a_damaged_file_is_computed_anew(base, tmp_path, damage):
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b"nonsense" * 100,
+        lambda whole: whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:],  # one bit of one number
+    ],
+    ids=["cut", "broken", "bit"],
+)
+def test_a_damaged_file_is_computed_anew(base, tmp_path, damaged):
     computed = numbers(trainer(base, tmp_path))
     (file,) = files()
     whole = file.read_bytes()
-    file.write_bytes(damage or whole[: len(whole) // 2])
+    file.write_bytes(damaged(whole))
     said = io.StringIO()
     again = trainer(base, tmp_path, output=said, output_dir=str(tmp_path / "again"))
     assert "computed in" in said.getvalue()

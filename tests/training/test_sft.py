@@ -240,7 +240,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(make, tmp_path, number)
     assert signal.getsignal(number) is before
     assert trainer.stopper.interrupted
     assert trainer.state.global_step == 2
-    assert (tmp_path / "run" / "checkpoints" / "checkpoint-2" / "optimizer.pt").is_file()
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint-2" / "optimizer.safetensors").is_file()
 
 
 class InEvaluation(TrainerCallback):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from dataclasses import replace
 
 import pytest
 from support.tiny import LIBRARY_WARNINGS
+from transformers import Trainer
+from transformers import trainer as trainer_module
 
 from axtune.config.objective import OBJECTIVES, objective_of
 from axtune.errors import AxtuneError
@@ -47,3 +51,44 @@ def test_a_package_that_a_trainers_module_lacks_is_named(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="not_installed"):
         trainer_class(replace(objective_of("sft"), trainer="lacking_a_package:Trainer"))
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("_get_output_dir", ["trial"]),
+        ("_save_checkpoint", ["model", "trial"]),
+        ("_save", ["output_dir", "state_dict"]),
+        ("_save_optimizer_and_scheduler", ["output_dir"]),
+        ("_save_scaler", ["output_dir"]),
+        ("_save_rng_state", ["output_dir"]),
+        ("_load_from_checkpoint", ["resume_from_checkpoint", "model"]),
+        ("_load_optimizer_and_scheduler", ["checkpoint"]),
+        ("_load_scaler", ["checkpoint"]),
+        ("_load_rng_state", ["checkpoint"]),
+        ("_load_best_model", []),
+    ],
+)
+def test_a_private_method_of_transformers_is_still_what_it_was(
+    method: str, parameters: list[str]
+) -> None:
+    assert list(inspect.signature(getattr(Trainer, method)).parameters)[1:] == parameters
+
+
+def test_transformers_pickles_and_unpickles_nowhere_else() -> None:
+    """Each ``torch.save`` and ``torch.load`` of its trainer is in a method that is replaced."""
+    own = {name for name in vars(RunTrainer) if callable(getattr(RunTrainer, name))}
+    # Weights in pickle files, where there are none in safetensors; a run writes none, and goes on
+    # from recorded folders alone. Uploads, hyperparameter searches and TPUs there are not.
+    others = {"_load_from_checkpoint", "_load_best_model", "_push_from_checkpoint",
+              "_tune_save_checkpoint", "_save_tpu"}  # fmt: skip
+    found = {
+        method.name
+        for kind in ast.parse(inspect.getsource(trainer_module)).body
+        if isinstance(kind, ast.ClassDef)
+        for method in kind.body
+        if isinstance(method, ast.FunctionDef)
+        and any(word in ast.unparse(method) for word in ("torch.save(", "torch.load("))
+    }
+    assert found - own - others == set()
+    assert found & own  # it still looks like that

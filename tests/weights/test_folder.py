@@ -42,7 +42,7 @@ def test_without_a_tokenizer_all_files_are_the_bases(
         {file.name: file.read_bytes() for file in folder.iterdir()}
         for folder in (tmp_path / "out", base.folder)
     )
-    assert ours.keys() - theirs.keys() == {"README.md"}
+    assert ours.keys() - theirs.keys() == {"README.md", "axtune-files.json"}
     assert theirs.keys() - ours.keys() == set()
     assert {name for name in theirs if ours[name] != theirs[name]} == set()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from axtune.errors import AxtuneError
 from axtune.weights.safetensors_file import TensorInfo, blocks, read_checkpoint, read_header
-from axtune.weights.stream_writer import OutputTensor, resharded, write_checkpoint
+from axtune.weights.stream_writer import DigestInOrder, OutputTensor, resharded, write_checkpoint
 
 
 def test_tensors_survive_any_place_in_their_file(way: str, tmp_path: Path) -> None:
@@ -34,7 +37,9 @@ def test_tensors_survive_any_place_in_their_file(way: str, tmp_path: Path) -> No
         pieces = [OutputTensor(t.name, t.dtype, t.shape, t) for t in stored]
         pieces.append(OutputTensor("wide", torch.float32, (1500, 1999), stored[1]))
         pieces.append(OutputTensor("zero", torch.float16, (5, 5), None))
-        write_checkpoint(out, {"model.safetensors": pieces})
+        digests = write_checkpoint(out, {"model.safetensors": pieces})
+        written = (out / "model.safetensors").read_bytes()
+        assert digests == {"model.safetensors": hashlib.sha256(written).hexdigest()}
         found = {t.name: t for t in read_checkpoint(out)["model.safetensors"]}
         matrix = numbers[7 : 7 + 1500 * 1999]
         assert torch.equal(read(found["a"]), numbers[:7])
@@ -142,3 +147,32 @@ def test_several_files_have_an_index(source: TensorInfo, tmp_path: Path) -> None
         "b": "model-00001-of-00002.safetensors",
     }
     assert len(read_checkpoint(tmp_path)) == 2
+
+
+def test_a_files_digest_is_taken_in_order_whoever_writes_it():
+    content = bytes(range(256)) * 5000
+    header, places = b"header..", [8, 100_008, 700_008, 1_000_008]  # zeros lie between
+    blocks = [content[:100_000], content[:300_000], content[:1], content[9:]]
+    size = 3_000_000
+    whole = bytearray(size)
+    whole[:8] = header
+    for place, block in zip(places, blocks, strict=True):
+        whole[place : place + len(block)] = block
+    digest = DigestInOrder(header)
+
+    def work(turn):
+        time.sleep(0.02 * (3 - turn))  # the last is ready first
+        digest.add(turn, places[turn], memoryview(blocks[turn]))
+        digest.passed(turn)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert digest.result(size) == hashlib.sha256(whole).hexdigest()
+
+
+def test_a_block_that_fails_does_not_hold_up_the_others():
+    digest = DigestInOrder(b"")
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(digest.add, 1, 0, memoryview(b"x"))
+        digest.passed(0)
+        waiting.result(timeout=10)

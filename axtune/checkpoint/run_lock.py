@@ -1,0 +1,74 @@
+"""One run at a time in a run folder: a lock that the system frees however its holder ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from axtune.errors import AxtuneError
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder, which is created if need be, and goes again if nothing comes into it.
+
+    The folder itself is what is locked, so there is no file to be left behind.
+
+    Args:
+        folder: What ``output_dir`` names.
+
+    Raises:
+        AxtuneError: When it cannot be a folder or be written, or another run is writing into it.
+    """
+    try:
+        made = _create(folder)
+    except OSError as error:
+        raise AxtuneError(
+            f"output_dir {folder} cannot be created: {error.strerror}.", "Set another output_dir."
+        ) from None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(folder, descriptor)
+        yield
+    finally:
+        for place in made:
+            with suppress(OSError):  # it holds a run by now
+                place.rmdir()
+        os.close(descriptor)
+
+
+def _create(folder: Path) -> list[Path]:
+    """Make a folder and its parents; those that were not there are returned, the deepest first."""
+    if files := [place for place in (folder, *folder.parents) if place.is_file()]:
+        which = "it" if files[0] == folder else files[0]
+        raise AxtuneError(
+            f"output_dir {folder} cannot be a folder: {which} is a file.", "Set another output_dir."
+        )
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise AxtuneError(
+            f"output_dir {folder} cannot be written: you may not write into {nearest}.",
+            "Set another output_dir.",
+        )
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def _lock(folder: Path, descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another run may have been refused just now and taken its empty folder away.
+        held = os.path.samestat(os.fstat(descriptor), folder.stat())
+    except (BlockingIOError, FileNotFoundError):
+        held = False
+    except OSError:
+        return  # a file system without locks
+    if not held:
+        raise AxtuneError(
+            f"Another run is writing into {folder}.",
+            "Wait for it to end or stop it, or set another output_dir.",
+        )
