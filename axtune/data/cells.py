@@ -15,6 +15,9 @@ from axtune.data.literals import parse_json, parse_literal
 from axtune.data.turns import Placed
 from axtune.errors import Problem
 
+# What tables fill the cells with that a row lacks, besides null.
+NOTHING: tuple[Any, ...] = ("", [], {})
+
 _SPEAKERS = ("system", "developer", "user", "human", "assistant", "gpt", "tool", "function")
 # How a text begins that was a list of messages.
 _TURNS = re.compile(r"""\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
@@ -31,8 +34,8 @@ def not_null(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def says(value: Any) -> bool:
-    """Whether a cell says something: tables fill what a row lacks with null or nothing."""
-    return value is not None and value not in ("", [], {})
+    """Whether a cell says something."""
+    return value is not None and value not in NOTHING
 
 
 def text_of(turn: Any) -> Any:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from axtune.data.cells import not_null, parse_list, says, speaker_of, table_tools, text_of
+from axtune.data.cells import NOTHING, not_null, parse_list, says, speaker_of, table_tools, text_of
 from axtune.data.preferences import (
     LABELS,
     PAIRS,
@@ -57,6 +57,8 @@ _LEARNED_KEYS = {
     "prompt_completion": (QUESTIONS, ANSWERS),
 }
 _TOOLS = ("tools", "functions")
+# Of two answers; a rejected one may also stand beside a whole conversation.
+_PAIR_KEYS = frozenset(key for keys in PAIRS for key in keys) - frozenset(REJECTED)
 
 # What a model that reads text is not shown; an answer about it would be learned blindly.
 _MEDIA = frozenset(("images", "image", "videos", "video", "audios", "audio", "rejected_images"))
@@ -107,13 +109,14 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
         )
         return None
     fields = not_null(row)
-    shape = _shape(row, fields) if row_format == "auto" else row_format
+    filled = {key: value for key, value in fields.items() if value not in NOTHING}
+    shape = _shape(filled) if row_format == "auto" else row_format
     if row_format == "auto" and shape in (None, "prompt_completion"):
-        filled = {key: value for key, value in fields.items() if says(value)}
         trace = open_trace(filled, problems)
         if trace:
             problems += _unread(filled, "a trace of calls", trace)
             return trace
+        shape = shape or _shape(fields) or _shape(row)
     if shape is None:
         problems.append(_unknown(fields))
         return None
@@ -129,17 +132,9 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
 # --- recognition ------------------------------------------------------------------------------
 
 
-def _shape(row: dict[str, Any], fields: dict[str, Any]) -> str | None:
-    """The shape that a row's keys say: those that say something before those that are there."""
-    filled = {key: value for key, value in fields.items() if value not in ("", [], {})}
-    for keys in (filled, fields, row):
-        if shape := _shape_of(keys):
-            return shape
-    return None
-
-
-def _shape_of(row: dict[str, Any]) -> str | None:
-    if any(key in row for keys in PAIRS for key in keys if key not in REJECTED):
+def _shape(row: dict[str, Any]) -> str | None:
+    """The shape that a row's keys say."""
+    if not _PAIR_KEYS.isdisjoint(row):
         return "preference"
     learned = _learned_shape(row)
     if any(key in row for key in REJECTED):
@@ -194,7 +189,7 @@ def _no_key(shape: str, key: str, row_format: str) -> Problem:
 
 def _pair_of(fields: dict[str, Any]) -> tuple[str, str] | None:
     """The keys of two answers: those that say something, or at least are there."""
-    own = [(keys, [key for key in keys if key not in REJECTED]) for keys in PAIRS]
+    own = [(keys, _PAIR_KEYS.intersection(keys)) for keys in PAIRS]
     said = next((keys for keys, names in own if any(says(fields.get(k)) for k in names)), None)
     if said or _rejected_of(fields):
         return said
@@ -315,7 +310,7 @@ def _unread(
         left = [key for key in left if key not in _MEDIA and not _repeats(key, fields[key], texts)]
     if left:
         message = (
-            f"not read: {', '.join(left)}; in a row of the shape {shape} this has no meaning here. "
+            f"not read: {', '.join(left)}; the row is read as {shape}, and nothing of it is shown. "
             "Write what it says into the turns, or remove it."
         )
         yield Problem("unread-key", message, "warning")

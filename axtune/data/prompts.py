@@ -66,7 +66,7 @@ def take_conversation(fields: dict[str, Any], key: str, problems: list[Problem])
 
 def _exchange(place: str, item: Any) -> list[Placed]:
     """The two turns of an object such as ``{"human": …, "assistant": …}``; none of another."""
-    if not isinstance(item, dict) or len(item) != 2:
+    if not isinstance(item, dict) or len(item) != 2 or "role" in item or "from" in item:
         return []
     ask, answer = (next((key for key in keys if key in item), None) for keys in (_ASKS, _ANSWERS))
     if ask is None or answer is None:

@@ -394,3 +394,29 @@ def test_a_row_of_no_shape_says_why(row: Any, why: str) -> None:
 )
 def test_alpaca_rows_with_nothing_to_answer(row: Any, codes: list[str]) -> None:
     assert [problem.code for problem in opened(row)[1]] == codes
+
+
+GLAIVE = {
+    "system": 'SYSTEM: Use them if required -\n{"name": "f", "parameters": {}}',
+    "chat": "USER: q\n\n\nASSISTANT: a <|endoftext|>",
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "unread"),
+    [
+        ({"query": "q", "answers": "[]", "tools": "[]"}, []),
+        ({"query": "q", "answers": '[{"name": "f", "arguments": {}}]', "system": "s"}, []),
+        (GLAIVE, []),
+        ({"input": [{"type": "message", **ASKED}], "output": [{"type": "message", **GOOD}]}, []),
+        ({"contents": [{"role": "user", "parts": [{"text": "q"}]}], "messages": None}, []),
+        ({"query": "q", "answers": "[]", "system_prompt": "s"}, ["unread-key"]),
+        ({"input": "q", "output": [{"type": "message", **GOOD}], "system": "s"}, ["unread-key"]),
+        (GLAIVE | {"weight": 2}, ["unread-key"]),
+    ],
+    ids=str,
+)
+def test_beside_a_trace_nothing_is_silent_either(row: Any, unread: list[str]) -> None:
+    read, problems = opened(row)
+    assert isinstance(read, tuple)
+    assert [problem.code for problem in problems] == unread
