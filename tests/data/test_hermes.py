@@ -192,7 +192,7 @@ def test_calls_as_python_where_the_system_text_asks_for_them() -> None:
     said = {"role": "assistant", "content": '[get_menu(날짜="2026-05-21")]'}
     raw = [("a", PYTHON), ("b", {"role": "user", "content": "[f(a=1)]"}), ("c", said)]
     assert asks_for_python(raw)
-    out, ((_, tools),) = from_text(raw, problems, python=True)
+    out, ((_, tools),) = from_text(raw, problems)
     assert problems == []
     assert out[0][1]["content"] == "오늘: 2026-05-21(목)"
     assert out[1] == raw[1]
