@@ -125,8 +125,7 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
         problems.append(lacking)
         return None
     opened = _open(fields, shape, problems)
-    if not KNOWN.isdisjoint(fields):
-        problems += _unread(fields, shape, opened)
+    problems += _unread(fields, shape, opened)
     return opened
 
 
@@ -203,6 +202,8 @@ def _rejected_of(fields: dict[str, Any]) -> str | None:
 
 def _unknown(fields: dict[str, Any]) -> Problem:
     why = next((why for key, why in _UNREADABLE.items() if says(fields.get(key))), None)
+    if _shape({key.strip().lower(): value for key, value in fields.items()}):
+        why = "the keys are those of one but for case or spaces; rename them"
     expected = (
         "expected the keys messages, conversations, instruction and output, prompt and completion, "
         "or chosen and rejected"
@@ -306,7 +307,7 @@ def _unread(
     fields: dict[str, Any], shape: str, opened: RawRow | RawPreference
 ) -> Iterator[Problem]:
     """The problems of keys that say something, have a meaning in some tool, and were not read."""
-    left = [key for key in fields if key in KNOWN and says(fields[key])]
+    left = [key for key in fields if key.strip().lower() in KNOWN and says(fields[key])]
     for key in filter(_MEDIA.__contains__, left):
         message = (
             f"{key}: the models read text only, and would learn to answer what they do not see; "
