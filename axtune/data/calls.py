@@ -25,6 +25,7 @@ _NEUTRAL = {*_NAMES, *_ARGUMENTS, *_IDS, *_WRAPPERS, "type", "index", "status", 
 # What belongs elsewhere, and would be lost here: a result, a thought.
 _UNREAD = ("result", "results", "output", "response", "observation", "error", "thought", "thinking")
 _PLAIN = {"id", "type", "function", "index"}
+_PLAIN_FUNCTION = {"name", "arguments"}
 _EMPTY: tuple[Any, ...] = (None, "", {})
 _EXPECTED = 'expected {"type": "function", "function": {"name", "arguments"}}'
 # Python's call; the names of ToolACE's functions have spaces.
@@ -48,6 +49,17 @@ class ArgumentsError(ValueError):
     """A call whose arguments cannot be told."""
 
 
+def is_openai(call: Any) -> bool:
+    """Whether a call is wholly of OpenAI's form, as most are."""
+    return (
+        isinstance(call, dict)
+        and call.get("type") == "function"
+        and call.keys() <= _PLAIN
+        and isinstance(function := call.get("function"), dict)
+        and function.keys() == _PLAIN_FUNCTION
+    )
+
+
 def read_call(call: Any) -> Call:
     """A call of any form.
 
@@ -60,13 +72,7 @@ def read_call(call: Any) -> Call:
     """
     if not isinstance(call, dict):
         raise ValueError(_EXPECTED)
-    function = call.get("function")
-    if (
-        isinstance(function, dict)
-        and call.get("type") == "function"
-        and function.keys() == {"name", "arguments"}
-        and call.keys() <= _PLAIN
-    ):
+    if is_openai(call):
         return Call(call, [])
     if call.get("type") not in _TYPES:
         raise ValueError(_EXPECTED)
@@ -76,8 +82,8 @@ def read_call(call: Any) -> Call:
             inner = flat.pop(key)
             flat |= {inner_key: value for inner_key, value in inner.items() if value is not None}
     names = [flat[key] for key in _NAMES if key in flat]
-    if isinstance(function, str) and not names:
-        names = [function]
+    if isinstance(call.get("function"), str) and not names:
+        names = [call["function"]]
     if not names:
         raise ValueError(_EXPECTED)
     item: dict[str, Any] = {"type": "function"}

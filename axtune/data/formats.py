@@ -14,7 +14,6 @@ some common tool would read, is never dropped in silence: see `KNOWN`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -115,7 +114,7 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
     if row_format == "auto" and shape in (None, "prompt_completion"):
         trace = open_trace(filled, problems)
         if trace:
-            problems += _unread(_beside_trace(filled, trace), "a trace of calls", trace)
+            problems += _unread(filled, "a trace of calls", trace)
             return trace
         shape = shape or _shape(fields) or _shape(row)
     if shape is None:
@@ -291,13 +290,6 @@ def _tools(fields: dict[str, Any]) -> Any:
     tools = row_tools(fields)
     fields.pop("tools" if "tools" in fields else "functions", None)
     return table_tools(tools) if says(tools) else None
-
-
-def _beside_trace(fields: dict[str, Any], trace: RawRow) -> dict[str, Any]:
-    """The cells that a trace leaves unread; Glaive's system text may be all tools."""
-    taken = {re.split(r"[\[.]", place)[0] for place, _ in trace[0]}
-    taken.update(_TOOLS, ("system",) if "chat" in taken else ())
-    return {key: value for key, value in fields.items() if key not in taken}
 
 
 # --- what was not read ------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def from_text(
     Args:
         raw: OpenAI messages, not normalised yet.
         problems: Appended to.
-        python: Whether calls may be written as Python.
+        python: Whether the turns before these ask for calls as Python.
 
     Returns:
         The messages, and the tools that system texts hold, each with its place.
@@ -76,7 +76,8 @@ def from_text(
             tools.append((place, _tools_text(block.group(1))))
             if text := _without_tools(content, block):
                 out.append((place, {**message, "content": text}))
-        elif python and role == "system" and _ASKS_FOR_PYTHON.search(content):
+        elif role == "system" and "[func" in content and _ASKS_FOR_PYTHON.search(content):
+            python = True
             found, text = _python_tools(content)
             tools += [(place, in_json_schema(found, problems))] if found else []
             out += [(place, {**message, "content": text})] if text else []

@@ -87,8 +87,7 @@ def _open_turns(
 ) -> tuple[list[Placed], list[Placed]]:
     """The messages of turns behind others, and the tools that they and system texts hold."""
     messages, on_turns = read_turns(turns, problems)
-    python = asks_for_python(before) or asks_for_python(turns)
-    messages, in_texts = from_text(messages, problems, python=python)
+    messages, in_texts = from_text(messages, problems, python=asks_for_python(before))
     return messages, on_turns + in_texts
 
 

@@ -29,10 +29,10 @@ _GLAIVE_PREAMBLE = re.compile(
 
 
 def open_trace(row: dict[str, Any], problems: list[Problem]) -> Trace | None:
-    """The turns and tools of such a row.
+    """Take the turns and tools of such a row.
 
     Args:
-        row: Of no shape that `axtune.data.formats` knows by its keys.
+        row: Its cells that say something; what is read is taken out.
         problems: Appended to.
 
     Returns:
@@ -44,11 +44,17 @@ def open_trace(row: dict[str, Any], problems: list[Problem]) -> Trace | None:
     return None
 
 
+def _take_tools(row: dict[str, Any]) -> Any:
+    tools = row_tools(row)
+    row.pop("tools" if "tools" in row else "functions", None)
+    return tools
+
+
 def _system(key: str, value: Any) -> list[Placed]:
     return [] if value in (None, "", []) else [(key, {"role": "system", "content": value})]
 
 
-def _values(key: str, value: Any) -> list[Any] | None:
+def _values(value: Any) -> list[Any] | None:
     """The items of a list, also of one that is JSON text; None of anything else."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -66,10 +72,10 @@ def _is_xlam(row: dict[str, Any]) -> bool:
 
 
 def _open_xlam(row: dict[str, Any], problems: list[Problem]) -> Trace:
-    turns = _system("system", row.get("system"))
-    turns.append(("query", {"role": "user", "content": row["query"]}))
-    turns.append(("answers", {"role": "tool_call", "content": row["answers"]}))
-    return turns, in_json_schema(row_tools(row), problems)
+    turns = _system("system", row.pop("system", None))
+    turns.append(("query", {"role": "user", "content": row.pop("query")}))
+    turns.append(("answers", {"role": "tool_call", "content": row.pop("answers")}))
+    return turns, in_json_schema(_take_tools(row), problems)
 
 
 # --- Glaive -----------------------------------------------------------------------------------
@@ -81,14 +87,14 @@ def _is_glaive(row: dict[str, Any]) -> bool:
 
 
 def _open_glaive(row: dict[str, Any], problems: list[Problem]) -> Trace:
-    written = row.get("system")
+    written = row.pop("system", None)
     system, tools = _glaive_system(written) if isinstance(written, str) else (written, None)
     turns = _system("system", system)
-    _, *parts = _GLAIVE_TURN.split(row["chat"])
+    _, *parts = _GLAIVE_TURN.split(row.pop("chat"))
     for number, (role, text) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
         said = text.replace("<|endoftext|>", "").strip()
         turns.append((f"chat[{number}]", {"role": _GLAIVE_ROLES[role], "content": said}))
-    return turns, tools or row_tools(row)
+    return turns, tools or _take_tools(row)
 
 
 def _glaive_system(text: str) -> tuple[str, list[Any]]:
@@ -112,20 +118,21 @@ def _glaive_system(text: str) -> tuple[str, list[Any]]:
 
 
 def _is_responses(row: dict[str, Any]) -> bool:
-    output = _values("output", row.get("output")) if "input" in row else None
+    output = _values(row.get("output")) if "input" in row else None
     return bool(output) and all(isinstance(item, dict) and "type" in item for item in output or ())
 
 
 def _open_responses(row: dict[str, Any], problems: list[Problem]) -> Trace:
-    turns = _system("instructions", row.get("instructions"))
-    given = _values("input", row["input"])
+    turns = _system("instructions", row.pop("instructions", None))
+    written = row.pop("input")
+    given = _values(written)
     if given is None:
-        turns.append(("input", {"role": "user", "content": row["input"]}))
+        turns.append(("input", {"role": "user", "content": written}))
     else:  # the answers that it holds are context, not to be labelled
         turns += [(f"input[{n}]", as_context(item)) for n, item in enumerate(given)]
-    answer = _values("output", row["output"]) or []
+    answer = _values(row.pop("output")) or []
     turns += [(f"output[{n}]", item) for n, item in enumerate(answer)]
-    return turns, row_tools(row)
+    return turns, _take_tools(row)
 
 
 # --- Gemini -----------------------------------------------------------------------------------
@@ -138,12 +145,12 @@ def _is_gemini(row: dict[str, Any]) -> bool:
 def _open_gemini(row: dict[str, Any], problems: list[Problem]) -> Trace:
     turns: list[Placed] = []
     for key in ("systemInstruction", "system_instruction"):
-        value = row.get(key)
+        value = row.pop(key, None)
         turns += _system(
             key, value["parts"] if isinstance(value, dict) and "parts" in value else value
         )
-    turns += [(f"contents[{n}]", turn) for n, turn in enumerate(row["contents"])]
-    return turns, row_tools(row)
+    turns += [(f"contents[{n}]", turn) for n, turn in enumerate(row.pop("contents"))]
+    return turns, _take_tools(row)
 
 
 _OPENERS: tuple[

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from axtune.data.calls import ArgumentsError, Call, read_call, read_written_calls
+from axtune.data.calls import ArgumentsError, Call, is_openai, read_call, read_written_calls
 from axtune.data.literals import parse_literal
 from axtune.errors import Problem
 
@@ -53,8 +53,9 @@ _ROLES = {
 _CALL_ROLES = ("function_call", "tool_call")
 _SHAREGPT_ROLES = ("system", "human", "gpt", "function_call", "observation", "tool")
 _PLAIN = {"role", "content"}
-_PLAIN_ROLES = ("user", "assistant", "system", "developer")
+_PLAIN_ROLES = ("user", "assistant", "system", "developer", "tool")
 _PLAIN_RESULT = {"role", "content", "tool_call_id", "name"}
+_PLAIN_CALLS = {"role", "content", "tool_calls"}
 
 _CONTENTS = ("content", "value", "text", "message", "parts")
 _CALLS = ("tool_calls", "function_call", "function_calls")
@@ -71,12 +72,6 @@ _UNREAD = (
     "train_detail",  # axolotl: which characters are labelled
     "mask",  # labelled or not: tools differ
     "loss_mask",
-    "image",
-    "images",
-    "video",
-    "videos",
-    "audio",
-    "audios",
     "files",
     "attachments",
     "documents",
@@ -93,6 +88,8 @@ _UNREAD = (
     "task",
     "ipython",  # torchtune: the turn calls a built-in tool
 )
+# What a model that reads text is not shown; an answer about it would be learned blindly.
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 # Read somewhere below, or said elsewhere: no meaning of a turn is lost with these.
 _USED = {
     "role",
@@ -188,14 +185,17 @@ def read_turns(turns: list[Placed], problems: list[Problem]) -> tuple[list[Place
 
 def _is_plain(turn: Any) -> bool:
     """Whether a turn is wholly of OpenAI's form, as most are."""
-    return (
-        isinstance(turn, dict)
-        and isinstance(turn.get("content"), str)
-        and (
-            (turn.keys() == _PLAIN and turn["role"] in _PLAIN_ROLES)
-            or (turn.get("role") == "tool" and turn.keys() <= _PLAIN_RESULT)
-        )
-    )
+    if not isinstance(turn, dict) or not isinstance(turn.get("content"), (str, type(None))):
+        return False
+    keys, role = turn.keys(), turn.get("role")
+    if keys == _PLAIN:
+        return role in _PLAIN_ROLES
+    if role == "tool":
+        return "content" in keys and keys <= _PLAIN_RESULT
+    if role != "assistant" or keys != _PLAIN_CALLS:
+        return False
+    calls = turn["tool_calls"]
+    return isinstance(calls, list) and all(map(is_openai, calls))
 
 
 def _continues(before: Any, turn: Message, message: Message) -> bool:
@@ -306,7 +306,21 @@ def _report_unread(
     for key in _UNREAD:
         if key in turn and turn[key] not in _NOTHING and key != content_key:
             problems.append(unread_key(place, key))
+    for key in _MEDIA:
+        if turn.get(key) not in _NOTHING:
+            text = f"{place}.{key}: the models read text only; remove the row, or the key."
+            problems.append(Problem("bad-content", text))
     served = role in ("assistant", "tool_call")
+    if (
+        served
+        and turn.get("reasoning")
+        and turn.get("reasoning_content")
+        not in (
+            None,
+            turn["reasoning"],
+        )
+    ):
+        problems.append(unread_key(place, "reasoning_content"))
     for key in _REASONING if served else _REASONING + _SERVED_REASONING:
         if turn.get(key) not in _NOTHING:
             problems.append(reasoning_unseen(place, key))

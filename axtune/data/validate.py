@@ -194,37 +194,33 @@ def _check_results(conversation: Conversation, problems: list[Problem]) -> None:
                 text = f"{conversation.places[index]}: a tool result without a call before it."
                 severity: Severity = "warning" if lenient else "error"
                 problems.append(Problem("result-without-call", text, severity))
-            else:
-                place, number = conversation.places[index], len(calls) - waiting
-                problems += _out_of_order(place, message, calls, number)
+            elif found := _out_of_order(message, calls, len(calls) - waiting):
+                code, text = found
+                problems.append(Problem(code, f"{conversation.places[index]}: {text}", "warning"))
+                calls = []  # said once
             waiting = max(0, waiting - 1)
         else:
             waiting = 0
         previous = role
 
 
-def _out_of_order(
-    place: str, result: Message, calls: list[Message], number: int
-) -> Iterator[Problem]:
-    """A result that belongs to another call than the one at its number, or to none."""
+def _out_of_order(result: Message, calls: list[Message], number: int) -> tuple[str, str] | None:
+    """What is wrong with a result that belongs to another call than the one at its number."""
     ids = [call.get("id") for call in calls]
     names = [call["function"]["name"] for call in calls]
-    for given, known, key in (
-        (result.get("tool_call_id"), ids, "tool_call_id"),
-        (result.get("name"), names, "name"),
-    ):
-        if given is None or None in known:
+    for key, known in (("tool_call_id", ids), ("name", names)):
+        given = result.get(key)
+        if given is None or None in known or not known:
             continue
         if given not in known:
-            text = f"{place}: its {key} is that of no call before it."
-            yield Problem("result-of-no-call", text, "warning")
-        elif given != known[number]:
-            text = (
-                f"{place}: results come in another order than their calls; the template shows "
-                "results without ids, so their order is all that the model sees."
+            return "result-of-no-call", f"its {key} is that of no call before it."
+        if given != known[number]:
+            return "result-order", (
+                "results come in another order than their calls; the template shows them without "
+                "ids, so their order is all that the model sees."
             )
-            yield Problem("result-order", text, "warning")
-        return
+        return None
+    return None
 
 
 def _violations(validator: Any, arguments: dict[str, Any]) -> list[str]:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import arguments, texts
 
-from axtune.data.hermes import from_text, split_calls
+from axtune.data.hermes import asks_for_python, from_text, split_calls
+from axtune.data.parse import PreferenceRow, read_row
 from axtune.data.render import answer_text
 from axtune.errors import Problem
 
@@ -121,6 +122,116 @@ def test_a_broken_call_is_a_problem(text: str) -> None:
         split_calls(text)
     rest, _, problems = convert({"role": "assistant", "content": text})
     assert (rest, problems) == ([], ["bad-hermes-call"])
+
+
+TWO = [CALL, {**CALL, "name": "get_bus"}]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        json.dumps(TWO),
+        str(TWO),
+        "\n".join(map(json.dumps, TWO)),
+        "".join(map(json.dumps, TWO)),
+        json.dumps([{"name": c["name"], "parameters": c["arguments"]} for c in TWO]),
+    ],
+)
+def test_several_calls_in_one_tag(written: str) -> None:
+    (message,), _, problems = convert(
+        {"role": "assistant", "content": f"<tool_call>\n{written}\n</tool_call>"}
+    )
+    assert problems == []
+    assert [call["function"] for call in message["tool_calls"]] == TWO
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        """{"name": "get_menu", "arguments": '{"날짜": "2026-05-21"}'} <|endoftext|>""",
+        json.dumps(CALL),
+        str(CALL),
+    ],
+)
+def test_calls_as_glaive_writes_them(written: str) -> None:
+    text = f"볼게요 <functioncall> {written}"
+    (message,), _, problems = convert({"role": "assistant", "content": text})
+    assert (message["content"], problems) == ("볼게요", [])
+    assert [call["function"] for call in message["tool_calls"]] == [CALL]
+    quoted = """<functioncall> {"name": "f", "arguments": '{"a": "it\\'s"}'}"""
+    (message,), _, problems = convert({"role": "assistant", "content": quoted})
+    assert message["tool_calls"][0]["function"]["arguments"] == {"a": "it's"}
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        "oops",
+        '{"name": "f"} 그리고',
+        '{"arguments": {}}',
+        '{"name": "f", "argument": {"a": 1}}',
+    ],
+)
+def test_a_broken_call_of_glaive_is_a_problem(rest: str) -> None:
+    left, _, problems = convert({"role": "assistant", "content": f"<functioncall> {rest}"})
+    assert (left, problems) == ([], ["bad-hermes-call"])
+
+
+TOOLACE = (
+    "You are an expert in composing functions. Here is a list of functions in JSON format that you "
+    "can invoke:\n{tools}. \nShould you decide to return the function call(s), Put it in the "
+    "format of [func1(params_name=params_value, params_name2=params_value2...), func2(params)]\n\n"
+    "NO other text MUST be included. \n오늘: 2026-05-21(목)"
+)
+PYTHON = {"role": "system", "content": TOOLACE.format(tools=json.dumps([TOOLS[0]["function"]]))}
+
+
+def test_calls_as_python_where_the_system_text_asks_for_them() -> None:
+    problems: list[Problem] = []
+    said = {"role": "assistant", "content": '[get_menu(날짜="2026-05-21")]'}
+    raw = [("a", PYTHON), ("b", {"role": "user", "content": "[f(a=1)]"}), ("c", said)]
+    assert asks_for_python(raw)
+    out, ((_, tools),) = from_text(raw, problems)
+    assert problems == []
+    assert out[0][1]["content"] == "오늘: 2026-05-21(목)"
+    assert out[1] == raw[1]
+    assert [call["function"] for call in out[2][1]["tool_calls"]] == [CALL]
+    assert tools == [TOOLS[0]["function"]]
+    assert from_text([("c", said)], problems)[0] == [("c", said)]  # nobody asked for Python
+    assert not asks_for_python([("c", said), ("d", "글")])
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "codes"),
+    [
+        ("필요한 값이 없습니다.", "필요한 값이 없습니다.", []),
+        ("[1] 참고 (표)", "[1] 참고 (표)", []),
+        ("보세요 [표 (1)]", "보세요 [표 (1)]", []),
+        ("볼게요 [get_menu(날짜='2026-05-21')]", "볼게요", []),
+        ("[get_menu(날짜)]", None, ["bad-hermes-call"]),
+        ("[get_menu(날짜='2026-05-21')] 봅니다", None, ["bad-hermes-call"]),
+    ],
+)
+def test_a_text_among_calls_as_python(text: str, before: str | None, codes: list[str]) -> None:
+    problems: list[Problem] = []
+    raw = [("a", {"role": "assistant", "content": text})]
+    out, _ = from_text(raw, problems, python=True)
+    assert [problem.code for problem in problems] == codes
+    assert [message["content"] for _, message in out] == ([] if before is None else [before])
+
+
+def test_an_answer_is_read_as_its_prompt_asks() -> None:
+    row = {
+        "prompt": [PYTHON, {"role": "user", "content": "q"}],
+        "chosen": '[get_menu(날짜="2026-05-21")]',
+        "rejected": "모릅니다",
+    }
+    preference, problems = read_row(row)
+    assert problems == []
+    assert isinstance(preference, PreferenceRow)
+    assert preference.chosen is not None
+    assert [c["function"] for c in preference.chosen.messages[2]["tool_calls"]] == [CALL]
 
 
 @pytest.mark.parametrize("tag", ["tool_response", "tool_output"])

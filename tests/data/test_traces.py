@@ -149,6 +149,15 @@ def test_what_is_no_such_row(row: Any) -> None:
         assert problem.code == "unknown-shape"
 
 
+def test_what_a_trace_has_besides_is_named() -> None:
+    plain = {"system": "SYSTEM: 도우미", "chat": "USER: a\n\nASSISTANT: b <|endoftext|>"}
+    for row in (XLAM, plain, {"contents": [{"role": "user", "parts": ["a"]}]}):
+        assert read_row(row)[1] == []
+        _, (problem,) = read_row({**row, "label": "분류"})
+        assert (problem.code, problem.severity) == ("unread-key", "warning")
+        assert "not read: label;" in problem.message
+
+
 @pytest.mark.parametrize(
     ("row", "code"),
     [

@@ -124,6 +124,7 @@ def test_a_plain_message_is_handed_on_untouched() -> None:
         ({"role": "user", "content": [{"type": "image"}]}, "bad-content: turns[0].content[0]"),
         ({"role": "tool", "content": [{"qty": 3}]}, "bad-content: turns[0].content[0]"),
         ({"role": "user", "content": [3]}, "bad-content: turns[0].content[0]"),
+        ({**USER, "images": ["a.png"]}, "bad-content: turns[0].images: the models read text only"),
     ],
 )
 def test_what_is_wrong_says_where(turn: Any, problem: str) -> None:
@@ -287,7 +288,7 @@ def test_tools_of_a_turn_are_found() -> None:
 
 _CANARY = "카나리아"
 _KNOWN = {
-    **{key: f"{_CANARY}{key}" for key in module._UNREAD},
+    **{key: f"{_CANARY}{key}" for key in module._UNREAD + module._MEDIA},
     **{key: f"{_CANARY}{key}" for key in (*module._REASONING, *module._SERVED_REASONING)},
     **{key: f"{_CANARY}{key}" for key in (*module._CONTENTS, "name")},
     **{key: [{"name": "f", "arguments": {"a": f"{_CANARY}{key}"}}] for key in module._CALLS},
@@ -315,7 +316,9 @@ def test_no_key_vanishes_in_silence(role: str, where: str, keys: set[str]) -> No
 
 
 def test_what_says_nothing_is_not_reported() -> None:
-    empty = dict.fromkeys((*module._UNREAD, *module._REASONING, *module._CALLS, "tools", "name"))
+    empty = dict.fromkeys(
+        (*module._UNREAD, *module._MEDIA, *module._REASONING, *module._CALLS, "tools", "name")
+    )
     beside = {"id": 3, "source": "web", "eot": True, "status": "completed", "type": "message"}
     assert read({**ANSWER, **empty, **beside})[1] == []
     assert read({**ANSWER, **dict.fromkeys(empty, False), "images": []})[1] == []

@@ -19,6 +19,12 @@ RESULT = {"role": "tool", "content": "{}"}
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
 
+def results(*named: str | None, key: str = "tool_call_id") -> Any:
+    """A row of two calls, whose results name theirs."""
+    turns = [RESULT if name is None else {**RESULT, key: name} for name in named]
+    return chat("q", calls(("f", {}), ("g", {})), *turns, "a", tools=[tool("f"), tool("g")])
+
+
 def problems_of(row: Any) -> list[tuple[str, str]]:
     conversation, problems = read_row(row)
     assert conversation is not None, problems
@@ -80,6 +86,13 @@ def problems_of(row: Any) -> list[tuple[str, str]]:
             [("result-without-call", "warning")],
         ),
         (chat(RESULT, "a"), [("result-without-call", "error")]),
+        (results("call_0", "call_1"), []),
+        (results("call_0", None), []),
+        (results("call_1", "call_0"), [("result-order", "warning")]),
+        (results("call_0", "zzz"), [("result-of-no-call", "warning")]),
+        (results("f", "g", key="name"), []),
+        (results("g", "f", key="name"), [("result-order", "warning")]),
+        (results("h", "g", key="name"), [("result-of-no-call", "warning")]),
     ],
 )
 def test_rules(row: Any, wanted: list[tuple[str, str]]) -> None:
