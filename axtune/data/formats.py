@@ -59,6 +59,7 @@ _LEARNED_KEYS = {
 _TOOLS = ("tools", "functions")
 # Of two answers; a rejected one may also stand beside a whole conversation.
 _PAIR_KEYS = frozenset(key for keys in PAIRS for key in keys) - frozenset(REJECTED)
+_JUDGED_KEYS = frozenset((*REJECTED, *LABELS))
 
 # What a model that reads text is not shown; an answer about it would be learned blindly.
 _MEDIA = frozenset(("images", "image", "videos", "video", "audios", "audio", "rejected_images"))
@@ -136,11 +137,11 @@ def _shape(row: dict[str, Any]) -> str | None:
     if not _PAIR_KEYS.isdisjoint(row):
         return "preference"
     learned = _learned_shape(row)
+    if _JUDGED_KEYS.isdisjoint(row):
+        return learned
     if any(key in row for key in REJECTED):
         return "preference"
     judged = [key for key in LABELS if key in row]
-    if not judged:
-        return learned
     if learned is None:
         return "unpaired_preference" if "completion" in row else None
     # A label is also what a text classifier's data calls its classes.
