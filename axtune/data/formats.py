@@ -80,6 +80,7 @@ KNOWN = _MEDIA.union(
     ("chat_template", "chat_template_kwargs", "enable_thinking", "tool_choice", "documents"),
     ("input_ids", "labels", "objects"),
 )
+_WRITTEN = frozenset(map(str.lower, KNOWN))  # in tables also as Prompt, Messages
 # A document that an answer is about stands inside the prompt of many rows that still name it.
 _PASSAGES = ("context", "documents", "text")
 
@@ -300,7 +301,7 @@ def _unread(
     fields: dict[str, Any], shape: str, opened: RawRow | RawPreference
 ) -> Iterator[Problem]:
     """The problems of keys that say something, have a meaning in some tool, and were not read."""
-    left = [key for key in fields if key.strip().lower() in KNOWN and says(fields[key])]
+    left = [key for key in fields if key.strip().lower() in _WRITTEN and says(fields[key])]
     for key in filter(_MEDIA.__contains__, left):
         message = (
             f"{key}: the models read text only, and would learn to answer what they do not see; "

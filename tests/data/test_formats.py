@@ -324,6 +324,7 @@ def test_keys_that_no_tool_reads_are_free(row: Any) -> None:
         ({"messages": TURNS, "tools": [MENU], "functions": [{"name": "f"}]}, "functions"),
         ({"messages": TURNS, "label": 3}, "label"),
         ({"messages": TURNS, "System": "s"}, "System"),
+        ({"messages": TURNS, "systemInstruction": "s"}, "systemInstruction"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
 )
