@@ -70,7 +70,10 @@ def placed(value: Any, key: str, problems: list[Problem]) -> list[Placed]:
     if not isinstance(value, list) or not value:
         problems.append(Problem("bad-messages", f"{key}: expected a list with at least one turn."))
         return []
-    return [(f"{key}[{index}]", _object(item)) for index, item in enumerate(value)]
+    return [
+        (f"{key}[{index}]", item if isinstance(item, dict) else _object(item))
+        for index, item in enumerate(value)
+    ]
 
 
 def text_or_turns(value: Any, key: str, problems: list[Problem]) -> Any:

@@ -59,6 +59,7 @@ _LEARNED_KEYS = {
 _TOOLS = ("tools", "functions")
 # Of two answers; a rejected one may also stand beside a whole conversation.
 _PAIR_KEYS = frozenset(key for keys in PAIRS for key in keys) - frozenset(REJECTED)
+_JUDGED_KEYS = frozenset((*REJECTED, *LABELS))
 
 # What a model that reads text is not shown; an answer about it would be learned blindly.
 _MEDIA = frozenset(("images", "image", "videos", "video", "audios", "audio", "rejected_images"))
@@ -79,6 +80,7 @@ KNOWN = _MEDIA.union(
     ("chat_template", "chat_template_kwargs", "enable_thinking", "tool_choice", "documents"),
     ("input_ids", "labels", "objects"),
 )
+_WRITTEN = frozenset(map(str.lower, KNOWN))  # in tables also as Prompt, Messages
 # A document that an answer is about stands inside the prompt of many rows that still name it.
 _PASSAGES = ("context", "documents", "text")
 
@@ -124,8 +126,7 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
         problems.append(lacking)
         return None
     opened = _open(fields, shape, problems)
-    if not KNOWN.isdisjoint(fields):
-        problems += _unread(fields, shape, opened)
+    problems += _unread(fields, shape, opened)
     return opened
 
 
@@ -137,11 +138,11 @@ def _shape(row: dict[str, Any]) -> str | None:
     if not _PAIR_KEYS.isdisjoint(row):
         return "preference"
     learned = _learned_shape(row)
+    if _JUDGED_KEYS.isdisjoint(row):
+        return learned
     if any(key in row for key in REJECTED):
         return "preference"
     judged = [key for key in LABELS if key in row]
-    if not judged:
-        return learned
     if learned is None:
         return "unpaired_preference" if "completion" in row else None
     # A label is also what a text classifier's data calls its classes.
@@ -202,6 +203,8 @@ def _rejected_of(fields: dict[str, Any]) -> str | None:
 
 def _unknown(fields: dict[str, Any]) -> Problem:
     why = next((why for key, why in _UNREADABLE.items() if says(fields.get(key))), None)
+    if _shape({key.strip().lower(): value for key, value in fields.items()}):
+        why = "the keys are those of one but for case or spaces; rename them"
     expected = (
         "expected the keys messages, conversations, instruction and output, prompt and completion, "
         "or chosen and rejected"
@@ -298,7 +301,7 @@ def _unread(
     fields: dict[str, Any], shape: str, opened: RawRow | RawPreference
 ) -> Iterator[Problem]:
     """The problems of keys that say something, have a meaning in some tool, and were not read."""
-    left = [key for key in fields if key in KNOWN and says(fields[key])]
+    left = [key for key in fields if key.strip().lower() in _WRITTEN and says(fields[key])]
     for key in filter(_MEDIA.__contains__, left):
         message = (
             f"{key}: the models read text only, and would learn to answer what they do not see; "

@@ -60,13 +60,16 @@ def take_conversation(fields: dict[str, Any], key: str, problems: list[Problem])
     """Take the turns of a list; an exchange of question and answer in it is two turns."""
     turns: list[Placed] = []
     for place, item in placed(fields.pop(key, None), key, problems):
-        turns += _exchange(place, item) or [(place, item)]
+        if both := _exchange(place, item):
+            turns += both
+        else:
+            turns.append((place, item))
     return turns
 
 
 def _exchange(place: str, item: Any) -> list[Placed]:
     """The two turns of an object such as ``{"human": …, "assistant": …}``; none of another."""
-    if not isinstance(item, dict) or len(item) != 2 or "role" in item or "from" in item:
+    if not isinstance(item, dict) or "role" in item or "from" in item or len(item) != 2:
         return []
     ask, answer = (next((key for key in keys if key in item), None) for keys in (_ASKS, _ANSWERS))
     if ask is None or answer is None:

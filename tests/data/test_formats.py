@@ -323,6 +323,8 @@ def test_keys_that_no_tool_reads_are_free(row: Any) -> None:
         ({"messages": TURNS, "system": "a", "system_prompt": "b"}, "system_prompt"),
         ({"messages": TURNS, "tools": [MENU], "functions": [{"name": "f"}]}, "functions"),
         ({"messages": TURNS, "label": 3}, "label"),
+        ({"messages": TURNS, "System": "s"}, "System"),
+        ({"messages": TURNS, "systemInstruction": "s"}, "systemInstruction"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
 )
@@ -366,6 +368,7 @@ def test_what_a_model_of_text_does_not_see_refuses_the_row(key: str) -> None:
         ({"prompt": "q"}, "no answer"),
         ({"prompt": "q", "completions": ["a", "b"], "labels": [True, False]}, "steps"),
         ({"title": "a"}, "expected the keys"),
+        ({"Instruction": "q", " Output": "a"}, "case or spaces"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
 )
