@@ -28,7 +28,8 @@ _Finite = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
 
 
 def _file_name(value: str) -> str:
-    if Path(value).name != value or "\0" in value or not value.endswith(".safetensors"):
+    fits = len(value.encode(errors="replace")) <= 255  # as file systems have it
+    if Path(value).name != value or "\0" in value or not value.endswith(".safetensors") or not fits:
         raise PydanticCustomError(
             "file_name", "Input should be the name of a .safetensors file in the same folder"
         )

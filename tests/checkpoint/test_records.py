@@ -50,6 +50,7 @@ def test_the_embedded_models_hold_what_they_must(folder: Any) -> None:
         (ShardIndex, {"weight_map": {"a": "one.safetensors"}}, None),
         (ShardIndex, {"weight_map": {"a": "../one.safetensors"}}, "weight_map.a: input should be"),
         (ShardIndex, {"weight_map": {"a": "/one.safetensors"}}, "weight_map.a: input should be"),
+        (ShardIndex, {"weight_map": {"a": "a" * 255 + ".safetensors"}}, "weight_map.a"),
         (ShardIndex, {"weight_map": ["one.safetensors"]}, "weight_map: input should be"),
         (AdapterConfig, LORA, None),
         (AdapterConfig, {**LORA, "lora_alpha": 11.3, "target_modules": "all-linear"}, None),

@@ -394,7 +394,7 @@ def test_numbers_that_do_not_fit_are_named(qwen2: Checkpoint, tmp_path: Path) ->
     state["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.inf
     write_weights(large, state)
     with pytest.raises(
-        AxtuneError, match=r"1\.mlp\.up_proj\.weight in .* holds 1 numbers that are not finite"
+        AxtuneError, match=r"up_proj\.weight in .* holds 1 numbers that are not finite"
     ):
         export(large, tmp_path / "out", to="gguf", dtype="q8_0")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "packed"]
