@@ -348,6 +348,8 @@ class RunTrainer(Trainer):
             self.accelerator.scaler.load_state_dict(read_state(Path(checkpoint), "scaler"))
 
     def _save_rng_state(self, output_dir: str) -> None:
+        # Other processes come here before the first one has made the folder.
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
         write_state(Path(output_dir), f"random-{self.args.process_index}", random_state())
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

@@ -25,6 +25,7 @@ from support.tiny import LIBRARY_WARNINGS, checkpoint, with_weights
 
 from axtune.checkpoint import catalog
 from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.record import differences
 from axtune.checkpoint.tokenizer import PROBES, AxTokenizer, Tool, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
 from axtune.export.export import export
@@ -290,7 +291,10 @@ def test_rows_without_tokens_are_padding(qwen2: Checkpoint, tmp_path: Path) -> N
 def test_the_folder_has_what_serving_needs(qwen2: Checkpoint, tmp_path: Path) -> None:
     out = tmp_path / "mine"
     exported = export(qwen2.folder, out, to="gguf")
-    assert sorted(file.name for file in out.iterdir()) == ["Modelfile", "SERVING.md", "mine.gguf"]
+    assert sorted(file.name for file in out.iterdir()) == [
+        "Modelfile", "SERVING.md", "axtune-files.json", "mine.gguf"
+    ]  # fmt: skip
+    assert differences(out) == []
     assert exported.nbytes == (out / "mine.gguf").stat().st_size
     line = "llama-server --jinja -m {} --alias mine -c 512"
     assert exported.command == line.format(out / "mine.gguf")
