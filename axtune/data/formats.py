@@ -249,7 +249,7 @@ def _take_learned(fields: dict[str, Any], shape: str, problems: list[Problem]) -
     before = len(problems)
     prompt, answer = _take_answered(fields, shape, problems)
     asked = text_of(prompt[-1][1]) if prompt else ""
-    if len(problems) == before and (asked is None or asked == "" or str(asked).isspace()):
+    if len(problems) == before and isinstance(asked, str) and not asked.strip():
         text = "there is no text before the answer; give the row a question or an instruction."
         problems.append(Problem("empty-prompt", text))
     nothing = [(answer.key, {"role": "assistant", "content": ""})]  # reported as empty-assistant

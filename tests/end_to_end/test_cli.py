@@ -109,7 +109,7 @@ def test_faults_exit_1_with_file_line_code_and_no_content(tmp_path: Path) -> Non
             "bad-hermes-call",
             "unknown-shape",
             "bad-role",
-            "bad-messages",
+            "bad-role",
             "not-json",
             "not-json",
             "not-json",

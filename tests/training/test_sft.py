@@ -273,9 +273,9 @@ def test_an_evaluation_that_a_signal_broke_off_is_made_up_for_on_resuming(make, 
     saved = tmp_path / "run" / "checkpoints" / "checkpoint-2"
     assert broken.stopper.interrupted
     assert (saved / "adapter_model.safetensors").is_file()
-    shutil.rmtree(tmp_path / "scratch")
-    again = supervised.trainer(base, tmp_path, resume=True, **job)
-    again.train(resume_from_checkpoint=str(saved))
+    again = make(output_dir=str(tmp_path / "again"), **job)
+    moved = shutil.copytree(saved, tmp_path / "again" / "checkpoints" / saved.name)
+    again.train(resume_from_checkpoint=str(moved))
     assert again.state.best_metric == whole.state.best_metric
     assert again.state.best_global_step == whole.state.best_global_step
     losses = [
