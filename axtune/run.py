@@ -96,7 +96,7 @@ def train(recipe: Recipe) -> Run:
             recipe = once(state, lambda: _as_quantized(recipe, precision))
             run_dir = once(state, lambda: claim(recipe))
             checkpoint = once(state, lambda: catalog.find(recipe.model, revision=recipe.revision))
-            tokenizer = load_tokenizer(checkpoint)
+            tokenizer = load_tokenizer(checkpoint, learning=True)
             if state.is_main_process and (line := disagreement_with_auto(tokenizer)):
                 report.say(line, "yellow")
 
