@@ -19,6 +19,7 @@ from axtune.signals import sigterm_as_ctrl_c, was_terminated
 if TYPE_CHECKING:
     from axtune.checkpoint.tokenizer import AxTokenizer
     from axtune.config.recipe import Data
+    from axtune.data.statistics import RowResult
     from axtune.verify.certificate import Check
 
 app = typer.Typer(
@@ -127,7 +128,7 @@ def plan(
     checkpoint = find(loaded.model, revision=loaded.revision, weights=False)
     loaded = as_quantized(loaded, checkpoint)
     if tokens is None:
-        known = from_data(loaded, checkpoint, load_tokenizer(checkpoint))
+        known = from_data(loaded, checkpoint, load_tokenizer(checkpoint, learning=True))
     else:
         known = from_length(loaded, checkpoint, tokens)
     search = Search(loaded, known, GPU)
@@ -386,6 +387,16 @@ def _show(checks: Sequence[Check], machine_readable: Any) -> None:
         show(Console(highlight=False), checks)
 
 
+# What faults name by their key in a recipe, as the data commands take it.
+_OPTIONS = (
+    ("data.control_tokens: keep", "--control-tokens keep"),
+    ("data.truncate: true", "--truncate"),
+    ("data.nfc: true", "--nfc"),
+    ("data.max_length", "--max-length"),
+    ("data.format", "--format"),
+)
+
+
 @data_app.command(
     short_help="Check every row of some files.",
     epilog="Example: axtune data check data_templates/chat.jsonl --model tiny-ax-4.0",
@@ -408,7 +419,7 @@ def check(
     ledger = StatsBuilder()
     for checked in check_rows(paths, tokenizer, data):
         ledger.add(checked)
-        for fault in checked.faults:
+        for fault in _with_options(checked).faults:
             if as_json:
                 from dataclasses import asdict
 
@@ -424,6 +435,7 @@ def check(
         from axtune.data.preview import show_account
 
         show_account(Console(highlight=False), account)
+    _require_rows(account.rows_read, files)
     if account.rows_refused:
         raise typer.Exit(1)
 
@@ -452,8 +464,11 @@ def preview(
 
     tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
     console = Console(highlight=False)
+    shown = 0
     for checked in islice(check_rows(paths, tokenizer, data), rows):
-        show_row(console, tokenizer, checked)
+        show_row(console, tokenizer, _with_options(checked))
+        shown += 1
+    _require_rows(shown, files)
 
 
 @data_app.command(
@@ -476,7 +491,7 @@ def render(
     tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
     if out.resolve() in {path.resolve() for path in paths}:
         raise AxtuneError(f"{out} is one of the files to read.", "Give --out another name.")
-    refused = write_rendered(check_rows(paths, tokenizer, data), out)
+    refused = write_rendered(map(_with_options, check_rows(paths, tokenizer, data)), out)
     if refused:
         print(f"{out}: rows refused: {refused}; their lines say why.", file=sys.stderr)
 
@@ -493,9 +508,18 @@ def _open(
     """Tokenizer, options and files of a data command."""
     from axtune.checkpoint.tokenizer import load_tokenizer
     from axtune.config.loader import data_options
-    from axtune.data.sources import files_of
+    from axtune.data.sources import files_of, unread_files
+    from axtune.errors import CheckpointError
 
-    tokenizer = load_tokenizer(model)
+    # The files first: a wrong path is named whatever becomes of the model.
+    sources = data_options(files).train
+    paths = [path for source in sources for path in files_of(source)]
+    for fault in [fault for source in sources for fault in unread_files(source)]:
+        print(fault, file=sys.stderr)
+    try:
+        tokenizer = load_tokenizer(model, learning=True)
+    except CheckpointError as error:
+        raise CheckpointError(error.found, error.remedy.replace("model=", "--model ")) from None
     data = data_options(
         files,
         max_length=tokenizer.context if max_length is None else max_length,
@@ -504,7 +528,26 @@ def _open(
         nfc=nfc,
         format=row_format,
     )
-    return tokenizer, data, [path for source in data.train for path in files_of(source)]
+    return tokenizer, data, paths
+
+
+def _with_options(checked: RowResult) -> RowResult:
+    """A row's faults with the options of a data command where they name the keys of a recipe."""
+    from dataclasses import replace
+
+    for index, fault in enumerate(checked.faults):
+        message = fault.message
+        for key, option in _OPTIONS:
+            message = message.replace(key, option)
+        checked.faults[index] = replace(fault, message=message)
+    return checked
+
+
+def _require_rows(read: int, files: Sequence[str]) -> None:
+    if not read:
+        raise AxtuneError(
+            f"{', '.join(files)}: there are no rows.", "Give files that hold one row or more."
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

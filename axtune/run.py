@@ -109,7 +109,7 @@ def train(recipe: Recipe) -> Run:
             for note in _beginning(run_dir, origin):
                 report.say(note, "yellow")
             checkpoint = once(state, lambda: catalog.find(recipe.model, revision=recipe.revision))
-            tokenizer = load_tokenizer(checkpoint)
+            tokenizer = load_tokenizer(checkpoint, learning=True)
             if state.is_main_process and (line := disagreement_with_auto(tokenizer)):
                 report.say(line, "yellow")
 

@@ -73,13 +73,50 @@ class Checkpoint:
         )
 
     def chat_template(self) -> str | None:
-        """Its chat template, Jinja source; the template's own file goes before the config's key."""
+        """Its chat template, Jinja source; the template's own file goes before the config's key.
+
+        Raises:
+            CheckpointError: When it has several that differ, of which transformers takes another
+                for requests with tools.
+        """
         file = self.folder / "chat_template.jinja"
-        if file.is_file():
-            return file.read_text(encoding="utf-8")
         config = self.folder / "tokenizer_config.json"
-        template = read_json(config).get("chat_template") if config.is_file() else None
-        return template if isinstance(template, str) else None
+        if file.is_file():
+            named = {"default": _read_text(file)}
+        else:
+            said = read_json(config).get("chat_template") if config.is_file() else None
+            named = _named_templates(said)
+        for other in sorted(self.folder.glob("additional_chat_templates/*.jinja")):
+            named[other.stem] = _read_text(other)
+        default, with_tools = named.get("default"), named.get("tool_use")
+        if with_tools not in (None, default):
+            raise CheckpointError(
+                f"{self.name} has a chat template of its own for requests with tools (tool_use), "
+                "which differs from the default one.",
+                "Keep the one that the model was trained with, as chat_template.jinja alone.",
+            )
+        return default
+
+
+def _named_templates(said: Any) -> dict[str, str]:
+    """The templates of a ``tokenizer_config.json`` by name; one text is the default."""
+    if isinstance(said, str):
+        return {"default": said}
+    named: dict[str, str] = {}
+    for item in said if isinstance(said, list) else []:
+        match item:
+            case {"name": str(name), "template": str(template)}:
+                named[name] = template
+    return named
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}.", "The file is damaged; copy it again."
+        ) from None
 
 
 def embedded() -> list[Path]:

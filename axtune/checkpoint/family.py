@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -107,6 +108,22 @@ class Family:
         return declared.get("normalizer") is None and all(
             cut.get(key) == value for key, value in self.pre_tokenizer.items()
         )
+
+    def how_it_cuts(self, declared: Mapping[str, Any]) -> str:
+        """In words, how a ``tokenizer.json`` that does not `cuts_like` the family cuts text.
+
+        Args:
+            declared: The file's content.
+        """
+        text = json.dumps([declared.get("normalizer"), declared.get("pre_tokenizer")])
+        ways = []
+        if r"\\p{N}" in text and r"\\p{N}+" not in text and r"\\p{N}{1,3}" not in text:
+            ways.append("splits every digit")
+        if "NFC" in text:
+            ways.append("normalises to NFC")
+        if len(ways) == 2:
+            return f"{' and '.join(ways)}; transformers 5 re-saves it like this"
+        return ways[0] if ways else f"cuts text in another way than {self.line} models were trained"
 
 
 FAMILIES: dict[str, Family] = {}

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import jinja2
 import jinja2.ext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from axtune.checkpoint import sandbox
 from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint, find, read_json
 from axtune.checkpoint.family import Family
 from axtune.errors import CheckpointError
@@ -111,27 +111,50 @@ class AxTokenizer:
             CheckpointError: When the template itself refuses the messages.
         """
         try:
-            return self._template.render(
-                messages=messages,
-                tools=tools or None,
-                documents=None,  # as transformers does: defined, and none
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
-            )
-        except jinja2.TemplateError as error:
+            with sandbox.time_limit():
+                return self._template.render(
+                    messages=messages,
+                    tools=tools or None,
+                    documents=None,  # as transformers does: defined, and none
+                    add_generation_prompt=add_generation_prompt,
+                    **self._special_tokens,
+                )
+        except UnicodeEncodeError:
+            raise
+        # A template is a program of a checkpoint: whatever it does wrong is the template's fault.
+        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError,
+                AttributeError, MemoryError) as error:  # fmt: skip
+            line = _line_of(error)
             raise CheckpointError(
-                f"The chat template of {self.name} cannot render a conversation: {error}",
+                f"The chat template of {self.name} cannot render a conversation"
+                f"{f' (line {line})' if line else ''}: {error}",
                 "Use the checkpoint's original chat template.",
             ) from None
+
+    def require_template(self) -> None:
+        """Parse the template, which otherwise happens when it first renders.
+
+        Raises:
+            CheckpointError: When it is broken, with the line.
+        """
+        self._template  # noqa: B018 - parsed here, and kept
 
     @cached_property
     def _template(self) -> jinja2.Template:
         try:
             return _environment().from_string(self.chat_template)
-        except jinja2.TemplateSyntaxError as error:
+        except (
+            jinja2.TemplateError,
+            RecursionError,
+            SyntaxError,
+            ValueError,
+            MemoryError,
+        ) as error:
+            line = getattr(error, "lineno", None)
+            reason = str(getattr(error, "message", None) or "it is nested too deeply")
             raise CheckpointError(
-                f"The chat template of {self.name} is broken at line {error.lineno}: "
-                f"{error.message}.",
+                f"The chat template of {self.name} is broken"
+                f"{f' at line {line}' if line else ''}: {reason.removesuffix('.')}.",
                 "Use the checkpoint's original chat template.",
             ) from None
 
@@ -182,20 +205,25 @@ class AxTokenizer:
         return [Path(shutil.copyfile(self.folder / name, target / name)) for name in present]
 
 
-def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> AxTokenizer:
+def load_tokenizer(
+    model: str | Checkpoint, *, revision: str | None = None, learning: bool = False
+) -> AxTokenizer:
     """Load the tokenizer that a checkpoint declares.
 
     Args:
         model: A name as `axtune.checkpoint.catalog.find` takes it, or a checkpoint already found.
         revision: Branch or commit of a Hub model.
+        learning: Whether a model is to learn from its tokens, which then have to be cut as its
+            family was trained with.
 
     Returns:
         The tokenizer, built from ``tokenizer.json`` alone.
 
     Raises:
         CheckpointError: When files are missing or disagree: no template, no end of turn, a pad
-            token that is the end of turn (its labels would be masked and never learned), or a
-            tokenizer with more ids than the model has embeddings.
+            token that is the end of turn (its labels would be masked and never learned), a
+            tokenizer with more ids than the model has embeddings, or one to learn with that cuts
+            text in another way than its family.
     """
     found = (
         model if isinstance(model, Checkpoint) else find(model, revision=revision, weights=False)
@@ -240,8 +268,29 @@ def load_tokenizer(model: str | Checkpoint, *, revision: str | None = None) -> A
             "Tokenizer and weights are of different checkpoints; copy it again.",
         )
     family = found.family
+    if learning:
+        _require_cut(backend, family, found.name)
     context = int(found.config.get("max_position_embeddings", family.context))
-    return AxTokenizer(found.name, folder, backend, template, config, end, pad, context, family)
+    loaded = AxTokenizer(found.name, folder, backend, template, config, end, pad, context, family)
+    if learning:
+        loaded.require_template()
+    return loaded
+
+
+def _require_cut(backend: Tokenizer, family: Family, name: str) -> None:
+    parts = {
+        key: json.loads(part.__getstate__()) if part else None
+        for key, part in (
+            ("normalizer", backend.normalizer),
+            ("pre_tokenizer", backend.pre_tokenizer),
+        )
+    }
+    if not family.cuts_like(parts):
+        raise CheckpointError(
+            f"The tokenizer.json of {name} {family.how_it_cuts(parts)}; the model would learn "
+            f"tokens that {family.line} models never met.",
+            "Use an unedited copy, or write one: axtune doctor CKPT --repair OUT.",
+        )
 
 
 def auto_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -300,6 +349,17 @@ def _token_id(backend: Tokenizer, config: dict[str, Any], key: str, name: str) -
     return token
 
 
+def _line_of(error: BaseException) -> int | None:
+    """The line of a template at which an error was raised: the innermost frame of its code."""
+    line = None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
 class _GenerationBlock(jinja2.ext.Extension):
     """``{% generation %}…{% endgeneration %}``, which transformers knows; the text is unchanged."""
 
@@ -310,7 +370,7 @@ class _GenerationBlock(jinja2.ext.Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+def _environment() -> sandbox.BoundedSandbox:
     """As transformers' ``apply_chat_template`` sets it up (utils/chat_template_utils.py)."""
 
     def raise_exception(message: str) -> NoReturn:
@@ -328,7 +388,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators,
                           sort_keys=sort_keys)  # fmt: skip
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = sandbox.BoundedSandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = tojson

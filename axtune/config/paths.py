@@ -7,53 +7,184 @@ reported together with every other fault. Only this machine is looked at, never 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from axtune.errors import AxtuneError
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+COMPRESSED = (".gz", ".zst")
+# What axtune reads; texts also with one of `COMPRESSED` behind.
+SUFFIXES = (*TEXTS, ".parquet", ".arrow")
 HUB = "hf:"  # such a source is a data set of the Hugging Face Hub, and no path
 
 KeyPath = tuple[str | int, ...]  # where a value stands in a recipe: keys, and indices of lists
 
 _CODE = "bad-path"
+_EXPECTED = f"It reads {', '.join(SUFFIXES)}; texts also as {' and '.join(COMPRESSED)}."
+
+# Of `datasets.save_to_disk`, and of the card of a Hub data set: what says of a folder how it is
+# made.
+_SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
+_ABOUT = frozenset(("dataset_info.json", "dataset_infos.json", _SAVED, _SAVED_SPLITS))
+# What lies beside data and is none: documents, programs, settings, pictures of the card.
+_NO_DATA = frozenset(
+    (
+        *("", ".md", ".rst", ".html", ".pdf", ".py", ".ipynb", ".sh", ".yaml", ".yml", ".toml"),
+        *(".lock", ".log", ".png", ".jpg", ".jpeg", ".svg", ".gif"),
+    )
+)
 
 
-def local_files(given: str) -> list[Path]:
+def data_suffix(path: Path) -> str:
+    """The form of a data file, ``.jsonl`` of ``a.jsonl.gz``; empty when axtune does not read it."""
+    suffix = path.suffix.lower()
+    if suffix in COMPRESSED:
+        inner = Path(path.stem).suffix.lower()
+        return inner if inner in TEXTS else ""
+    return suffix if suffix in SUFFIXES else ""
+
+
+def local_files(given: str, split: str = "train") -> list[Path]:
     """The data files that a path stands for, sorted by name.
 
     Args:
         given: A file, a folder, or a glob; relative to the current folder.
+        split: Which one of a folder that ``datasets`` saved with several.
 
     Raises:
         AxtuneError: When there is no such file, or none of a format that axtune reads.
     """
+    path, matches = _matches(given, split)
+    if path.is_file():
+        if not data_suffix(path):
+            raise AxtuneError(f"{given} is not of a format that axtune reads.", _EXPECTED)
+        return [path]
+    files = sorted(file for file in matches if data_suffix(file))
+    if not files:
+        what = "holds no" if path.is_dir() else "is no file, folder or pattern of"
+        raise AxtuneError(
+            f"{given} {what} data files ({', '.join(SUFFIXES)}; texts also as "
+            f"{' and '.join(COMPRESSED)}).",
+            f"Paths are relative to the current folder, {Path.cwd()}.",
+        )
+    return files
+
+
+def left_out(given: str, split: str = "train") -> list[Path]:
+    """What lies in a folder or fits a glob and may be data, but in no form that axtune reads.
+
+    Args:
+        given: As `local_files` takes it.
+        split: As `local_files` takes it.
+    """
+    path, matches = _matches(given, split)
+    if path.is_file():
+        return []
+    return sorted(
+        file for file in matches if not data_suffix(file) and file.suffix.lower() not in _NO_DATA
+    )
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """The files below a folder, without hidden ones and without what says how it is made.
+
+    Links to folders are followed, each folder once. ``.ipynb_checkpoints``, ``._name`` and
+    ``__MACOSX`` are left behind by other programs, and hold copies or no rows.
+
+    Raises:
+        AxtuneError: When a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise AxtuneError(
+            f"{error.filename} cannot be listed: {error.strerror}.",
+            "Give a folder that you may read.",
+        ) from None
+
+    seen: set[str] = set()
+    for at, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(at)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not _hidden(name)]
+        if _SAVED in names and (shards := _shards(Path(at))):
+            names, folders[:] = shards, []  # beside the rows lie caches of `map`
+        files = (Path(at, name) for name in names if not _hidden(name) and name not in _ABOUT)
+        yield from (file for file in files if file.is_file())
+
+
+def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:
+    """A path as it was given, and the files of the folder or the glob that it is.
+
+    Raises:
+        AxtuneError: When it cannot be looked up.
+    """
     try:
         path = Path(given).expanduser()
-        is_file, is_folder = path.is_file(), path.is_dir()
+        if path.is_dir():
+            return path, visible_files(_saved_split(path, split))
+        if path.is_file():
+            return path, [path]
     except (OSError, RuntimeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "there is no such user"
         raise AxtuneError(
             f"{given} cannot be looked up: {reason}.", "Give a file, a folder or a glob."
         ) from None
-    if is_file:
-        if path.suffix.lower() not in SUFFIXES:
-            raise AxtuneError(
-                f"{given} is not of a format that axtune reads.",
-                f"It reads {', '.join(SUFFIXES)}.",
-            )
-        return [path]
-    matches = path.rglob("*") if is_folder else map(Path, glob.glob(str(path), recursive=True))
-    files = sorted(file for file in matches if file.suffix.lower() in SUFFIXES and file.is_file())
-    if not files:
-        what = "holds no" if is_folder else "is no file, folder or pattern of"
+    # A part of the pattern that names hidden files means them; wildcards do not.
+    begin = next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), 0)
+    meant = any(_hidden(part) for part in path.parts[begin:])
+    found = map(Path, glob.glob(str(path), recursive=True))
+    return path, [
+        file
+        for file in found
+        if file.is_file()
+        and file.name not in _ABOUT
+        and (meant or not any(map(_hidden, file.parts[begin:])))
+    ]
+
+
+def _hidden(name: str) -> bool:
+    """As ``datasets`` and shells mean it, and the lock files of an open Office document."""
+    return name.startswith((".", "__", "~$"))
+
+
+def _shards(folder: Path) -> list[str]:
+    """The files of a folder of `Dataset.save_to_disk`, as its ``state.json`` lists them."""
+    try:
+        state = json.loads((folder / _SAVED).read_text(encoding="utf-8"))
+        names = [file["filename"] for file in state["_data_files"]]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return []  # a state.json of something else
+    missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if missing:
         raise AxtuneError(
-            f"{given} {what} data files ({', '.join(SUFFIXES)}).",
-            f"Paths are relative to the current folder, {Path.cwd()}.",
+            f"{folder} lacks {len(missing)} of the {len(names)} files that its {_SAVED} lists.",
+            "Copy the folder again.",
         )
-    return files
+    return names
+
+
+def _saved_split(folder: Path, split: str) -> Path:
+    """The folder of a split of `DatasetDict.save_to_disk`; another folder as it is.
+
+    Raises:
+        AxtuneError: When it has no such split.
+    """
+    about = folder / _SAVED_SPLITS
+    if not about.is_file():
+        return folder
+    if not (folder / split).is_dir():
+        names = sorted(part.parent.name for part in folder.glob(f"*/{_SAVED}"))
+        raise AxtuneError(
+            f"{folder} has no split {split}; it has {', '.join(names) or 'none'}.",
+            "Give the folder of one of its splits, or {path: …, split: …} in a recipe.",
+        )
+    return folder / split
 
 
 def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
@@ -84,10 +215,18 @@ def _missing_data(place: KeyPath, given: Any) -> Iterator[tuple[KeyPath, str, st
             yield from _missing_data((*place, index), item)
     elif isinstance(given, dict):
         if isinstance(path := given.get("path"), str):
-            yield from _missing_data((*place, "path"), path)
-    elif isinstance(given, str) and not given.startswith(HUB):
+            split = given.get("split")
+            yield from _missing_path(
+                (*place, "path"), path, split if isinstance(split, str) else "train"
+            )
+    elif isinstance(given, str):
+        yield from _missing_path(place, given, "train")
+
+
+def _missing_path(place: KeyPath, given: str, split: str) -> Iterator[tuple[KeyPath, str, str]]:
+    if not given.startswith(HUB):
         try:
-            local_files(given)
+            local_files(given, split)
         except AxtuneError as error:
             yield place, _CODE, f"{error.found} {error.remedy}"
 

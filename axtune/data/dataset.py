@@ -20,7 +20,7 @@ from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import Data, Recipe, Source
 from axtune.data.pipeline import RowChecker
 from axtune.data.samples import SAMPLE_TYPES, AnySample
-from axtune.data.sources import digest, files_of
+from axtune.data.sources import digest, files_of, unread_files
 from axtune.data.statistics import DatasetStats, RowResult, Sizes, StatsBuilder
 from axtune.errors import CheckpointError, DataError, Fault
 
@@ -116,6 +116,8 @@ def prepare(
     ledger, spans, keys, names = _write(data.train, checker, kind, folder / "train.arrow", report)
     row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
     used = np.unique(row_of)
+    if not len(used):
+        raise _nothing_to_train_on(ledger)
     held_out = np.zeros(ledger.rows_read, bool)
     if isinstance(data.eval, float):
         held_out[_hold_out(used, np.asarray(keys)[used], data.eval, rng)] = True
@@ -123,9 +125,10 @@ def prepare(
     train = np.repeat(np.arange(len(row_of)), (times * ~held_out)[row_of])
     if not len(train):
         raise DataError(
-            "There is nothing to train on: no row of data.train can be used.",
+            f"There is nothing to train on: the weights of data.train leave none of {len(used)} "
+            "rows.",
             [],
-            "axtune data check says why.",
+            "Raise a weight.",
         )
     held = int(held_out.sum())
     sizes = ledger.sizes()
@@ -151,6 +154,22 @@ def prepare(
         plan["eval"] = {"file": "eval.arrow", "account": ledger.account().to_json()}
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     return Prepared.load(folder)
+
+
+def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:
+    if not ledger.rows_read:
+        return DataError(
+            "There is nothing to train on: the files of data.train hold no rows.",
+            [],
+            "Give files that hold some.",
+        )
+    codes = ", ".join(f"{code} {count}" for code, count in ledger.refused.most_common())
+    return DataError(
+        f"There is nothing to train on: of {ledger.rows_read} rows of data.train none can be used "
+        f"({codes}).",
+        [],
+        "axtune data check says why, line by line.",
+    )
 
 
 def _save(folder: Path, name: str, samples: NDArray[np.int64], sizes: Sizes) -> None:
@@ -198,6 +217,8 @@ def _write(
     found = [(source, files_of(source)) for source in sources]  # a wrong path fails at once
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, placed) as writer:
         for source, files in found:
+            for fault in unread_files(source):
+                report(fault)
             before = ledger.rows_read
             for file in files:
                 same = sum(name.split(" (")[0] == file.name for name in ledger.digests)
@@ -227,10 +248,14 @@ def _write(
         total = ledger.refused.total()
         more = len(errors) - _LISTED
         tail = f" ({more} more are not listed.)" if more > 0 else ""
+        advice = "Fix them, or train without them: data.on_error=skip."
+        if total == ledger.rows_read:  # skipped, they would leave nothing
+            of_another = set(ledger.refused) == {"wrong-task"}
+            advice = "Set the task that the messages name." if of_another else "Fix them."
         raise DataError(
             f"{total} of {ledger.rows_read} rows cannot be trained on.",
             errors[:_LISTED],
-            f"Fix them, or train without them: data.on_error=skip.{tail}",
+            f"{advice}{tail}",
         )
     for code, count in ledger.warnings.items():
         if count > _SHOWN:

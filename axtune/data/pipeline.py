@@ -74,7 +74,7 @@ def check(
     Raises:
         AxtuneError: When a path, the model, or an option is wrong.
     """
-    tokenizer = load_tokenizer(model) if isinstance(model, str) else model
+    tokenizer = load_tokenizer(model, learning=True) if isinstance(model, str) else model
     paths = [files] if isinstance(files, str) else list(files)
     data = data_options(paths, **{"max_length": tokenizer.context, **options})
     ledger, faults = StatsBuilder(), []

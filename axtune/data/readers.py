@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
+import io
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from axtune.config.paths import data_suffix
+from axtune.data.layouts import is_list, wrong_header, wrong_layout
 from axtune.errors import Fault, MissingPackageError
 
 _BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20
+_HEAD = 1 << 16  # what says of a file how it is laid out
+_MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -29,7 +36,7 @@ class Row:
 
     Attributes:
         file: Path as the user would find it.
-        line: 1-based line where the row begins; the row's number in a Parquet file.
+        line: 1-based line where the row begins; the row's number in a Parquet or Arrow file.
         value: The parsed row; None when it could not be read.
         fault: Why not.
     """
@@ -44,44 +51,72 @@ def read_rows(path: Path, *, max_line_bytes: int) -> Iterator[Row]:
     """Read a file row by row.
 
     Args:
-        path: A JSONL, JSON, CSV or Parquet file.
+        path: A JSONL, JSON, CSV, TSV, Parquet or Arrow file; texts also compressed.
         max_line_bytes: Longer lines are faults and are not kept in memory.
 
     Yields:
         Every row, in order; a fault in place of a row that cannot be read.
     """
+    message = ""
     try:
         yield from _read(path, max_line_bytes)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        message = "the archive is damaged or cut off; later rows are lost. Copy the file again."
     except OSError as error:
-        fault = Fault(str(path), 0, "unreadable", f"{error.strerror or 'it cannot be read'}.")
-        yield Row(str(path), 0, None, fault)
+        if error.strerror or path.suffix.lower() != ".zst":
+            message = f"{error.strerror or 'it cannot be read'}."
+        else:  # pyarrow's, without an error number
+            message = "the archive is damaged or cut off; later rows are lost. Copy the file again."
+    if message:
+        yield Row(str(path), 0, None, Fault(str(path), 0, "unreadable", message))
 
 
 def _read(path: Path, limit: int) -> Iterator[Row]:
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        yield from _read_parquet(path)
+    suffix = data_suffix(path)
+    if suffix in (".parquet", ".arrow"):
+        yield from _read_table(path, suffix)
         return
-    with path.open("rb") as stream:
-        if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            message = "the file is UTF-16; convert it: iconv -f UTF-16 -t UTF-8."
-            yield Row(str(path), 0, None, Fault(str(path), 0, "not-utf8", message))
-            return
-        stream.seek(0)
-        if suffix == ".csv":
+    with _open(path) as stream:
+        head = stream.read(_HEAD)
+    if found := wrong_layout(head, suffix):
+        yield Row(str(path), found.line, None, Fault(str(path), found.line, *found.problem))
+        return
+    with _open(path) as stream:
+        if suffix in (".csv", ".tsv"):
             # A byte that is not UTF-8 becomes half of a surrogate pair, and is found line by line.
-            with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-                yield from _read_csv(path, text, limit)
-            return
-        head = stream.read(1 << 16).removeprefix(_BOM).lstrip() if suffix == ".json" else b""
-        stream.seek(0)
-        if head.startswith(b"["):
+            text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+            yield from _read_csv(path, text, limit, "\t" if suffix == ".tsv" else ",")
+        elif is_list(head, suffix):
             yield from _read_json_list(path, stream, limit)
-        elif head.partition(b"\n")[0].strip() == b"{":  # an object over many lines
-            message = "the file is one JSON object; expected a list of rows, or a row on each line."
-            yield Row(str(path), 1, None, Fault(str(path), 1, "not-json", message))
         else:
             yield from _read_lines(path, stream, limit)
+
+
+def _open(path: Path) -> IO[bytes]:
+    """The bytes of a file, decompressed if it is an archive by its first bytes.
+
+    Raises:
+        OSError: When it cannot be opened.
+    """
+    with path.open("rb") as stream:
+        begin = stream.read(4)
+    suffix = path.suffix.lower()
+    if begin.startswith(_MAGIC[".gz"]) or (suffix == ".gz" and begin):
+        return gzip.open(path)  # type: ignore[return-value] # read only
+    if begin == _MAGIC[".zst"] or (suffix == ".zst" and begin):
+        return io.BufferedReader(_pyarrow(".zst files").input_stream(path, compression="zstd"))
+    return path.open("rb")
+
+
+def _pyarrow(what: str) -> Any:
+    try:
+        import pyarrow
+    except ImportError:
+        raise MissingPackageError(
+            f"{what} need the package pyarrow, which is not installed.",
+            "Run `pip install pyarrow`.",
+        ) from None
+    return pyarrow
 
 
 # --- JSON -------------------------------------------------------------------------------------
@@ -201,9 +236,7 @@ def _chunks(stream: IO[bytes]) -> Iterator[str]:
     Raises:
         UnicodeDecodeError: Where the file is not UTF-8.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    if stream.read(len(_BOM)) != _BOM:
-        stream.seek(0)
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
     while True:
         data = stream.read(_CHUNK)
         try:
@@ -280,7 +313,7 @@ def _too_large(name: str, number: int, limit: int) -> Fault:
     return Fault(name, number, "line-too-large", message)
 
 
-# --- CSV and Parquet --------------------------------------------------------------------------
+# --- CSV, Parquet, Arrow --------------------------------------------------------------------------
 
 
 class _CsvLines:
@@ -308,12 +341,15 @@ class _CsvLines:
         return line
 
 
-def _read_csv(path: Path, text: IO[str], limit: int) -> Iterator[Row]:
-    """Rows as texts by column; a row begins on the line after the one before it."""
+def _read_csv(path: Path, text: IO[str], limit: int, separator: str) -> Iterator[Row]:
+    """Rows as texts by column; a row begins on the line after the one before it.
+
+    Empty rows and columns without a name, which Excel leaves behind a table, carry nothing.
+    """
     name = str(path)
     csv.field_size_limit(limit)
     lines = _CsvLines(text, limit)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, strict=True, delimiter=separator)
     columns: list[str] = []
     while True:
         begin = lines.number + 1
@@ -331,45 +367,47 @@ def _read_csv(path: Path, text: IO[str], limit: int) -> Iterator[Row]:
                 fault = _too_large(name, begin, limit)
             else:
                 fault = Fault(name, begin, "bad-csv-row", f"{error}; later rows are not read.")
-        if fault is None and cells and not columns:
+        if fault is None and not any(map(str.strip, cells)):
+            continue
+        if fault is None and not columns:
             columns = cells
-            if len(set(columns)) < len(columns):
-                fault = Fault(
-                    name, begin, "bad-csv-row", "two columns have the same name; rename one."
+            if wrong := wrong_header(cells, separator):
+                fault = Fault(name, begin, "bad-csv-row", wrong)
+        elif fault is None:
+            if len(cells) > len(columns) and not any(cells[len(columns) :]):
+                del cells[len(columns) :]
+            if len(cells) != len(columns):
+                message = (
+                    f"the row has {len(cells)} columns, and the header line has {len(columns)}; "
+                    "quote cells that hold commas or line breaks."
                 )
-        elif fault is None and cells:
-            if len(cells) == len(columns):
-                yield Row(name, begin, dict(zip(columns, cells, strict=True)))
+                yield Row(name, begin, None, Fault(name, begin, "bad-csv-row", message))
                 continue
-            message = (
-                f"the row has {len(cells)} columns, and the header line has {len(columns)}; "
-                "quote cells that hold commas or line breaks."
-            )
-            yield Row(name, begin, None, Fault(name, begin, "bad-csv-row", message))
+            row = dict(zip(columns, cells, strict=True))
+            row.pop("", None)
+            if any(cell.strip() for column, cell in zip(columns, cells, strict=True) if not column):
+                message = "a cell stands in a column without a name; name it in the header line."
+                yield Row(name, begin, None, Fault(name, begin, "bad-csv-row", message))
+                continue
+            yield Row(name, begin, row)
         if fault:
             yield Row(name, fault.line, None, fault)
             if fault.code == "bad-csv-row" or not columns:  # what follows cannot be told apart
                 return
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_table(path: Path, suffix: str) -> Iterator[Row]:
+    """The rows of a Parquet or an Arrow file, a batch at a time."""
+    form = "Parquet" if suffix == ".parquet" else "Arrow"
+    pa = _pyarrow(f"{form} files")
+    name, code = str(path), f"not-{form.lower()}"
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingPackageError(
-            "Parquet files need the package pyarrow, which is not installed.",
-            "Run `pip install pyarrow`.",
-        ) from None
-    name = str(path)
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError):
-        yield Row(
-            name, 0, None, Fault(name, 0, "not-parquet", "the file is not Parquet; copy it again.")
-        )
+        schema, batches = (_parquet if form == "Parquet" else _arrow)(path)
+    except (pa.ArrowException, OSError, ValueError):
+        message = f"the file is not {form}; copy it again."
+        yield Row(name, 0, None, Fault(name, 0, code, message))
         return
-    if column := _typed_object(file.schema_arrow):
+    if column := _typed_object(schema):
         message = (
             f"{column} is stored as typed columns, which fill absent keys with null and retype "
             "values; store it as JSON text, or give the JSONL that the file was made from."
@@ -378,14 +416,41 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         return
     number = 0
     try:
-        for batch in file.iter_batches(batch_size=256):
+        for batch in batches:
             for value in batch.to_pylist():
                 number += 1
                 yield Row(name, number, value)
     except (pa.ArrowException, OSError, ValueError, OverflowError):
         number += 1
-        fault = Fault(name, number, "not-parquet", "the file is broken here; later rows are lost.")
+        fault = Fault(name, number, code, "the file is broken here; later rows are lost.")
         yield Row(name, number, None, fault)
+
+
+def _parquet(path: Path) -> tuple[Any, Iterator[Any]]:
+    """The schema of a Parquet file, and its batches."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    return file.schema_arrow, file.iter_batches(batch_size=256)
+
+
+def _arrow(path: Path) -> tuple[Any, Iterator[Any]]:
+    """The schema of an Arrow file, as `datasets` writes it or with an index, and its batches."""
+    import pyarrow as pa
+
+    source = pa.memory_map(str(path))
+    with_index = source.read(6) == b"ARROW1"
+    source.seek(0)
+    if with_index:
+        file = pa.ipc.open_file(source)
+        stored = map(file.get_batch, range(file.num_record_batches))
+        schema = file.schema
+    else:
+        stored = pa.ipc.open_stream(source)
+        schema = stored.schema
+    return schema, (
+        batch.slice(at, 256) for batch in stored for at in range(0, batch.num_rows, 256)
+    )
 
 
 def _typed_object(schema: Any) -> str | None:

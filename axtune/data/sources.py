@@ -7,12 +7,30 @@ into a timestamp or fill absent keys with null.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import re
 from pathlib import Path
 
-from axtune.config.paths import HUB, SUFFIXES, local_files
+from axtune.config.paths import (
+    COMPRESSED,
+    HUB,
+    SUFFIXES,
+    TEXTS,
+    data_suffix,
+    left_out,
+    local_files,
+    visible_files,
+)
 from axtune.config.recipe import Source
-from axtune.errors import AxtuneError
+from axtune.errors import AxtuneError, Fault
+
+# How `datasets` names splits, in the names of files and folders.
+_KEYWORDS = {
+    "train": frozenset(("train", "training")),
+    "validation": frozenset(("validation", "valid", "val", "dev")),
+    "test": frozenset(("test", "testing", "eval", "evaluation")),
+}
+_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?!\d)")  # train_sft-00000-of-00003.parquet
+_DELIMITERS = re.compile(r"[-._ 0-9/]+")
 
 
 def files_of(source: Source) -> list[Path]:
@@ -23,7 +41,25 @@ def files_of(source: Source) -> list[Path]:
     """
     if source.path.startswith(HUB):
         return _split_files(_download(source), source.split, source.path)
-    return local_files(source.path)
+    return local_files(source.path, source.split)
+
+
+def unread_files(source: Source) -> list[Fault]:
+    """A warning for each file of a source that may hold data and is not read.
+
+    Raises:
+        AxtuneError: When the source cannot be looked up.
+    """
+    if source.path.startswith(HUB):
+        return []  # of a Hub data set only what axtune reads is downloaded
+    message = (
+        "the file is left out: it is of no format that axtune reads "
+        f"({', '.join(SUFFIXES)}; texts also as {' and '.join(COMPRESSED)})."
+    )
+    return [
+        Fault(str(path), 0, "left-out", message, "warning")
+        for path in left_out(source.path, source.split)
+    ]
 
 
 def digest(path: Path) -> str:
@@ -49,10 +85,13 @@ def _download(source: Source) -> Path:
         RepositoryNotFoundError,
     )
 
-    name = source.path.removeprefix(HUB)
+    owner, _, rest = source.path.removeprefix(HUB).partition("/")
+    repository, _, below = rest.partition("/")
+    name = f"{owner}/{repository}" if repository else owner
     patterns = [f"*{suffix}" for suffix in SUFFIXES]
+    patterns += [f"*{text}{packed}" for text in TEXTS for packed in COMPRESSED]
     try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
+        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
     except RepositoryNotFoundError:
         raise AxtuneError(
             f"The Hugging Face Hub has no data set {name}.",
@@ -64,18 +103,60 @@ def _download(source: Source) -> Path:
             "Hugging Face Hub.",
             "Copy its files here and give their folder.",
         ) from None
+    if not (folder / below).is_dir() or ".." in Path(below).parts:
+        raise AxtuneError(
+            f"The data set {name} has no folder {below}.", f"Give {HUB}{name}/FOLDER of one."
+        )
+    return folder / below
 
 
 def _split_files(folder: Path, split: str, name: str) -> list[Path]:
-    """The data files of a split: those with its name in theirs, or all when no split is named."""
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    files = [file for file in files if file.name not in ("dataset_infos.json", "dataset_dict.json")]
-    splits = ("train", "test", "validation", "valid", "dev", "eval")
+    """The data files of a split, by their names; all of them when no name says a split.
 
-    def named(words: Iterable[str]) -> list[Path]:
-        return [f for f in files if any(w in str(f.relative_to(folder)).lower() for w in words)]
-
-    chosen = named([split]) or ([] if named(splits) else files)
+    Raises:
+        AxtuneError: When there is none, or when they are those of several subsets.
+    """
+    files = sorted(file for file in visible_files(folder) if data_suffix(file))
+    splits = {file: _splits_of(file.relative_to(folder)) for file in files}
+    wanted = next((key for key, words in _KEYWORDS.items() if split in words), split)
+    chosen = [file for file in files if wanted in splits[file]]
+    if not chosen and not any(splits.values()):
+        # A split of a name of its own, as a word of the file's name.
+        words = {file: _words(str(file.relative_to(folder))) for file in files}
+        chosen = [file for file in files if split in words[file]]
+        chosen = chosen or (files if split == "train" else [])
     if not chosen:
-        raise AxtuneError(f"{name} has no split {split}.", "Set split to one that it has.")
+        known = sorted(set().union(*splits.values()))
+        raise AxtuneError(
+            f"{name} has no split {split}.",
+            f"Set split to one that it has{': ' if known else ''}{', '.join(known)}.",
+        )
+    subsets = {_subset_of(file.relative_to(folder)) for file in chosen} - {""}
+    if len(subsets) > 1:
+        raise AxtuneError(
+            f"{name} has several subsets: {', '.join(sorted(subsets))}.",
+            f"Name the one that is meant: {name}/{min(subsets)}; or list those that are.",
+        )
     return chosen
+
+
+def _splits_of(path: Path) -> frozenset[str]:
+    """The splits that the name of a file says, or else the nearest folder's that says one."""
+    if shard := _SHARD.match(path.name):
+        said = shard[1]
+        return frozenset((next((k for k, words in _KEYWORDS.items() if said in words), said),))
+    for part in reversed(path.parts):
+        words = _words(part)
+        if found := frozenset(k for k, known in _KEYWORDS.items() if known & words):
+            return found
+    return frozenset()
+
+
+def _subset_of(path: Path) -> str:
+    """The first folder above a file that neither is ``data`` nor says a split."""
+    folders = (part for part in path.parts[:-1] if part != "data")
+    return next((part for part in folders if not _splits_of(Path(part))), "")
+
+
+def _words(name: str) -> set[str]:
+    return {word for word in _DELIMITERS.split(name.lower()) if word}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -22,6 +23,8 @@ from axtune.errors import Problem, Severity
 
 # Conjoining jamo: Hangul in NFD, as macOS file names and some scanners write it.
 _NFD_HANGUL = re.compile("[\u1100-\u11ff]")
+# Characters of other categories that show nothing: Hangul fillers, a joiner, an empty Braille cell.
+_UNSEEN = frozenset("\u115f\u1160\u3164\uffa0\u034f\u2800\ufe0e\ufe0f")
 _THINK = frozenset(("<think>", "</think>"))
 
 
@@ -122,7 +125,7 @@ def _check_turns(conversation: Conversation, problems: list[Problem]) -> list[in
     learn = conversation.learn
     for index in assistants:
         message = messages[index]
-        if not message["content"].strip() and not message.get("tool_calls"):
+        if _says_nothing(message["content"]) and not message.get("tool_calls"):
             if index == assistants[-1]:
                 text = (
                     f"{places[index]}: the last assistant turn is empty; give it a text or a call."
@@ -141,6 +144,14 @@ def _check_turns(conversation: Conversation, problems: list[Problem]) -> list[in
         text = "the turns after the last assistant turn are left out; nothing in them is labelled."
         problems.append(Problem("trailing-turns", text, "warning"))
     return learn
+
+
+def _says_nothing(text: str) -> bool:
+    """Whether a text shows nothing: white space and zero-width characters alone."""
+    return all(
+        letter.isspace() or letter in _UNSEEN or unicodedata.category(letter) == "Cf"
+        for letter in text
+    )
 
 
 def _check_calls(conversation: Conversation, strict: int, problems: list[Problem]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from tokenizers import Tokenizer
 from axtune.checkpoint import catalog
 from axtune.checkpoint.atomic import refuse_existing
 from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint, read_json
-from axtune.checkpoint.family import FAMILIES, LAYOUTS, Family
+from axtune.checkpoint.family import FAMILIES, LAYOUTS
 from axtune.checkpoint.tokenizer import (
     PROBES,
     AxTokenizer,
@@ -163,7 +162,7 @@ def _tokenizer_file(checkpoint: Checkpoint, base: Checkpoint | None) -> Iterator
         )
         yield Check(part, name, "pass", found)
     else:
-        yield _fail(part, name, _how_it_cuts(raw, family), _REPAIR)
+        yield _fail(part, name, family.how_it_cuts(raw), _REPAIR)
     yield _identity(file, base)
     config = checkpoint.folder / "tokenizer_config.json"
     listed = read_json(config).get("extra_special_tokens") if config.is_file() else None
@@ -174,20 +173,6 @@ def _tokenizer_file(checkpoint: Checkpoint, base: Checkpoint | None) -> Iterator
         yield Check(part, "config", "warn", found, _REPAIR)
     elif base is not None:
         yield _other_files(checkpoint.folder, base)
-
-
-def _how_it_cuts(raw: dict[str, Any], family: Family) -> str:
-    text = json.dumps([raw.get("normalizer"), raw.get("pre_tokenizer")])
-    ways = []
-    if r"\\p{N}" in text and r"\\p{N}+" not in text and r"\\p{N}{1,3}" not in text:
-        ways.append("splits every digit")
-    if "NFC" in text:
-        ways.append("normalises to NFC")
-    how = (
-        " and ".join(ways)
-        or f"cuts text in another way than {family.line} models were trained with"
-    )
-    return f"{how}; transformers 5 re-saves it like this" if len(ways) == 2 else how
 
 
 def _identity(file: Path, base: Checkpoint | None) -> Check:

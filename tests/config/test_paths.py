@@ -57,3 +57,30 @@ def test_only_paths_are_looked_up(tmp_path: Path) -> None:
     }
     assert list(missing_paths(values)) == []
     assert list(missing_paths({"data": [], "preference": "x", "model": 4})) == []
+
+
+def test_leftovers_of_other_programs_are_no_data(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl.gz", "._a.jsonl", "__MACOSX/a.jsonl", ".cache/a.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for given in ("", "**/*", "*"):
+        found = [file.name for file in local_files(str(tmp_path / given))]
+        assert found == ["a.jsonl", "b.jsonl.gz"]
+
+
+def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        folder = tmp_path / split
+        folder.mkdir()
+        for name in ("data-00000-of-00001.arrow", "cache-1.arrow", "dataset_info.json"):
+            (folder / name).touch()
+        state = '{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}'
+        (folder / "state.json").write_text(state)
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    (file,) = local_files(str(tmp_path))
+    assert file == tmp_path / "train" / "data-00000-of-00001.arrow"
+    with pytest.raises(AxtuneError, match="it has test, train"):
+        local_files(str(tmp_path), "dev")
+    file.unlink()
+    with pytest.raises(AxtuneError, match="lacks 1 of the 1 files"):
+        local_files(str(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 from pathlib import Path
@@ -56,7 +57,7 @@ GOOD = json.loads(ROW)
         (ROW + "\n" + ROW + ROW, [(1, GOOD), (2, "!not-json")]),
         ('{"a": NaN}\n{"a": -Infinity}\n' + ROW, [(1, "!not-json"), (2, "!not-json"), (3, GOOD)]),
         ('{"a": 1' + "0" * 5000 + "}\n" + ROW, [(1, "!not-json"), (2, GOOD)]),
-        ("[" * 100_000 + "\n" + ROW, [(1, "!not-json"), (2, GOOD)]),
+        (ROW + "\n" + "[" * 100_000 + "\n" + ROW, [(1, GOOD), (2, "!not-json"), (3, GOOD)]),
         ('{"a": "\\ud83d"}\n{"a": "\\ud83d\\ude00"}', [(1, "!lone-surrogate"), (2, {"a": "😀"})]),
         ('{"a": "\ud83d"}\n' + ROW, [(1, "!lone-surrogate"), (2, GOOD)]),
         (
@@ -247,6 +248,27 @@ def test_broken_parquet(tmp_path: Path) -> None:
     assert rows[-1][0] == len(rows)
     cp949 = pa.array(["글".encode("cp949")]).view(pa.string())
     assert write_parquet(path, pa.table({"a": cp949})) == [(1, "!not-parquet")]
+
+
+def test_compressed_texts(tmp_path: Path) -> None:
+    data = (ROW + "\n" + ROW).encode()
+    packed = {".gz": gzip.compress(data), ".zst": pa.compress(data, codec="zstd", asbytes=True)}
+    for suffix, archive in packed.items():
+        assert read(tmp_path, f"a.jsonl{suffix}", archive) == [(1, GOOD), (2, GOOD)]
+        assert read(tmp_path, "a.jsonl", archive) == [(1, GOOD), (2, GOOD)]
+        assert read(tmp_path, f"a.jsonl{suffix}", archive[:-9])[-1] == (0, "!unreadable")
+        assert read(tmp_path, f"a.jsonl{suffix}", b"junk" + archive) == [(0, "!unreadable")]
+    assert read(tmp_path, "a.csv.gz", gzip.compress(b"a,b\n1,2\n")) == [(2, {"a": "1", "b": "2"})]
+
+
+def test_arrow(tmp_path: Path) -> None:
+    table = pa.table({"messages": [ROW] * 300})
+    for new in (pa.ipc.new_stream, pa.ipc.new_file):
+        with new(str(tmp_path / "made"), table.schema) as writer:
+            writer.write_table(table)
+        rows = read(tmp_path, "a.arrow", (tmp_path / "made").read_bytes())
+        assert rows == [(n, {"messages": ROW}) for n in range(1, 301)]
+    assert read(tmp_path, "a.arrow", b"junk") == [(0, "!not-arrow")]
 
 
 def names(path: str) -> list[str]:

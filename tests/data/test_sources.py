@@ -9,7 +9,7 @@ import pytest
 from axtune.config.recipe import Source
 from axtune.data import sources
 from axtune.data.readers import read_rows
-from axtune.data.sources import digest, files_of
+from axtune.data.sources import digest, files_of, unread_files
 from axtune.errors import AxtuneError
 
 ROW = '{"messages": [{"role": "user", "content": "안녕"}]}'
@@ -44,3 +44,45 @@ def test_files_of_a_hub_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert split("test") == ["test-00000.parquet"]
     with pytest.raises(AxtuneError, match="no split validation"):
         split("validation")
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "wanted"),
+    [
+        ("data/train.jsonl data/test.jsonl", "train", "train.jsonl"),
+        ("constraint/train.jsonl constraint/test.jsonl", "train", "train.jsonl"),
+        ("training/part1.jsonl training/validation.jsonl", "train", "part1.jsonl"),
+        ("latest.jsonl", "train", "latest.jsonl"),
+        ("device_support.jsonl", "train", "device_support.jsonl"),
+        ("train.jsonl.gz .ipynb_checkpoints/train.jsonl", "train", "train.jsonl.gz"),
+        ("dev.jsonl train.jsonl", "validation", "dev.jsonl"),
+        (
+            "data/train_sft-00000-of-00001.parquet data/train_gen-00000-of-00001.parquet",
+            "train_sft",
+            "train_sft-00000-of-00001.parquet",
+        ),
+        ("en/train.jsonl ko/train.jsonl", "train", "several subsets: en, ko"),
+        ("data/train_sft-00000-of-00001.parquet", "train", "no split train"),
+    ],
+)
+def test_splits_stand_between_delimiters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, split: str, wanted: str
+) -> None:
+    for name in names.split():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(sources, "_download", lambda source: tmp_path)
+    source = Source(path="hf:owner/name", split=split)
+    if " " not in wanted:
+        assert [file.name for file in files_of(source)] == [wanted]
+    else:
+        with pytest.raises(AxtuneError, match=wanted):
+            files_of(source)
+
+
+def test_what_a_folder_leaves_out_is_named(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.xlsx", "README.md", "._a.jsonl"):
+        (tmp_path / name).touch()
+    (fault,) = unread_files(Source(path=str(tmp_path)))
+    assert (fault.file, fault.code) == (str(tmp_path / "b.xlsx"), "left-out")
+    assert unread_files(Source(path=str(tmp_path / "a.jsonl"))) == []
