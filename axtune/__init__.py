@@ -77,3 +77,7 @@ def __getattr__(name: str) -> Any:
 
         require_linux()
     return getattr(importlib.import_module(room), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

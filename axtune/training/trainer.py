@@ -40,6 +40,7 @@ from axtune.model.adapter import Adapter, save_raw
 from axtune.model.load import Precision
 from axtune.plan.memory import remembered
 from axtune.training.callbacks import Recorder, Stopper
+from axtune.training.optimisation import schedule
 from axtune.training.progress import Report
 from axtune.training.trl_private import activation_offloading, counters_kept, rows_by
 
@@ -188,6 +189,14 @@ class RunTrainer(Trainer):
         """Tokens of each row of ``train_dataset``."""
         rows: Any = self.train_dataset
         return tokens_of(getattr(rows, "rows", rows))
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The learning rates of the run, no step at 0 among them."""
+        of: Any = optimizer or self.optimizer
+        self.lr_scheduler = schedule(self.args, of, num_training_steps, self.run.report.say)
+        return self.lr_scheduler
 
     def make_ready(self, checkpoint: Checkpoint, precision: Precision) -> None:
         """What an objective computes once, before the first step; nothing, for most.

@@ -71,3 +71,24 @@ def test_a_value_that_is_refused_in_other_words_is_found_by_trying(tmp_path: Pat
     training = {"weight_decay": 0.1, "optim": "nope"}
     with pytest.raises(RecipeError, match=r"training\.optim: "):
         training_arguments(recipe(tmp_path, training=training), "fp32")
+
+
+@pytest.mark.parametrize(
+    ("task", "training", "message"),
+    [
+        ("dpo", {"loss_type": "sigmoidd"}, r"loss_type: there is no sigmoidd; expected sigmoid, "),
+        ("dpo", {"loss_type": ["sigmoid", "sfft"]}, r"no sfft; expected .* sft"),
+        (
+            "dpo",
+            {"f_divergence_type": "kl"},
+            r"f_divergence_type: there is no kl; expected reverse",
+        ),
+        ("sft", {"loss_type": "nnl"}, r"no nnl; expected dft or nll\."),
+        ("kto", {"loss_type": "sigmoid"}, r"no sigmoid; expected kto or apo_zero_unpaired\."),
+    ],
+)
+def test_a_loss_that_trl_lacks_is_refused_before_anything_is_loaded(
+    task: str, training: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        training_arguments(recipe(tmp_path, task=task, training=training), "fp32")
