@@ -9,7 +9,7 @@ labels), ``plan`` (memory and time), ``model`` (weights in memory), ``training``
 The functions a notebook wants are here; each loads what it needs when it is first asked for, so
 that ``import axtune`` is light:
 
-- ``load_recipe(path, overrides=())`` and ``train(recipe)``
+- ``load_recipe(path, overrides=())`` and ``train(recipe)``, of a recipe or its file
 - ``load_tokenizer(model)`` and ``prompt_ids(tokenizer, messages, tools)``
 - ``check(files, model)`` and ``render_row(row, tokenizer)``
 """
@@ -80,4 +80,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]

@@ -1,4 +1,4 @@
-"""What the ``training`` section can be run with: the numbers, and the keys that need other keys.
+"""What the passed sections can be run with: the numbers, and the keys that need other keys.
 
 The libraries' own configurations let most of this pass, and fail hours later or never: a negative
 weight decay trains, a label smoothing of a half teaches nothing. Imports no torch, so that a plan
@@ -31,10 +31,22 @@ _LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "
 
 
 class _Limits(BaseModel):
-    """Values of options of TRL's configurations that a run can be made with."""
+    """Values of a library's options that a run can be made with."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
+
+class _Lora(_Limits):
+    r: PositiveInt | None = None
+    lora_alpha: PositiveFloat | None = None
+    lora_dropout: _Decay | None = None
+
+
+class _Quantization(_Limits):
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] | None = None
+
+
+class _Training(_Limits):
     learning_rate: PositiveFloat | None = None
     weight_decay: NonNegativeFloat | None = None
     adam_beta1: _Decay | None = None
@@ -83,6 +95,12 @@ class _Limits(BaseModel):
     undesirable_weight: NonNegativeFloat | None = None
 
 
+LIMITS: dict[str, type[_Limits]] = {
+    "training": _Training,
+    "lora": _Lora,
+    "quantization": _Quantization,
+}
+
 # Optimisers that save memory where all weights are trained; an adapter's are few.
 _OF_ALL_WEIGHTS = ("galore", "apollo", "lomo", "adalomo")
 _FOLLOW_EVALUATIONS = ("reduce_lr_on_plateau", "greedy")
@@ -104,24 +122,25 @@ _OF_PUSHING = (
 )
 
 
-def outside_limits(training: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def outside_limits(section: str, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Values that no run can be made with.
 
     Args:
-        training: A recipe's section, valid or not.
+        section: ``training``, ``lora`` or ``quantization``.
+        given: Its keys and values, valid or not.
 
     Yields:
         The key, and what is wrong with it; a key's first fault alone.
     """
     try:
-        _Limits.model_validate(training)
+        LIMITS[section].model_validate(given)
     except ValidationError as error:
         expected: dict[str, list[str]] = {}
         for item in error.errors(include_url=False):
             expected.setdefault(str(item["loc"][0]), []).append(item["msg"])
         for key, messages in expected.items():  # each branch of a union says what it would take
             ways = dict.fromkeys(map(_in_words, messages))
-            yield key, f"found {training[key]!r}; expected {' or '.join(ways)}."
+            yield key, f"found {given[key]!r}; expected {' or '.join(ways)}."
 
 
 def _in_words(message: str) -> str:

@@ -239,6 +239,10 @@ def _in_words(problem: str) -> str:
         return "YAML takes no tabs to indent with; use spaces."
     if problem.startswith("mapping values are not allowed"):
         return "there is a colon too many; quote the value, or align the key with those above it."
+    if "<block end>" in problem:
+        return "the indentation or the quotes of this line do not fit those above it."
+    if "another document" in problem:
+        return "a second document (---) begins; a recipe is one."
     return f"{problem}; look at the quotes, brackets and indentation here."
 
 
@@ -247,11 +251,12 @@ def _lines(node: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
     if isinstance(node, CommentedMap):
         for key, value in node.items():
             position = (node.lc.data or {}).get(key)  # none for what a merge key (<<) brings
-            yield (*prefix, str(key)), (position[0] if position else node.lc.line) + 1
+            yield (*prefix, str(key)), (position[0] if position else node.lc.line or 0) + 1
             yield from _lines(value, (*prefix, str(key)))
     elif isinstance(node, CommentedSeq):
         for index, value in enumerate(node):
-            yield (*prefix, index), node.lc.item(index)[0] + 1
+            position = (node.lc.data or {}).get(index)  # none in what a tag (!) made
+            yield (*prefix, index), (position[0] if position else node.lc.line or 0) + 1
             yield from _lines(value, (*prefix, index))
 
 
@@ -333,11 +338,10 @@ def _validate(
         for name, code, message in check_passed(section, passed, str(values.get("task"))):
             fault((section, name), code, message)
             wrong.add((section, name))
+        for name, message in outside_limits(section, passed):
+            if (section, name) not in wrong:
+                fault((section, name), "bad-value", message)
     training, data = values.get("training"), values.get("data")
-    if isinstance(training, dict):
-        for name, message in outside_limits(training):
-            if ("training", name) not in wrong:
-                fault(("training", name), "bad-value", message)
     if isinstance(training, dict) and isinstance(data, dict):
         for path, message in unmet_needs(values):
             fault(path, "conflict", message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from axtune.errors import AxtuneError
@@ -54,6 +55,29 @@ def local_files(given: str) -> list[Path]:
             f"Paths are relative to the current folder, {Path.cwd()}.",
         )
     return files
+
+
+def require_writable(output_dir: str) -> None:
+    """Find out at once whether a run's folder can be made; nothing is left behind.
+
+    Args:
+        output_dir: As the recipe has it; it need not exist yet.
+
+    Raises:
+        AxtuneError: When it cannot, with the system's reason.
+    """
+    folder = Path(output_dir).absolute()
+    try:
+        if "\0" in output_dir:
+            raise ValueError
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        with TemporaryDirectory(prefix=".axtune-", dir=nearest):
+            pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no name of a folder"
+        raise AxtuneError(
+            f"output_dir {output_dir} cannot be written: {reason}.", "Set another output_dir."
+        ) from None
 
 
 def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:

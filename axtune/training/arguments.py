@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 import typing
@@ -19,6 +20,9 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
     get_reporting_integration_callbacks,
 )
+from transformers.trainer_utils import HubStrategy, IntervalStrategy, SchedulerType
+from transformers.training_args import OptimizerNames
+from transformers.utils.generic import ExplicitEnum
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from axtune.config.faults import bad_value, first_line, key_named, key_of, refused, type_faults
@@ -31,6 +35,12 @@ from axtune.training.optimisation import try_out
 from axtune.training.trainer import trainer_class
 from axtune.training.trl_private import imported, is_trl, loss_names
 
+_NAMES: dict[str, type[ExplicitEnum]] = {
+    "optim": OptimizerNames,
+    "lr_scheduler_type": SchedulerType,
+    "logging_strategy": IntervalStrategy,
+    "hub_strategy": HubStrategy,
+}
 _BACKENDS = [name.lower() for name in DynamoBackend.__members__ if name != "NO"]
 
 # Where a recipe is silent and axtune's choice is not TRL's.
@@ -62,11 +72,16 @@ def training_arguments(recipe: Recipe, precision: Precision) -> TrainingArgument
     if several and isinstance(given.get("loss_type"), str):  # one of them needs no brackets
         given["loss_type"] = [given["loss_type"]]
     faults = type_faults("training", config, given)
+    faults += [
+        bad_value(f"training.{key}", _no_such(given[key], kind))
+        for key, kind in _NAMES.items()
+        if given.get(key) is not None and given[key] not in list(kind)
+    ]
     if given.get("ddp_backend") and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         message = "it is for several processes; start them with accelerate launch, or remove it."
         faults.append(bad_value("training.ddp_backend", message))
     named = {key_of(fault.message) for fault in faults}
-    for name, message in outside_limits(recipe.training):
+    for name, message in outside_limits("training", recipe.training):
         if (key := f"training.{name}") not in named:
             faults.append(bad_value(key, message))
     if faults:
@@ -133,6 +148,14 @@ def _culprit(config: Any, given: dict[str, Any], error: Exception, ours: dict[st
         except Exception:  # of any kind, as above
             return f"training.{name}"
     return "training"
+
+
+def _no_such(name: Any, kind: type[ExplicitEnum]) -> str:
+    """What is wrong with a name that a library does not know: the names most like it, or all."""
+    known = [one.value for one in kind]
+    close = difflib.get_close_matches(str(name), known)
+    hint = f"did you mean {listed(close, 'or')}?" if close else f"expected {listed(known, 'or')}."
+    return f"there is no {name}; {hint}"
 
 
 def _unknown_losses(objective: Objective, args: TrainingArguments) -> Iterator[Fault]:

@@ -76,7 +76,7 @@ def _checkpointed(args: Any, layer: torch.nn.Linear) -> None:
     checkpoint(layer, inputs, **{"use_reentrant": False, **options})
 
 
-def _stepped(args: Any, layer: torch.nn.Linear) -> Optimizer:
+def _stepped(args: Any, layer: Any) -> Optimizer:
     """The run's optimiser, after a step with a layer of its own."""
     parts = (args.optim_args or "").replace(" ", "").split(",")
     if args.optim_args and not all(re.fullmatch("[^=]+=[^=]+", part) for part in parts):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axtune.config.limits import _Limits, outside_limits, unmet_needs
+from axtune.config.limits import LIMITS, outside_limits, unmet_needs
 from axtune.config.objective import OBJECTIVES
 
 
@@ -51,10 +51,24 @@ from axtune.config.objective import OBJECTIVES
     ],
 )
 def test_a_value_outside_of_its_limits(key: str, value: Any, expected: str) -> None:
-    ((found, message),) = outside_limits({key: value})
+    ((found, message),) = outside_limits("training", {key: value})
     assert found == key
     assert message.startswith(f"found {value!r}; expected ")
     assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "expected"),
+    [
+        ("lora", {"r": 0}, "found 0; expected a number greater than 0."),
+        ("lora", {"lora_alpha": -1}, "found -1; expected a number greater than 0."),
+        ("lora", {"lora_dropout": 1}, "found 1; expected a number less than 1."),
+        ("quantization", {"bnb_4bit_quant_type": "x"}, "found 'x'; expected 'nf4' or 'fp4'."),
+    ],
+)
+def test_the_other_sections(section: str, given: dict[str, Any], expected: str) -> None:
+    ((key, message),) = outside_limits(section, given)
+    assert ([key], message) == (list(given), expected)
 
 
 def test_what_a_run_can_be_made_with() -> None:
@@ -64,7 +78,7 @@ def test_what_a_run_can_be_made_with() -> None:
         "include_num_input_tokens_seen": True, "pad_to_multiple_of": "auto", "loss_weights": None,
         "a_key": "of another kind",
     }  # fmt: skip
-    assert list(outside_limits(training)) == []
+    assert list(outside_limits("training", training)) == []
 
 
 def test_the_keys_are_the_libraries_own() -> None:
@@ -74,7 +88,7 @@ def test_the_keys_are_the_libraries_own() -> None:
 
         configs = [imported(*objective.config) for objective in OBJECTIVES.values()]
     known = {field.name for config in configs for field in dataclasses.fields(config)}
-    assert set(_Limits.model_fields) <= known
+    assert set(LIMITS["training"].model_fields) <= known
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -82,12 +96,12 @@ plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_si
 
 @given(
     st.dictionaries(
-        st.sampled_from(sorted(_Limits.model_fields)),
+        st.sampled_from(sorted(LIMITS["training"].model_fields)),
         plain | st.lists(plain, max_size=3) | st.dictionaries(st.text(max_size=3), plain),
     )
 )
 def test_no_value_is_too_odd(training: dict[str, Any]) -> None:
-    for key, message in outside_limits(training):
+    for key, message in outside_limits("training", training):
         assert key in training
         assert message
 
