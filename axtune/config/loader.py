@@ -159,6 +159,9 @@ def _read(
     except RecursionError:
         fault = Fault(file, 0, "not-yaml", "nested too deeply; remove some levels.")
         raise RecipeError("The recipe is not YAML.", [fault]) from None
+    except UnicodeDecodeError:
+        fault = Fault(file, 0, "not-yaml", "an escape is half a character (\\ud800 to \\udfff).")
+        raise RecipeError("The recipe is not YAML.", [fault]) from None
     if values and not Recipe.model_fields.keys() & values.keys():
         raise RecipeError("The file is not a recipe.", [Fault(file, 1, _NO_RECIPE, _hint(file))])
     places = {key: (file, line) for key, line in lines}
@@ -263,15 +266,26 @@ def _lines(node: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
 def _plain(node: Any) -> Any:
     """ruamel's own containers and scalars as plain Python values."""
     if isinstance(node, dict):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {_joined(str(key)): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(value) for value in node]
     if isinstance(node, ScalarBoolean):  # a boolean with an anchor, which ruamel makes an int
         return bool(node)
-    for kind in (bool, int, float, str):
+    if isinstance(node, str):
+        return _joined(str(node))
+    for kind in (bool, int, float):
         if isinstance(node, kind):
             return kind(node)
     return node
+
+
+def _joined(text: str) -> str:
+    r"""A text whose characters may be written as in JSON, in two halves: ``\ud83d\ude00``.
+
+    Raises:
+        ValueError: When a half is alone.
+    """
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def _override(
@@ -280,6 +294,10 @@ def _override(
     places: dict[KeyPath, tuple[str, int]],
     faults: list[Fault],
 ) -> None:
+    if not _is_utf8(override):
+        name = override.encode("utf-8", "replace").decode()
+        faults.append(Fault(name, 0, "bad-override", "it is not UTF-8 text."))
+        return
     key, equals, text = override.partition("=")
     *path, last = key.removeprefix("--").split(".")
     if not equals or not all((*path, last)):
@@ -308,6 +326,15 @@ def _override(
     for old in [old for old in places if old[: len(changed)] == changed]:
         del places[old]
     places[changed] = (override, 0)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text of the command line is one that can be written to a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _validate(

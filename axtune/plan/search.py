@@ -97,7 +97,8 @@ class Search:
         none: _Option = (0.0, ())
         if self.plan.evaluation is not None and batching.eval_batch > 1:
             yield [none, (1.0, ("training.per_device_eval_batch_size=1",))]
-        smaller = [size for size in range(1, batching.batch) if batching.batch % size == 0]
+        least = recipe.objective.least_batch
+        smaller = [size for size in range(least, batching.batch) if batching.batch % size == 0]
         if smaller:
             yield [none] + [
                 (

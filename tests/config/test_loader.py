@@ -437,3 +437,10 @@ def test_faults_of_training_are_said_at_their_lines(tmp_path: Path) -> None:
         ("recipe.yaml", 15, "conflict"),
         ("training.max_steps=0", 0, "bad-value"),
     ]
+
+
+def test_characters_in_two_halves_as_json_writes_them(tmp_path: Path) -> None:
+    assert read(tmp_path, PLAIN, r'output_dir="\ud83d\ude00"').output_dir == "\U0001f600"
+    assert read(tmp_path, swap("runs/a", r'"\ud83d\ude00"')).output_dir == "\U0001f600"
+    assert faults_of(tmp_path, swap("runs/a", r'"\ud83d"')) == [("recipe.yaml", 0, "not-yaml")]
+    assert faults_of(tmp_path, PLAIN, "output_dir=\udcff") == [("output_dir=?", 0, "bad-override")]
