@@ -9,7 +9,7 @@ labels), ``plan`` (memory and time), ``model`` (weights in memory), ``training``
 The functions a notebook wants are here; each loads what it needs when it is first asked for, so
 that ``import axtune`` is light:
 
-- ``load_recipe(path, overrides=())`` and ``train(recipe)``
+- ``load_recipe(path, overrides=())`` and ``train(recipe)``, of a recipe or its file
 - ``load_tokenizer(model)`` and ``prompt_ids(tokenizer, messages, tools)``
 - ``model_folder(model)``, for other libraries
 - ``check(files, model)`` and ``render_row(row, tokenizer)``
@@ -81,3 +81,7 @@ def __getattr__(name: str) -> Any:
 
         require_linux()
     return getattr(importlib.import_module(room), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

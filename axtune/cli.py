@@ -81,12 +81,13 @@ def train(
     ] = None,
 ) -> None:
     """Train what a recipe describes; the same job as `accelerate launch RECIPE`."""
-    from axtune.config.loader import load
+    from axtune.config.loader import load, located
 
     loaded = load(recipe, overrides or [])
     from axtune.run import train as run_train
 
-    run_train(loaded)
+    with located(recipe, overrides or []):
+        run_train(loaded)
 
 
 @app.command(

@@ -30,6 +30,8 @@ from axtune.checkpoint.run_dir import (
 )
 from axtune.checkpoint.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
 from axtune.config.faults import first_line
+from axtune.config.loader import load, located
+from axtune.config.paths import require_writable
 from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared, prepare
 from axtune.errors import AxtuneError, MissingPackageError
@@ -74,13 +76,13 @@ from axtune.training.trainer import RunContext, make_trainer
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
-def train(recipe: Recipe) -> Run:
+def train(recipe: Recipe | str | Path) -> Run:
     """Train an adapter as a recipe says.
 
     Started once in each process of a distributed run (accelerate launch, torchrun).
 
     Args:
-        recipe: The job.
+        recipe: The job, or the file of its recipe.
 
     Returns:
         The finished run's folder, adapter and manifest.
@@ -89,8 +91,17 @@ def train(recipe: Recipe) -> Run:
         AxtuneError: Whatever the user can repair: recipe, data, checkpoint, memory, packages.
         KeyboardInterrupt: After Ctrl-C or SIGTERM; the report says how to go on.
     """
+    if isinstance(recipe, Recipe):
+        return _train(recipe)
+    with located(recipe):
+        return _train(load(recipe))
+
+
+def _train(recipe: Recipe) -> Run:
+    """The story of the run."""
     began = time.monotonic()
     check_launcher()
+    require_writable(recipe.output_dir)
     recipe, origin = _origin(recipe)
     with quiet_libraries(), sigterm_as_ctrl_c(), _Explained(recipe.output_dir) as explained:
         precision = choose_precision(recipe.precision)

@@ -16,6 +16,13 @@ def package_version(package: str) -> str | None:
         return None
 
 
+def plural(count: int, noun: str) -> str:
+    """``1 step``, ``2 steps``, ``1,000 passes``."""
+    if count != 1:
+        noun += "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    return f"{count:,} {noun}"
+
+
 def gigabytes(count: float) -> str:
     """Bytes as text, in units of 10^9; below one of those, of 10^6."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

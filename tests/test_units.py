@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axtune.errors import AxtuneError
-from axtune.units import duration, gigabytes, package_version, shard_bytes
+from axtune.units import duration, gigabytes, package_version, plural, shard_bytes
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,17 @@ def test_what_is_not_a_size_is_said(size: str) -> None:
 def test_versions_of_packages() -> None:
     assert package_version("pytest") == pytest.__version__
     assert package_version("no-such-package-of-anyone") is None
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (1, "pass", "1 pass"),
+        (2, "pass", "2 passes"),
+        (0, "row", "0 rows"),
+        (1234, "process", "1,234 processes"),
+        (1, "weight", "1 weight"),
+    ],
+)
+def test_one_and_many(count: int, noun: str, text: str) -> None:
+    assert plural(count, noun) == text

@@ -14,10 +14,19 @@ from axtune.errors import (
     RecipeError,
 )
 
+# The file of a fault whose key is known, and not yet where it stands.
+UNLOCATED = "recipe"
+
 
 def bad_value(key: str, message: str) -> Fault:
     """A fault of a recipe's key that only the libraries behind it could see."""
-    return Fault("recipe", 0, "bad-value", f"{key}: {message}")
+    return Fault(UNLOCATED, 0, "bad-value", f"{key}: {message}")
+
+
+def key_of(message: str) -> str | None:
+    """The key that a fault's message begins with, such as ``training.optim``."""
+    match = re.match(r"([a-z_]+(?:\.\w+)*): ", message)
+    return match[1] if match else None
 
 
 def key_named(error: Exception, section: str, values: dict[str, Any]) -> str:

@@ -5,7 +5,10 @@ Every fault of a file is reported at once, each with its line."""
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +18,26 @@ from pydantic import (
 )
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
+from axtune.config.faults import UNLOCATED, key_of
+from axtune.config.limits import outside_limits, unmet_needs
 from axtune.config.objective import OBJECTIVES, listed, tasks
 from axtune.config.passthrough import SECTIONS, check_passed, nearest
-from axtune.config.paths import KeyPath, missing_paths
+from axtune.config.paths import SUFFIXES, KeyPath, missing_paths
 from axtune.config.recipe import Data, PreferenceConfig, Recipe, Source
 from axtune.errors import Fault, RecipeError
+from axtune.units import plural
 
 # The first line of a recipe, which makes the file a Python script, is this YAML key.
 SCRIPT_KEY = 'if __name__ == "__main__"'
+
+_MOST_BYTES = 1_000_000
+_MOST_VALUES = 100_000  # aliases of aliases make billions out of a few lines
+_NO_RECIPE = "not-a-recipe"
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), *, check_paths: bool = True) -> Recipe:
@@ -44,32 +56,40 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, check_paths: bool =
         RecipeError: With every fault of the file and of the overrides, each with its line.
     """
     file = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RecipeError(
-            "The recipe cannot be read.",
-            [Fault(file, 0, "unreadable", f"{reason}. Paths are relative to the current folder.")],
-        ) from None
-    faults: list[Fault] = []
-    try:
-        tree = _parse(text, file)
-        tree.pop(SCRIPT_KEY, None)
-        places = {path: (file, line) for path, line in _lines(tree)}
-        values = _plain(tree)
-    except RecursionError:
-        fault = Fault(file, 0, "not-yaml", "nested too deeply; remove some levels.")
-        raise RecipeError("The recipe is not YAML.", [fault]) from None
-    for override in overrides:
-        _override(values, override, places, faults)
+    values, places, faults = _read(path, overrides)
     found = _validate(values, file, places)
     if check_paths:
         found += [_fault(*wrong, file, places) for wrong in missing_paths(values)]
     faults += sorted(found, key=lambda f: (f.file != file, f.line))
     if faults:
-        raise RecipeError(f"The recipe has {_count(len(faults))}.", faults)
+        raise RecipeError(f"The recipe has {plural(len(faults), 'fault')}.", faults)
     return Recipe.model_validate(values)
+
+
+@contextmanager
+def located(path: str | Path, overrides: Sequence[str] = ()) -> Iterator[None]:
+    """While a recipe runs, say of what the libraries refuse where it stands.
+
+    Args:
+        path: The recipe's file.
+        overrides: As they were given to `load`.
+
+    Raises:
+        RecipeError: The one that was raised inside, its faults at the line or override of the key.
+    """
+    try:
+        yield
+    except RecipeError as error:
+        _, places, _ = _read(path, overrides)
+        faults = [
+            _fault((*key.split("."),), fault.code, message, str(path), places)
+            if fault.file == UNLOCATED
+            and (key := key_of(fault.message))
+            and (message := fault.message.removeprefix(f"{key}: "))
+            else fault
+            for fault in error.faults
+        ]
+        raise RecipeError(error.found, faults, error.remedy) from error
 
 
 def data_options(paths: Sequence[str], **options: Any) -> Data:
@@ -109,7 +129,7 @@ def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         _override(values, override, places, faults)
     faults += _validate(values, "recipe", places)
     if faults:
-        raise RecipeError(f"The recipe has {_count(len(faults))}.", faults)
+        raise RecipeError(f"The recipe has {plural(len(faults), 'fault')}.", faults)
     return Recipe.model_validate(values)
 
 
@@ -123,28 +143,110 @@ def dump(recipe: Recipe) -> str:
     return stream.getvalue()
 
 
-def _count(number: int) -> str:
-    return "1 fault" if number == 1 else f"{number} faults"
+def _read(
+    path: str | Path, overrides: Sequence[str]
+) -> tuple[dict[str, Any], dict[KeyPath, tuple[str, int]], list[Fault]]:
+    """A recipe's plain values, the place of each key, and the overrides that are none."""
+    file = str(path)
+    tree = _parse(_text(path), file)
+    tree.pop(SCRIPT_KEY, None)
+    try:
+        lines = list(islice(_lines(tree), _MOST_VALUES + 1))
+        if len(lines) > _MOST_VALUES:
+            message = f"it comes to more than {_MOST_VALUES:,} values; write out its aliases."
+            raise RecipeError("The file is not a recipe.", [Fault(file, 0, _NO_RECIPE, message)])
+        values = _plain(tree)
+    except RecursionError:
+        fault = Fault(file, 0, "not-yaml", "nested too deeply; remove some levels.")
+        raise RecipeError("The recipe is not YAML.", [fault]) from None
+    except UnicodeDecodeError:
+        fault = Fault(file, 0, "not-yaml", "an escape is half a character (\\ud800 to \\udfff).")
+        raise RecipeError("The recipe is not YAML.", [fault]) from None
+    if values and not Recipe.model_fields.keys() & values.keys():
+        raise RecipeError("The file is not a recipe.", [Fault(file, 1, _NO_RECIPE, _hint(file))])
+    places = {key: (file, line) for key, line in lines}
+    faults: list[Fault] = []
+    for override in overrides:
+        _override(values, override, places, faults)
+    return values, places, faults
+
+
+def _text(path: str | Path) -> str:
+    """The text of a recipe's file."""
+    file = Path(path)
+    try:
+        if file.is_dir():
+            reason = "it is a folder; give a recipe's file, such as recipes/sft_lora.yaml."
+        elif (size := file.stat().st_size) > _MOST_BYTES:
+            reason = f"it has {size / 1e6:.0f} MB, and a recipe is a few kB. {_hint(str(path))}"
+        else:
+            return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = f"{error.strerror}. Paths are relative to the current folder."
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start + 1} is not UTF-8 text; save it as UTF-8. {_hint(str(path))}"
+    except ValueError:  # a null character in the name
+        reason = "this is no name of a file."
+    raise RecipeError("The recipe cannot be read.", [Fault(str(path), 0, "unreadable", reason)])
+
+
+def _hint(file: str) -> str:
+    """What a file that is no recipe may be, and how a recipe looks."""
+    if file.lower().endswith(SUFFIXES):
+        return f"Rows go into a recipe: axtune train recipes/sft_lora.yaml data.train={file}"
+    return "A recipe has lines such as `model: skt/A.X-4.0-Light`; begin with one of recipes/."
 
 
 def _parse(text: str, file: str) -> CommentedMap:
+    line, problem = 0, ""
     try:
         tree = YAML(typ="rt").load(text)
+    except DuplicateKeyError as error:
+        line = _line_of(error.problem_mark)
+        name = re.search(r'duplicate key "(.*?)"', error.problem or "")
+        problem = f"the key {name[1] if name else ''} stands there twice; remove one of the two."
     except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        problem = (error.problem or "broken YAML").splitlines()[0]
-        raise RecipeError(
-            "The recipe is not YAML.", [Fault(file, line, "not-yaml", f"{problem}.")]
-        ) from None
-    except (YAMLError, ValueError) as error:  # control characters and the like
-        reason = str(error).splitlines()[0]
-        raise RecipeError("The recipe is not YAML.", [Fault(file, 0, "not-yaml", reason)]) from None
+        # What is never closed is told at the end of the file; where it begins is what helps.
+        unclosed = re.search("quoted|flow", error.context or "")
+        line = _line_of(error.context_mark if unclosed else error.problem_mark)
+        problem = _in_words((error.problem or "broken YAML").splitlines()[0])
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problem = "there is a control character; remove it."
+    except (YAMLError, ValueError) as error:
+        problem = _in_words(str(error).splitlines()[0])
+    except RecursionError:
+        problem = "nested too deeply; remove some levels."
+    except (AttributeError, TypeError, KeyError, IndexError, AssertionError, NotImplementedError):
+        problem = "it is none that can be read: look for tags (!) and broken anchors (&, *)."
+    if problem:
+        if file.lower().endswith(SUFFIXES):
+            raise RecipeError(
+                "The file is not a recipe.", [Fault(file, 0, _NO_RECIPE, _hint(file))]
+            )
+        raise RecipeError("The recipe is not YAML.", [Fault(file, line, "not-yaml", problem)])
     if not isinstance(tree, CommentedMap):
-        raise RecipeError(
-            "The recipe is not a mapping of keys.",
-            [Fault(file, 1, "not-a-recipe", "expected lines such as `model: skt/A.X-4.0-Light`.")],
-        )
+        message = "it is empty. " if tree is None else "it is no mapping of keys. "
+        fault = Fault(file, 1, _NO_RECIPE, message + _hint(file))
+        raise RecipeError("The file is not a recipe.", [fault])
     return tree
+
+
+def _line_of(mark: Any) -> int:
+    return mark.line + 1 if mark else 0
+
+
+def _in_words(problem: str) -> str:
+    """What YAML's parser says, with the way out where it is known."""
+    if "'\\t'" in problem:
+        return "YAML takes no tabs to indent with; use spaces."
+    if problem.startswith("mapping values are not allowed"):
+        return "there is a colon too many; quote the value, or align the key with those above it."
+    if "<block end>" in problem:
+        return "the indentation or the quotes of this line do not fit those above it."
+    if "another document" in problem:
+        return "a second document (---) begins; a recipe is one."
+    return f"{problem}; look at the quotes, brackets and indentation here."
 
 
 def _lines(node: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
@@ -152,26 +254,38 @@ def _lines(node: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
     if isinstance(node, CommentedMap):
         for key, value in node.items():
             position = (node.lc.data or {}).get(key)  # none for what a merge key (<<) brings
-            yield (*prefix, str(key)), (position[0] if position else node.lc.line) + 1
+            yield (*prefix, str(key)), (position[0] if position else node.lc.line or 0) + 1
             yield from _lines(value, (*prefix, str(key)))
     elif isinstance(node, CommentedSeq):
         for index, value in enumerate(node):
-            yield (*prefix, index), node.lc.item(index)[0] + 1
+            position = (node.lc.data or {}).get(index)  # none in what a tag (!) made
+            yield (*prefix, index), (position[0] if position else node.lc.line or 0) + 1
             yield from _lines(value, (*prefix, index))
 
 
 def _plain(node: Any) -> Any:
     """ruamel's own containers and scalars as plain Python values."""
     if isinstance(node, dict):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {_joined(str(key)): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(value) for value in node]
     if isinstance(node, ScalarBoolean):  # a boolean with an anchor, which ruamel makes an int
         return bool(node)
-    for kind in (bool, int, float, str):
+    if isinstance(node, str):
+        return _joined(str(node))
+    for kind in (bool, int, float):
         if isinstance(node, kind):
             return kind(node)
     return node
+
+
+def _joined(text: str) -> str:
+    r"""A text whose characters may be written as in JSON, in two halves: ``\ud83d\ude00``.
+
+    Raises:
+        ValueError: When a half is alone.
+    """
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def _override(
@@ -180,6 +294,10 @@ def _override(
     places: dict[KeyPath, tuple[str, int]],
     faults: list[Fault],
 ) -> None:
+    if not _is_utf8(override):
+        name = override.encode("utf-8", "replace").decode()
+        faults.append(Fault(name, 0, "bad-override", "it is not UTF-8 text."))
+        return
     key, equals, text = override.partition("=")
     *path, last = key.removeprefix("--").split(".")
     if not equals or not all((*path, last)):
@@ -210,6 +328,15 @@ def _override(
     places[changed] = (override, 0)
 
 
+def _is_utf8(text: str) -> bool:
+    """Whether a text of the command line is one that can be written to a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _validate(
     values: dict[str, Any], file: str, places: dict[KeyPath, tuple[str, int]]
 ) -> list[Fault]:
@@ -231,13 +358,20 @@ def _validate(
             elif path not in seen:  # the branches of a union repeat themselves
                 fault(path, "bad-value", f"{item['msg']}.")
             seen.add(path)
+    wrong = set()
     for section in SECTIONS:
         given = values.get(section)
         passed = given if isinstance(given, dict) else {}
         for name, code, message in check_passed(section, passed, str(values.get("task"))):
             fault((section, name), code, message)
+            wrong.add((section, name))
+        for name, message in outside_limits(section, passed):
+            if (section, name) not in wrong:
+                fault((section, name), "bad-value", message)
     training, data = values.get("training"), values.get("data")
     if isinstance(training, dict) and isinstance(data, dict):
+        for path, message in unmet_needs(values):
+            fault(path, "conflict", message)
         for path, code, message in _cross_checks(values, training, data):
             fault(path, code, message)
     return faults

@@ -41,6 +41,7 @@ class Objective:
         shares_prefixes: Whether a pair's prompt is computed once (``preference.shared_prefix``).
         has_reference: Whether it compares with the model before the run (``preference.reference``).
         offloads_activations: Whether its TRL trainer can keep activations in host memory.
+        least_batch: Samples that a forward pass needs when its default loss is trained with.
         own_head: Whether its loss on a CPU is `axtune.model.fused_loss`, which projects labelled
             positions only and a few at a time.
     """
@@ -54,6 +55,7 @@ class Objective:
     shares_prefixes: bool = False
     has_reference: bool = False
     offloads_activations: bool = True
+    least_batch: int = 1
     own_head: bool = False
 
     @property
@@ -149,6 +151,7 @@ register(
         config=("trl.trainer.kto_config", "KTOConfig"),
         trainer="axtune.training.preference:KtoTrainer",
         has_reference=True,
+        least_batch=2,
     )
 )
 register(

@@ -17,6 +17,8 @@ from typing import Any
 
 from axtune.config.objective import OBJECTIVES
 
+_FORCE_CPU = "the machine decides; hide the GPUs with CUDA_VISIBLE_DEVICES= to force the CPU"
+
 # Names of the libraries' configs that a recipe sets elsewhere, or that axtune decides.
 _OWNED: dict[str, dict[str, str]] = {
     "training": {
@@ -25,7 +27,7 @@ _OWNED: dict[str, dict[str, str]] = {
         "data_seed": "set seed at the top of the recipe",
         "bf16": "set precision at the top of the recipe",
         "fp16": "set precision at the top of the recipe",
-        "use_cpu": "the machine decides; hide the GPUs with CUDA_VISIBLE_DEVICES= to force the CPU",
+        "use_cpu": _FORCE_CPU,
         "max_length": "set data.max_length",
         "truncation_mode": "set data.truncate",
         "resume_from_checkpoint": "set resume at the top of the recipe",
@@ -64,6 +66,23 @@ _OWNED: dict[str, dict[str, str]] = {
         "deepspeed": "not offered yet",
         "fsdp": "not offered yet",
         "fsdp_config": "not offered yet",
+        "parallelism_config": "not offered yet",
+        "accelerator_config": "axtune decides how batches are shared out; remove it",
+        "debug": "not offered yet",
+        "bf16_full_eval": "evaluations have the run's own precision",
+        "fp16_full_eval": "evaluations have the run's own precision",
+        "auto_find_batch_size": "it would change the batch; `axtune plan` says what fits",
+        "dataloader_drop_last": "every sample is trained on; remove it",
+        "ignore_data_skip": "a resumed run always goes on where it stopped; remove it",
+        "enable_jit_checkpoint": "Ctrl-C and SIGTERM save a checkpoint already; remove it",
+        "label_names": "rows are prepared by axtune",
+        "length_column_name": "rows are prepared by axtune",
+        "optim_target_modules": "it is for training all weights, and axtune trains adapters",
+        "router_aux_loss_coef": "A.X models have no experts; remove it",
+        "do_train": "a run always trains; remove it",
+        "do_eval": "set data.eval",
+        "do_predict": "a run makes no predictions; remove it",
+        "local_rank": "the launcher sets it; remove it",
         "hub_token": "a token would travel with the run folder; use `hf auth login`",
         "push_to_hub_token": "a token would travel with the run folder; use `hf auth login`",
     },
@@ -80,6 +99,26 @@ _OWNED: dict[str, dict[str, str]] = {
         "quant_method": "it is always bitsandbytes; remove it",
     },
 }
+
+# Names that other versions and other tools have, and what they are here.
+_FORMER = {
+    "warmup_ratio": "set warmup_steps: below 1 it is a fraction of all steps",
+    "evaluation_strategy": "it is named eval_strategy",
+    "group_by_length": "set train_sampling_strategy: group_by_length",
+    "max_seq_length": "set data.max_length",
+    "max_prompt_length": "set data.max_length",
+    "num_epochs": "it is named num_train_epochs",
+    "epochs": "it is named num_train_epochs",
+    "lr": "it is named learning_rate",
+    "batch_size": "it is named per_device_train_batch_size",
+    "no_cuda": _FORCE_CPU,
+    "overwrite_output_dir": "set another output_dir; a finished run is never overwritten",
+    "logging_dir": "metrics.jsonl and loss.png are in the run folder; remove it",
+    "save_safetensors": "weights are always safetensors; remove it",
+}
+
+# So many known names are listed; of more, only those that are like the unknown one.
+_FEW = 20
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -151,16 +190,21 @@ def check_passed(section: str, given: dict[str, Any], task: str) -> Iterator[tup
         if remedy := _OWNED[section].get(name):
             yield name, "not-here", f"{remedy}."
         elif names and name not in names:
-            yield name, "unknown-key", nearest(name, names)
+            former = _FORMER.get(name) if section == "training" else None
+            message = f"no such key; {former}." if former else nearest(name, names)
+            yield name, "unknown-key", message
         elif wrong := _wrong_kind(value, names.get(name, "")):
             yield name, "bad-value", wrong
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A message for an unknown key, with the known one that it is most like."""
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}."
-    return f"no such key; {hint}"
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"no such key; did you mean {close[0]}?"
+    few = len(names) <= _FEW
+    return f"no such key; {'known: ' + ', '.join(names) if few else 'remove it'}."
 
 
 def _wrong_kind(value: Any, annotation: str) -> str | None:
@@ -175,10 +219,15 @@ def _wrong_kind(value: Any, annotation: str) -> str | None:
     elif not isinstance(value, (str, int, float, type(None))):
         return "expected a string, a number, true, false or null."
     kinds = annotation.removeprefix("Optional[").removesuffix("]").split(" | ")
-    if value is None or not all(kind in (*_KINDS, "None") for kind in kinds):
+    if isinstance(value, str) and any(kind.startswith("dict") for kind in kinds):
+        return "expected a mapping of keys."  # never the file's name that the libraries take too
+    if not all(kind in (*_KINDS, "None") for kind in kinds):
+        return None
+    if value is None and ("None" in kinds or annotation.startswith("Optional[")):
         return None
     if any(isinstance(value, _KINDS[k]) for k in kinds if k != "None") and (
         "bool" in kinds or not isinstance(value, bool)
     ):
         return None
-    return f"expected {' or '.join(kind for kind in kinds if kind != 'None')}."
+    expected = " or ".join(kind for kind in kinds if kind != "None")
+    return f"expected {expected}{'; remove the key for its default' if value is None else ''}."

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 from axtune.errors import AxtuneError
@@ -185,6 +186,29 @@ def _saved_split(folder: Path, split: str) -> Path:
             "Give the folder of one of its splits, or {path: …, split: …} in a recipe.",
         )
     return folder / split
+
+
+def require_writable(output_dir: str) -> None:
+    """Find out at once whether a run's folder can be made; nothing is left behind.
+
+    Args:
+        output_dir: As the recipe has it; it need not exist yet.
+
+    Raises:
+        AxtuneError: When it cannot, with the system's reason.
+    """
+    folder = Path(output_dir).absolute()
+    try:
+        if "\0" in output_dir:
+            raise ValueError
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        with TemporaryDirectory(prefix=".axtune-", dir=nearest):
+            pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no name of a folder"
+        raise AxtuneError(
+            f"output_dir {output_dir} cannot be written: {reason}.", "Set another output_dir."
+        ) from None
 
 
 def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:

@@ -14,7 +14,7 @@ from axtune.plan.estimate import STREAMING, UNCERTAINTY, Plan, seconds, speed
 from axtune.plan.gpus import Card
 from axtune.plan.memory import Memory
 from axtune.plan.search import Edits, Search
-from axtune.units import duration
+from axtune.units import duration, plural
 
 _PARTS = (
     ("weights", "weights"),
@@ -132,7 +132,7 @@ def show(console: Console, plan: Plan, verdicts: Sequence[Verdict]) -> None:
     console.print(Text(f"{_epoch(plan)}; a forward pass takes {a_pass}"))
     if plan.known.refused:
         console.print(
-            Text(f"{plan.known.refused:,} rows are refused: axtune data check", style="yellow")
+            Text(f"{plural(plan.known.refused, 'row')} refused: axtune data check", style="yellow")
         )
     console.print(_cards(verdicts))
     _show_edits(console, verdicts)
@@ -147,8 +147,8 @@ def _epoch(plan: Plan) -> str:
     if plan.known.assumed:
         return f"every sample of {int(plan.known.sizes.lengths[0]):,} tokens, as told"
     return (
-        f"{batches.steps:,} steps; {batches.samples:,} samples and {batches.tokens:,} tokens an "
-        "epoch, padding included"
+        f"{plural(batches.steps, 'step')}; {plural(batches.samples, 'sample')} and "
+        f"{batches.tokens:,} tokens an epoch, padding included"
     )
 
 
@@ -199,7 +199,7 @@ def _fits(verdict: Verdict) -> Text:
     if verdict.fits:
         return Text("yes", style="green")
     left_out = verdict.edits.left_out
-    fewer = f", leaving out {left_out:,} samples" if left_out else ""
+    fewer = f", leaving out {plural(left_out, 'sample')}" if left_out else ""
     return Text(f"with the overrides below{fewer}", style="yellow")
 
 

@@ -20,7 +20,7 @@ from axtune.errors import AxtuneError, DataError
 from axtune.plan.estimate import Plan, PlanInputs, in_words, make_plan
 from axtune.plan.memory import Device
 from axtune.plan.schedule import batching_of
-from axtune.units import gigabytes
+from axtune.units import gigabytes, plural
 
 _FOUR_BIT = (
     "quantization.load_in_4bit=true",
@@ -97,7 +97,8 @@ class Search:
         none: _Option = (0.0, ())
         if self.plan.evaluation is not None and batching.eval_batch > 1:
             yield [none, (1.0, ("training.per_device_eval_batch_size=1",))]
-        smaller = [size for size in range(1, batching.batch) if batching.batch % size == 0]
+        least = recipe.objective.least_batch
+        smaller = [size for size in range(least, batching.batch) if batching.batch % size == 0]
         if smaller:
             yield [none] + [
                 (
@@ -188,7 +189,7 @@ def advice(search: Search, room: float) -> str:
         words, least = search.leanest
         less = f"; the least is {gigabytes(least.peak)}, with: {' '.join(words)}" if words else ""
         return f"No key of the recipe makes it fit: it needs more memory{less}."
-    lost = f" ({edits.left_out:,} samples are longer and left out)" if edits.left_out else ""
+    lost = f" ({plural(edits.left_out, 'longer sample')} left out)" if edits.left_out else ""
     return f"It would fit in {gigabytes(edits.plan.peak)} with: {' '.join(edits.words)}{lost}."
 
 

@@ -19,7 +19,6 @@ from trl import DPOTrainer, KTOTrainer
 
 from axtune.checkpoint.catalog import Checkpoint
 from axtune.checkpoint.provenance import base_digests
-from axtune.config.faults import bad_value, refused
 from axtune.config.recipe import preference_of
 from axtune.model import shared_prefix
 from axtune.model.load import Precision
@@ -129,7 +128,6 @@ class DpoTrainer(RunTrainer, DPOTrainer):  # type: ignore[misc]
     """
 
     def __init__(self, run: RunContext) -> None:
-        _require_known_losses(DPOTrainer, run.args)
         shared = preference_of(run.recipe).shared_prefix
         with _copied_plainly(run.adapter.model):
             super().__init__(run, data_collator=PairCollator(run.tokenizer.pad_id, shared=shared))
@@ -219,7 +217,6 @@ class KtoTrainer(RunTrainer, KTOTrainer):  # type: ignore[misc]
     """
 
     def __init__(self, run: RunContext) -> None:
-        _require_known_losses(KTOTrainer, run.args)
         with _copied_plainly(run.adapter.model):
             super().__init__(run, data_collator=UnpairedCollator(run.tokenizer.pad_id))
         self.add_callback(ChosenWatch(run.report, self.args.beta))
@@ -263,7 +260,6 @@ class OrpoTrainer(RunTrainer, ORPOTrainer):  # type: ignore[misc, valid-type]
     """
 
     def __init__(self, run: RunContext) -> None:
-        _require_known_losses(ORPOTrainer, run.args)
         shared = preference_of(run.recipe).shared_prefix
         held_out: Any = run.data.eval and PreparedDataset(run.data.eval)
         rows: Any = PreparedDataset(run.data.train)
@@ -293,17 +289,6 @@ class OrpoTrainer(RunTrainer, ORPOTrainer):  # type: ignore[misc, valid-type]
         ]
         tokens = answers.chunk(2)[0].sum()
         return chosen, rejected, *logits, -output.log_probs.chunk(2)[0].sum() / tokens
-
-
-def _require_known_losses(trainer: type, args: Any) -> None:
-    """TRL names its losses in its code alone, and refuses another one in the first step."""
-    for key in ("loss_type", "f_divergence_type"):
-        known = trl_private.loss_names(trainer, key)
-        given = getattr(args, key, None) or []
-        for name in [given] if isinstance(given, str) else given:
-            if known and name not in known:
-                message = f"there is no {name}; expected {', '.join(known)}."
-                raise refused([bad_value(f"training.{key}", message)])
 
 
 def pair_outputs(model: Any, batch: dict[str, Any]) -> Any:

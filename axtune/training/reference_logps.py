@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from axtune.checkpoint.atomic import written_whole
 from axtune.training.progress import Report
+from axtune.units import plural
 
 
 class Rows(Protocol):
@@ -122,7 +123,9 @@ def obtain(
     if state.num_processes > 1:
         broadcast_object_list(found)
     if (numbers := found[0]) is not None:
-        report.say(f"Reference log-probabilities of {len(rows):,} rows taken from the cache")
+        report.say(
+            f"Reference log-probabilities of {plural(len(rows), 'row')} taken from the cache"
+        )
         return numbers
     numbers = _compute(rows, compute, batch_size, report)
     if state.is_main_process:
@@ -144,7 +147,7 @@ def _compute(
     starts = range(0, len(rows), batch_size)
     mine = starts[state.process_index :: state.num_processes]
     parts: list[tuple[int, Numbers]] = []
-    what = f"Reference log-probabilities of {len(rows):,} rows"
+    what = f"Reference log-probabilities of {plural(len(rows), 'row')}"
     with report.counting(what, len(mine)) as count:
         for start in mine:
             batch = [rows[index] for index in range(start, min(start + batch_size, len(rows)))]

@@ -17,7 +17,7 @@ from axtune.model.load import Precision, Size
 from axtune.training.plots import curve
 from axtune.training.progress import Event, Report
 from axtune.training.trainer import Rehearsal, RunContext
-from axtune.units import duration
+from axtune.units import duration, plural
 
 _FAULTS_SHOWN = 20
 
@@ -76,29 +76,29 @@ def derived(
         ("model", f"{recipe.model}, {size.total:,} parameters"),
         ("adapter", f"{size.trainable:,} trained parameters ({share:.2f}%)"),
         ("precision", f"{precision}{bits}; {kernels} attention; on {args.device.type}"),
-        ("data", f"{len(data.train):,} samples, {account.tokens:,} tokens, {labelled:.1f}% labelled"
-                 f"{held_out}"),
+        ("data", f"{plural(len(data.train), 'sample')}, {account.tokens:,} tokens, "
+                 f"{labelled:.1f}% labelled{held_out}"),
         ("batch", _batch(args, batch, packing)),
         *([("packing", _packs(packing))] if packing else []),
     ]  # fmt: skip
 
 
 def _batch(args: TrainingArguments, batch: int, packing: PackLayout | None) -> str:
-    processes = f"{args.world_size} process" + ("es" if args.world_size > 1 else "")
+    processes = plural(args.world_size, "process")
     accumulated = args.gradient_accumulation_steps
     if packing:
-        packs = "pack" if accumulated == 1 else "packs"
+        packs = plural(accumulated, "pack")
         size = f"{packing.longest:,} tokens"
-        return f"{processes} × {accumulated} {packs} of up to {size}, about {batch} samples"
+        return f"{processes} × {packs} of up to {size}, about {plural(batch, 'sample')}"
     rows = args.per_device_train_batch_size
-    return f"{processes} × {rows} × {accumulated} accumulated = {batch} samples"
+    return f"{processes} × {rows} × {accumulated} accumulated = {plural(batch, 'sample')}"
 
 
 def _packs(packing: PackLayout) -> str:
     """The account of waste: passes and empty slots, without packing and with it."""
     padding = f"; no padding instead of {packing.padding:.1%}" if packing.padding else ""
     return (
-        f"{len(packing.packs):,} passes an epoch instead of {packing.unpacked:,}, "
+        f"{plural(len(packing.packs), 'pass')} an epoch instead of {packing.unpacked:,}, "
         f"{packing.filled:.1%} of their slots filled{padding}"
     )
 

@@ -53,6 +53,7 @@ from axtune.model.load import Precision
 from axtune.plan.memory import remembered
 from axtune.training.callbacks import EvaluationStopped, Recorder, Stopper, evaluation_is_due
 from axtune.training.divergence import DivergenceWatch, WithPlaces, check_rehearsal
+from axtune.training.optimisation import schedule
 from axtune.training.plain_state import random_state, read_state, set_random_state, write_state
 from axtune.training.progress import Report
 from axtune.training.trl_private import activation_offloading, counters_kept, rows_by
@@ -220,6 +221,15 @@ class RunTrainer(Trainer):
         """Tokens of each row of ``train_dataset``."""
         rows: Any = self.train_dataset
         return tokens_of(getattr(rows, "rows", rows))
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The learning rates of the run, no step at 0 among them."""
+        of: Any = optimizer or self.optimizer
+        self.lr_scheduler = schedule(self.args, of, num_training_steps, self.run.report.say)
+        made: torch.optim.lr_scheduler.LRScheduler = self.lr_scheduler
+        return made
 
     def make_ready(self, checkpoint: Checkpoint, precision: Precision) -> None:
         """What an objective computes once, before the first step; nothing, for most.

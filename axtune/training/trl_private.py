@@ -27,6 +27,7 @@ __all__ = [
     "disable_gradient_checkpointing",
     "dpo_loss",
     "imported",
+    "is_trl",
     "log_metric",
     "loss_names",
     "orpo_trainer",
@@ -45,6 +46,11 @@ def imported(module: str, name: str) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*trl.experimental.*")
         return getattr(importlib.import_module(module), name)
+
+
+def is_trl(kind: type) -> bool:
+    """Whether a class is TRL's own, and not made of one."""
+    return kind.__module__.startswith("trl.")
 
 
 def orpo_trainer() -> Any:

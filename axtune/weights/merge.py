@@ -20,6 +20,7 @@ from axtune.checkpoint.catalog import Checkpoint, read_json
 from axtune.checkpoint.provenance import base_digests, differing_files, original_of
 from axtune.checkpoint.run_dir import Run
 from axtune.errors import AxtuneError, CheckpointError
+from axtune.units import plural
 from axtune.weights.folder import CheckpointPlan, write_folder
 from axtune.weights.lora_delta import (
     EMBEDDING,
@@ -110,7 +111,8 @@ def plan(
     factors = list(weights) if weights is not None else [1.0] * len(adapters)
     if len(factors) != len(adapters):
         raise AxtuneError(
-            f"{len(adapters)} adapters have {len(factors)} weights; expected one for each.",
+            f"{plural(len(factors), 'weight')} for {plural(len(adapters), 'adapter')}; "
+            "expected one for each.",
             "Give --weight once for each adapter, in their order.",
         )
     runs = [run_of(Path(path)) for path in adapters]

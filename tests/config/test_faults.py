@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axtune.config.faults import bad_value, first_line, key_named, refused, type_faults
+from axtune.config.faults import bad_value, first_line, key_named, key_of, refused, type_faults
 
 VALUES = {"optim": "x", "lr_scheduler_type": "y", "r": 1}
 
@@ -98,3 +98,17 @@ def test_the_error_says_every_fault() -> None:
     error = refused([bad_value("lora.r", "expected 1."), bad_value("seed", "expected 2.")])
     assert "lora.r: expected 1." in str(error)
     assert "seed: expected 2." in str(error)
+
+
+@pytest.mark.parametrize(
+    ("message", "key"),
+    [
+        ("training.optim: no such thing: x.", "training.optim"),
+        ("precision: fp16 needs a GPU.", "precision"),
+        ("lora.r: 0", "lora.r"),
+        ("The key is wrong: r.", None),
+        ("no key at all", None),
+    ],
+)
+def test_the_key_that_a_fault_begins_with(message: str, key: str | None) -> None:
+    assert key_of(message) == key

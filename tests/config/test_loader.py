@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.rows import ROOT
 
-from axtune.config.loader import data_options, dump, load
+from axtune.config.faults import bad_value, refused
+from axtune.config.loader import data_options, dump, load, located
 from axtune.config.recipe import Recipe
 from axtune.errors import Fault, RecipeError
 
@@ -97,9 +98,9 @@ def test_plain_recipe(tmp_path: Path) -> None:
         (swap("seed: 7", "seed: 7\nseed: 8"), 5, "not-yaml"),
         (swap("  r: 8", "\tr: 8"), 10, "not-yaml"),
         (swap("  r: 8", "  r: *nowhere"), 10, "not-yaml"),
-        (swap("  r: 8", "  r: [8"), 11, "not-yaml"),
+        (swap("  r: 8", "  r: [8"), 10, "not-yaml"),
         (PLAIN + "---\nseed: 8\n", 13, "not-yaml"),
-        (PLAIN + "a: \x07\n", 0, "not-yaml"),
+        (PLAIN + "a: \x07\n", 13, "not-yaml"),
         (PLAIN + "a: " + "[" * 400 + "]" * 400 + "\n", 0, "not-yaml"),
         (swap("seed: 7", "seed: " + "9" * 5000), 0, "not-yaml"),
         ("", 1, "not-a-recipe"),
@@ -196,7 +197,7 @@ def test_a_missing_key_is_said_with_every_other(tmp_path: Path) -> None:
 def test_unreadable_recipe(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="No such file"):
         load(tmp_path / "none.yaml")
-    with pytest.raises(RecipeError, match="directory"):
+    with pytest.raises(RecipeError, match="it is a folder"):
         load(tmp_path)
 
 
@@ -328,7 +329,7 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), m
     path=words,
     weight=st.floats(0.01, 1000),
     fraction=st.none() | st.floats(0.01, 0.99),
-    rate=st.floats(allow_nan=False, allow_infinity=False),
+    rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     name=words | st.sampled_from(["null", "yes", "1e3", "0x10", "- a", "a: b", "#", "~", " x "]),
 )
 def test_what_is_dumped_is_read_back_equal(
@@ -354,3 +355,92 @@ def test_what_is_dumped_is_read_back_equal(
     again = load(file, check_paths=False)
     assert again == recipe
     assert math.isclose(again.training["learning_rate"], rate, rel_tol=0, abs_tol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "said"),
+    [
+        ("chat.jsonl", '{"messages": []}\n' * 2, 0, "data.train="),
+        ("chat.jsonl", '{"messages": []}\n', 1, "data.train="),
+        ("compose.yaml", "services:\n  web: {}\n", 1, "begin with one of recipes/"),
+        ("recipe.yaml", "# nothing\n", 1, "it is empty"),
+        ("recipe.yaml", "just words\n", 1, "it is no mapping"),
+        ("recipe.yaml", "a: &a [*a]\n", 1, "begin with one of recipes/"),
+        ("recipe.yaml", b"\x89PNG\r\n\x1a\n", 0, "not UTF-8"),
+        ("recipe.yaml", b"\0" * 100, 1, "control character"),
+        ("recipe.yaml", "a: b\n" * 300_000, 0, "2 MB"),
+        ("recipe.yaml", "task: !!python/object/apply:os.system [ls]\n", 1, "task"),
+        ("recipe.yaml", PLAIN.replace("  r: 8", "   r: 8\n  x: 3"), 11, "indentation"),
+        ("recipe.yaml", PLAIN + "---\nseed: 8\n", 13, "a second document"),
+        ("recipe.yaml", PLAIN.replace("seed: 7", "seed: 7: 8"), 4, "a colon too many"),
+        ("recipe.yaml", PLAIN.replace("  r: 8", "\tr: 8"), 10, "no tabs"),
+        ("recipe.yaml", PLAIN + "seed: 8\n", 13, "the key seed stands there twice"),
+    ],
+)
+def test_what_is_no_recipe_is_said_in_words(
+    tmp_path: Path, name: str, content: str | bytes, line: int, said: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RecipeError) as caught:
+        load(file, check_paths=False)
+    assert any(fault.line == line and said in fault.message for fault in caught.value.faults)
+
+
+def test_aliases_of_aliases_do_not_fill_the_memory(tmp_path: Path) -> None:
+    lists = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    for n in range(1, 12):
+        lists.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
+    with pytest.raises(RecipeError, match=r"more than 100,000 values; write out its aliases"):
+        read(tmp_path, PLAIN + "\n".join(lists) + "\n")
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r"])
+def test_line_ends_of_other_systems(tmp_path: Path, ends: str) -> None:
+    assert read(tmp_path, PLAIN.replace("\n", ends)) == read(tmp_path, PLAIN)
+    assert faults_of(tmp_path, swap("seed: 7", "seed: x").replace("\n", ends)) == [
+        ("recipe.yaml", 4, "bad-value")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("training.learning_rate", ("recipe.yaml", 12)),
+        ("training.optim", ("training.optim=nope", 0)),
+        ("lora.target_modules", ("recipe.yaml", 9)),  # not given: its section
+        ("quantization.bnb_4bit_quant_type", ("recipe.yaml", 0)),
+    ],
+)
+def test_what_only_the_libraries_see_is_said_where_it_stands(
+    tmp_path: Path, key: str, place: tuple[str, int]
+) -> None:
+    words = ["training.optim=nope"]
+    read(tmp_path, PLAIN, *words)
+    other = Fault("rows.jsonl", 3, "bad-row", "something else: of data.")
+    with (
+        pytest.raises(RecipeError, match=r"cannot be run\.") as caught,
+        located(tmp_path / "recipe.yaml", words),
+    ):
+        raise refused([bad_value(key, "cannot be: it is wrong."), other])
+    fault, same = caught.value.faults
+    assert (Path(fault.file).name, fault.line) == place
+    assert fault.message == f"{key}: cannot be: it is wrong."
+    assert same == other
+
+
+def test_faults_of_training_are_said_at_their_lines(tmp_path: Path) -> None:
+    text = PLAIN + "  weight_decay: -1\n  dataloader_prefetch_factor: 2\n  optim: lomo\n"
+    assert faults_of(tmp_path, text, "training.max_steps=0") == [
+        ("recipe.yaml", 13, "bad-value"),
+        ("recipe.yaml", 14, "conflict"),
+        ("recipe.yaml", 15, "conflict"),
+        ("training.max_steps=0", 0, "bad-value"),
+    ]
+
+
+def test_characters_in_two_halves_as_json_writes_them(tmp_path: Path) -> None:
+    assert read(tmp_path, PLAIN, r'output_dir="\ud83d\ude00"').output_dir == "\U0001f600"
+    assert read(tmp_path, swap("runs/a", r'"\ud83d\ude00"')).output_dir == "\U0001f600"
+    assert faults_of(tmp_path, swap("runs/a", r'"\ud83d"')) == [("recipe.yaml", 0, "not-yaml")]
+    assert faults_of(tmp_path, PLAIN, "output_dir=\udcff") == [("output_dir=?", 0, "bad-override")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from axtune.config.paths import local_files, missing_paths
+from axtune.config.paths import local_files, missing_paths, require_writable
 from axtune.errors import AxtuneError
 
 
@@ -84,3 +84,12 @@ def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(AxtuneError, match="lacks 1 of the 1 files"):
         local_files(str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_made_is_known_at_once(tmp_path: Path) -> None:
+    require_writable(str(tmp_path / "a" / "b"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for place in (str(tmp_path / "file" / "run"), "/proc/run", "a" * 300, "a\0b"):
+        with pytest.raises(AxtuneError, match=r"output_dir .* cannot be written: .*\nSet another"):
+            require_writable(place if place[0] == "/" else str(tmp_path / place))

@@ -67,7 +67,96 @@ def test_all_wrong_values_are_said_at_once(tmp_path: Path) -> None:
 
 
 def test_a_value_that_is_refused_in_other_words_is_found_by_trying(tmp_path: Path) -> None:
-    """`optim: nope` is refused with a list of optimizers, and no key."""
-    training = {"weight_decay": 0.1, "optim": "nope"}
-    with pytest.raises(RecipeError, match=r"training\.optim: "):
+    """A tf32 card that is not there is refused without the key's own name."""
+    training = {"weight_decay": 0.1, "tf32": True}
+    with pytest.raises(RecipeError, match=r"training\.tf32: "):
         training_arguments(recipe(tmp_path, training=training), "fp32")
+
+
+@pytest.mark.parametrize(
+    ("task", "training", "message"),
+    [
+        ("dpo", {"loss_type": "sigmoidd"}, r"loss_type: there is no sigmoidd; expected sigmoid, "),
+        ("dpo", {"loss_type": ["sigmoid", "sfft"]}, r"no sfft; expected .* sft"),
+        (
+            "dpo",
+            {"f_divergence_type": "kl"},
+            r"f_divergence_type: there is no kl; expected reverse",
+        ),
+        ("sft", {"loss_type": "nnl"}, r"no nnl; expected dft or nll\."),
+        ("kto", {"loss_type": "sigmoid"}, r"no sigmoid; expected kto or apo_zero_unpaired\."),
+    ],
+)
+def test_a_loss_that_trl_lacks_is_refused_before_anything_is_loaded(
+    task: str, training: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        training_arguments(recipe(tmp_path, task=task, training=training), "fp32")
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"optim": "adamw"}, r"training\.optim: there is no adamw; did you mean .*adamw"),
+        (
+            {"lr_scheduler_type": "zzz"},
+            r"training\.lr_scheduler_type: there is no zzz; expected linear, cosine, .* or greedy",
+        ),
+        ({"logging_strategy": "step"}, r"there is no step; did you mean steps\?"),
+        ({"report_to": "nope"}, r"training\.report_to: nope is not supported"),
+        ({"report_to": ["tensorboard"]}, r"training\.report_to: the package of tensorboard"),
+        ({"use_liger_kernel": True}, r"training\.use_liger_kernel: the package liger-kernel"),
+        ({"torch_compile_backend": "x"}, r"training\.torch_compile_backend: there is no x;"),
+        ({"torch_compile": True}, r"training\.torch_compile: it needs a C\+\+ compiler"),
+        ({"ddp_backend": "gloo"}, r"training\.ddp_backend: it is for several processes"),
+        ({"optim": "sgd", "optim_args": "lr"}, r"training\.optim_args: expected name=value"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, r"needs num_decay_steps"),
+    ],
+    ids=str,
+)
+def test_what_a_machine_or_a_library_lacks_is_said_first(
+    training: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "axtune.training.arguments"
+    monkeypatch.setattr(f"{module}.get_available_reporting_integrations", lambda: [])
+    monkeypatch.setattr(f"{module}.is_liger_kernel_available", lambda: False)
+    monkeypatch.setattr(f"{module}._has_compiler", lambda: False)
+    with pytest.raises(RecipeError, match=message):
+        training_arguments(recipe(tmp_path, training=training), "fp32")
+
+
+@pytest.mark.parametrize(
+    ("offline", "token", "reached", "reason"),
+    [
+        (True, "x", True, "HF_HUB_OFFLINE is set"),
+        (False, None, True, "there is no token of the Hub"),
+        (False, "x", False, "the Hub cannot be reached, or refuses the token: No route"),
+        (False, "x", True, None),
+    ],
+)
+def test_pushing_needs_the_hub_before_training_begins(
+    offline: bool,
+    token: str | None,
+    reached: bool,
+    reason: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def whoami() -> dict[str, str]:
+        if not reached:
+            raise ConnectionError("No route")
+        return {"name": "me"}
+
+    module = "axtune.training.arguments"
+    monkeypatch.setattr(f"{module}.is_offline_mode", lambda: offline)
+    monkeypatch.setattr(f"{module}.get_token", lambda: token)
+    monkeypatch.setattr(f"{module}.whoami", whoami)
+    job = recipe(tmp_path, training={"push_to_hub": True})
+    if reason is None:
+        assert training_arguments(job, "fp32").push_to_hub
+        return
+    with pytest.raises(RecipeError) as caught:
+        training_arguments(job, "fp32")
+    (fault,) = caught.value.faults
+    assert fault.message.startswith("training.push_to_hub: ")
+    assert reason in fault.message

@@ -113,7 +113,7 @@ def test_dora_and_replaced_tensors_have_no_sum(base: Checkpoint, tmp_path: Path)
         ([saved, head], None, "Two of the adapters change lm_head.weight"),
         ([head, saved], None, "Two of the adapters change lm_head.weight"),
         ([embedded], None, "uses DoRA on embeddings"),
-        ([lora], [1.0, 2.0], "1 adapters have 2 weights"),
+        ([lora], [1.0, 2.0], "2 weights for 1 adapter; expected one for each"),
         ([lora], [float("nan")], "not a finite number"),
     ):
         with pytest.raises(AxtuneError, match=message):

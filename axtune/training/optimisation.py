@@ -1,0 +1,194 @@
+"""The optimiser and the learning rates of a run: tried out before anything is loaded, then made.
+
+The libraries look at their options when the first step is near, long after data and model have been
+prepared. So the optimiser, the schedule and gradient checkpointing that a recipe asks for take a
+step on one small layer first: what they refuse then is said with the key, and nothing was waited
+for.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.checkpoint import checkpoint
+from transformers import SchedulerType, Trainer
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
+
+from axtune.config.faults import bad_value, first_line, key_named, refused
+from axtune.errors import Fault, RecipeError
+from axtune.units import plural
+
+# Some optimisers keep what they remember of fewer than 4,096 weights in another format.
+_TRIED_ON = (64, 128)
+_LOOKED_AT = 1000  # learning rates of a long run
+_TRIED_STEPS = 100  # of a run whose epochs decide, before its data is known
+
+
+def try_out(args: Any, given: dict[str, Any]) -> list[Fault]:
+    """What optimiser, schedule and gradient checkpointing refuse when they take a step.
+
+    Args:
+        args: The run's TrainingArguments.
+        given: The recipe's ``training`` section: a fault is of a key that stands there.
+    """
+    layer = torch.nn.Linear(*_TRIED_ON, bias=False).to(args.device)
+    faults: list[Fault] = []
+
+    def attempt(choice: str, options: str, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except RecipeError as error:
+            faults.extend(error.faults)
+        except Exception as error:  # whatever a library raises, it is an option that it refuses
+            key = key_named(error, "training", given)
+            if key == "training":
+                key = f"training.{options if given.get(options) else choice}"
+            faults.append(bad_value(key, first_line(error)))
+
+    optimizer = attempt("optim", "optim_args", lambda: _stepped(args, layer))
+    if optimizer is not None:
+        steps = args.max_steps if args.max_steps > 0 else _TRIED_STEPS
+        scheduled = partial(schedule, args, optimizer, steps)
+        attempt("lr_scheduler_type", "lr_scheduler_kwargs", scheduled)
+    if args.gradient_checkpointing:
+        checkpointed = partial(_checkpointed, args, layer)
+        attempt("gradient_checkpointing", "gradient_checkpointing_kwargs", checkpointed)
+    return faults
+
+
+def _checkpointed(args: Any, layer: torch.nn.Linear) -> None:
+    """A forward pass with the run's gradient checkpointing."""
+    options = args.gradient_checkpointing_kwargs or {}
+    known = {"preserve_rng_state", *inspect.signature(checkpoint).parameters}
+    if unknown := sorted(options.keys() - known - {"function"}):
+        message = f"torch's checkpointing has no option {' and no '.join(unknown)}; remove it."
+        raise refused([bad_value("training.gradient_checkpointing_kwargs", message)])
+    inputs = torch.zeros(1, _TRIED_ON[0], device=args.device)
+    checkpoint(layer, inputs, **{"use_reentrant": False, **options})
+
+
+def _stepped(args: Any, layer: Any) -> Optimizer:
+    """The run's optimiser, after a step with a layer of its own."""
+    parts = (args.optim_args or "").replace(" ", "").split(",")
+    if args.optim_args and not all(re.fullmatch("[^=]+=[^=]+", part) for part in parts):
+        message = "expected name=value, several of them with commas between."
+        raise refused([bad_value("training.optim_args", message)])
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(args, layer)
+    if unread := _unread(args, options):
+        message = f"{args.optim.value} has no option {' and no '.join(unread)}; remove it."
+        raise refused([bad_value("training.optim_args", message)])
+    optimizer: Optimizer = kind(layer.parameters(), **options)
+    layer(torch.ones(1, _TRIED_ON[0], device=args.device)).sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def _unread(args: Any, options: dict[str, Any]) -> list[str]:
+    """Names of ``optim_args`` that the optimiser is made without: transformers drops them."""
+    if not args.optim_args:
+        return []
+    probe = copy.copy(args)
+
+    def made_of(optim_args: str | None) -> Any:
+        probe.optim_args = optim_args
+        return Trainer.get_optimizer_cls_and_kwargs(probe)[1]
+
+    plain = made_of(None)
+    unread = []
+    for name in (part.partition("=")[0].strip() for part in args.optim_args.split(",")):
+        try:
+            read = made_of(f"{name}=0.123") != plain
+        except ValueError:  # read, as something else than this number
+            read = True
+        if not read:
+            unread.append(name)
+    return unread
+
+
+def schedule(
+    args: Any,
+    optimizer: Optimizer,
+    steps: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> Any:
+    """The learning rates of a run: transformers' own, but no step that is taken has rate 0.
+
+    Its warm-up begins with a step at 0, which learns nothing, and may cover a short run as a whole.
+    Here step s of w warm-up steps has the share (s + 1) / (w + 1) of the learning rate, which is
+    reached at the same step, and what follows is as it was. A warm-up that would cover every step
+    is limited to half of them.
+
+    Args:
+        args: The run's TrainingArguments.
+        optimizer: Whose learning rates are set.
+        steps: Of the run.
+        say: Takes a line where the warm-up is shorter than the recipe says.
+
+    Raises:
+        RecipeError: When ``lr_scheduler_kwargs`` lack an option or have one too many, or would
+            leave every step at rate 0.
+    """
+    kind = SchedulerType(args.lr_scheduler_type)
+    if faults := [*_option_faults(kind, args.lr_scheduler_kwargs or {})]:
+        raise refused(faults)
+    warmup = wanted = args.get_warmup_steps(steps)
+    if "num_warmup_steps" not in _parameters(kind):
+        warmup = 0
+    elif warmup >= steps:
+        warmup = steps // 2
+        of_all = f"{warmup} of {plural(steps, 'step')}"
+        say(f"Warm-up: {of_all} instead of {wanted}, which would be the whole run.")
+    ahead = 1 if warmup else 0
+    scheduler = get_scheduler(
+        kind,
+        optimizer,
+        num_warmup_steps=warmup + ahead,
+        num_training_steps=steps + ahead,
+        scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+    )
+    if ahead:
+        with warnings.catch_warnings():  # torch wants the optimiser to step first
+            warnings.simplefilter("ignore")
+            scheduler.step()
+    if isinstance(scheduler, LambdaLR):
+        taken = range(ahead, ahead + steps, max(1, steps // _LOOKED_AT))
+        peak = max(share(step) for share in scheduler.lr_lambdas for step in taken)
+        if not peak > 0:
+            message = f"no step of this run ({steps}) would have a learning rate above 0."
+            raise refused([bad_value("training.lr_scheduler_type", message)])
+        if peak < 0.5:
+            say(f"The learning rate reaches only {peak:.1%} of training.learning_rate.")
+    return scheduler
+
+
+def _option_faults(kind: SchedulerType, options: dict[str, Any]) -> Iterator[Fault]:
+    """Options that a schedule needs and lacks, and those that it does not know."""
+    parameters = _parameters(kind)
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return  # torch's own schedules, which say themselves what they do not know
+    ours = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    known = {name: one for name, one in parameters.items() if name not in ours}
+    lacking = [n for n, one in known.items() if one.default is one.empty and n not in options]
+    if lacking:
+        message = f"{kind.value} needs {' and '.join(lacking)} in training.lr_scheduler_kwargs."
+        yield bad_value("training.lr_scheduler_type", message)
+    for name in options:
+        if name not in known:
+            takes = ", ".join(known) or "no options"
+            message = f"{kind.value} has no option {name}; it takes {takes}."
+            yield bad_value("training.lr_scheduler_kwargs", message)
+
+
+def _parameters(kind: SchedulerType) -> Mapping[str, inspect.Parameter]:
+    """What the function takes that makes a schedule."""
+    function: Any = TYPE_TO_SCHEDULER_FUNCTION[kind]
+    return inspect.signature(function).parameters
