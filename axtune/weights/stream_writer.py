@@ -224,7 +224,7 @@ def write_files(files: Iterable[File]) -> dict[str, str]:
             flushed[file.path.name] = flusher.submit(_finish, futures, sink, digest, file.size)
         return {name: future.result() for name, future in flushed.items()}
     except BaseException:
-        writer.stopped.set()
+        writer.stop()
         raise
     finally:
         workers.shutdown(wait=True, cancel_futures=True)
@@ -247,6 +247,7 @@ class DigestInOrder:
         self._sha = hashlib.sha256(header)
         self._end = len(header)
         self._turn = 0
+        self._abandoned = False
         self._changed = threading.Condition()
 
     def add(self, turn: int, position: int, block: memoryview) -> None:
@@ -258,7 +259,7 @@ class DigestInOrder:
             block: Its bytes.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._turn >= turn)
+            self._changed.wait_for(lambda: self._turn >= turn or self._abandoned)
         self._zeros(position)
         self._sha.update(block)
         self._end = position + len(block)
@@ -266,8 +267,14 @@ class DigestInOrder:
     def passed(self, turn: int) -> None:
         """Let the next block have its turn, whether this one came to be written or not."""
         with self._changed:
-            self._changed.wait_for(lambda: self._turn >= turn)
+            self._changed.wait_for(lambda: self._turn >= turn or self._abandoned)
             self._turn = turn + 1
+            self._changed.notify_all()
+
+    def abandon(self) -> None:
+        """Let nobody wait any more: of blocks that are cancelled, the turn never comes."""
+        with self._changed:
+            self._abandoned = True
             self._changed.notify_all()
 
     def result(self, size: int) -> str:
@@ -304,6 +311,7 @@ class _Writer:
         self._workers = workers
         self._sources: dict[Path, DirectReader] = {}
         self._sinks: list[DirectWriter] = []
+        self._digests: list[DigestInOrder] = []
         self._own = threading.local()
         # So many blocks wait at most: those of a tensor hold its adapter's factors in memory.
         self._slots = threading.Semaphore(4 * _THREADS)
@@ -317,6 +325,7 @@ class _Writer:
         sink = DirectWriter(file.path, file.header, file.size)
         digest = DigestInOrder(file.header)
         self._sinks.append(sink)
+        self._digests.append(digest)
         futures: list[Future[None]] = []
         for position, piece in file.pieces:
             if piece.source is not None:  # a file is zeros where nothing was written
@@ -331,6 +340,12 @@ class _Writer:
                     job = self._workers.submit(self._block, piece, steps, start, stop, target)
                     futures.append(job)
         return futures, sink, digest
+
+    def stop(self) -> None:
+        """Begin no further block, and let those under way end."""
+        self.stopped.set()
+        for digest in self._digests:
+            digest.abandon()
 
     def close(self) -> None:
         """Close all files."""
@@ -384,7 +399,7 @@ class _Writer:
             target.file.write(memory, position, wanted, size)
             target.digest.add(target.turn, position, memory[wanted : wanted + size])
         except BaseException:
-            self.stopped.set()
+            self.stop()
             raise
         finally:
             target.digest.passed(target.turn)

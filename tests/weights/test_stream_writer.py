@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,3 +177,14 @@ def test_a_block_that_fails_does_not_hold_up_the_others():
         waiting = pool.submit(digest.add, 1, 0, memoryview(b"x"))
         digest.passed(0)
         waiting.result(timeout=10)
+
+
+def test_nobody_waits_for_a_block_that_was_cancelled() -> None:
+    digest = DigestInOrder(b"")
+    waiting = threading.Thread(target=digest.passed, args=(3,), daemon=True)
+    waiting.start()
+    waiting.join(timeout=0.05)
+    assert waiting.is_alive()
+    digest.abandon()
+    waiting.join(timeout=10)
+    assert not waiting.is_alive()
