@@ -10,6 +10,19 @@ from pathlib import Path
 
 from axtune.errors import AxtuneError
 
+_held: set[int] = set()
+
+
+def _let_go_in_child() -> None:
+    """A worker that outlives a killed run for a moment must not go on holding its lock."""
+    for descriptor in _held:
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -30,10 +43,12 @@ def locked(folder: Path) -> Iterator[None]:
             f"output_dir {folder} cannot be created: {error.strerror}.", "Set another output_dir."
         ) from None
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _held.add(descriptor)
     try:
         _lock(folder, descriptor)
         yield
     finally:
+        _held.discard(descriptor)
         for place in made:
             with suppress(OSError):  # it holds a run by now
                 place.rmdir()

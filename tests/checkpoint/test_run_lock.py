@@ -68,3 +68,20 @@ def test_a_folder_that_cannot_be_written_is_refused(
     monkeypatch.undo()
     with pytest.raises(AxtuneError, match="File name too long"), locked(tmp_path / ("n" * 300)):
         pass
+
+
+def test_a_worker_that_outlives_its_run_holds_no_lock(tmp_path: Path) -> None:
+    ready, told = os.pipe()
+    with locked(tmp_path):
+        worker = os.fork()
+        if worker == 0:
+            os.write(told, b"x")
+            signal.pause()
+            os._exit(0)
+        os.read(ready, 1)
+    try:
+        with locked(tmp_path):  # the run has ended, its worker has not
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
