@@ -23,7 +23,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from axtune.checkpoint.catalog import model_folder as model_folder
+    from axtune.checkpoint.locate import model_folder as model_folder
     from axtune.checkpoint.tokenizer import load_tokenizer as load_tokenizer
     from axtune.config.loader import load as load_recipe
     from axtune.data.pipeline import check as check
@@ -64,7 +64,7 @@ _HOMES = {
     "check": ("axtune.data.pipeline", "check"),
     "load_recipe": ("axtune.config.loader", "load"),
     "load_tokenizer": ("axtune.checkpoint.tokenizer", "load_tokenizer"),
-    "model_folder": ("axtune.checkpoint.catalog", "model_folder"),
+    "model_folder": ("axtune.checkpoint.locate", "model_folder"),
     "prompt_ids": ("axtune.data.render", "prompt_ids"),
     "render_row": ("axtune.data.pipeline", "render_row"),
     "train": ("axtune.run", "train"),

@@ -15,17 +15,16 @@ from rich.text import Text
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.provenance import base_facts
 from axtune.checkpoint.run_dir import is_run, open_run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
-from axtune.data.render import Answer, parse_answer, prompt_ids
+from axtune.data.native_calls import Answer, before_calls, parse_answer
+from axtune.data.render import prompt_ids
 from axtune.errors import AxtuneError
 from axtune.model.adapter import load_adapter
 from axtune.model.load import choose_precision, load_model
 from axtune.quiet import quiet_libraries
-
-_CALL = "<tool_call>"
 
 HELP = "/system TEXT   /tools FILE   /reset   /exit"
 
@@ -43,7 +42,7 @@ def chat(
     """Talk to a run, or to a model that nobody has trained yet.
 
     Args:
-        run: A run folder, or a model as `axtune.checkpoint.catalog.find` takes it.
+        run: A run folder, or a model as `axtune.checkpoint.locate.find` takes it.
         message: One message to answer; None opens a conversation on the terminal.
         system: The system prompt.
         tools_file: JSON file with a list of tools in OpenAI's form.
@@ -71,12 +70,12 @@ def chat(
 def load(run: str, console: Console) -> tuple[PreTrainedModel, AxTokenizer]:
     """A run's base with its adapter, in the precision and bits it was trained in."""
     if not is_run(Path(run)):
-        checkpoint = catalog.find(run)
+        checkpoint = locate.find(run)
         tokenizer = load_tokenizer(checkpoint)
         return load_model(checkpoint, tokenizer, precision=choose_precision("auto")), tokenizer
     opened = open_run(run)
     recipe = opened.recipe
-    checkpoint = catalog.find(recipe.model, revision=recipe.revision)
+    checkpoint = locate.find(recipe.model, revision=recipe.revision)
     if _digests(base_facts(checkpoint, None)) != _digests(opened.manifest["base"]):
         console.print(
             f"The files of {recipe.model} have changed since this run was trained on them.",
@@ -178,7 +177,7 @@ class Talk:
             turn["tool_calls"] = answer.tool_calls
         self.messages = [*messages, turn]
         if not answer.tool_calls:  # what looked like a call and is none was held back
-            self._write(text[len(text.partition(_CALL)[0]) :])
+            self._write(text[len(before_calls(text)) :])
         if answer.content or not answer.tool_calls:
             self.console.print()
         for call in answer.tool_calls:
@@ -230,7 +229,7 @@ class _Stream(BaseStreamer):
             return
         self.ids += value.flatten().tolist()
         ids = [token for token in self.ids if token != self._tokenizer.end_of_turn_id]
-        text = self._tokenizer.decode(ids).partition(_CALL)[0]
+        text = before_calls(self._tokenizer.decode(ids))
         # A Hangul syllable may take several tokens; until it is whole it decodes to U+FFFD.
         if not text.endswith("\ufffd"):
             self._write(text[self._shown :])

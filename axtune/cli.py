@@ -115,7 +115,7 @@ def plan(
 
     Exits with 1 when it fits none of the GPUs that --gpu names.
     """
-    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.locate import find
     from axtune.checkpoint.tokenizer import load_tokenizer
     from axtune.config.loader import load
     from axtune.plan.estimate import as_quantized, from_data, from_length
@@ -201,7 +201,7 @@ def quantize(
     max_shard_size: Annotated[str, typer.Option(help="largest file, such as 5GB")] = "5GB",
 ) -> None:
     """Write a base in 4 bit once; QLoRA runs that take the folder as model= start sooner."""
-    from axtune.weights.quantize import quantize as run_quantize
+    from axtune.weights.quantized_base import quantize as run_quantize
 
     written = run_quantize(
         base,
@@ -360,7 +360,7 @@ def doctor(
     """Examine any A.X checkpoint, and repair a damaged tokenizer; exit 1 on a failure."""
     from dataclasses import asdict
 
-    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.locate import find
     from axtune.verify.doctor import examine
     from axtune.verify.doctor import repair as run_repair
 

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, TrainingArguments
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.atomic import errno_of, reason_of
 from axtune.checkpoint.identity import changes, identity
 from axtune.checkpoint.model_card import model_card
@@ -119,7 +119,7 @@ def _train(recipe: Recipe) -> Run:
             run_dir = once(state, lambda: claim(recipe))
             for note in _beginning(run_dir, origin):
                 report.say(note, "yellow")
-            checkpoint = once(state, lambda: catalog.find(recipe.model, revision=recipe.revision))
+            checkpoint = once(state, lambda: locate.find(recipe.model, revision=recipe.revision))
             tokenizer = load_tokenizer(checkpoint, learning=True)
             if state.is_main_process and (line := disagreement_with_auto(tokenizer)):
                 report.say(line, "yellow")
@@ -265,7 +265,7 @@ def _as_quantized(recipe: Recipe, precision: Precision) -> Recipe:
 
     What is recorded of the run then says how its weights were made, whether its recipe does or not.
     """
-    model = catalog.find(recipe.model, revision=recipe.revision, weights=False)
+    model = locate.find(recipe.model, revision=recipe.revision, weights=False)
     quantization = quantization_of(model, recipe.quantization, precision)
     return recipe.model_copy(update={"quantization": quantization})
 

@@ -112,7 +112,7 @@ def build(options: argparse.Namespace) -> None:
     """The checkpoint ``base`` and the tokenized pairs ``rows`` in the work folder."""
     import numpy as np
 
-    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.locate import find
     from axtune.checkpoint.tokenizer import load_tokenizer
     from axtune.config.recipe import Recipe
     from axtune.data.dataset import prepare
@@ -182,7 +182,7 @@ def axtune(options: argparse.Namespace) -> tuple[Any, Any]:
     """axtune's trainer, and what it computes before the first step."""
     from datasets import load_from_disk
 
-    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.locate import find
     from axtune.checkpoint.run_dir import claim
     from axtune.checkpoint.tokenizer import load_tokenizer
     from axtune.config.recipe import Recipe

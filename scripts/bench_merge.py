@@ -130,7 +130,7 @@ def build_base(folder: Path, work: Path, layers: int) -> None:
     """A checkpoint of random numbers, from a pool on the disk, without holding it in memory."""
     import torch
 
-    from axtune.checkpoint import catalog
+    from axtune.checkpoint import locate
     from axtune.weights.stream_writer import write_checkpoint
 
     folder.mkdir()
@@ -142,8 +142,8 @@ def build_base(folder: Path, work: Path, layers: int) -> None:
             stream.write(memoryview(block.view(torch.uint8).numpy()))
     write_checkpoint(folder, layout(pool, layers))
     pool.unlink()
-    small = catalog.find("tiny-ax-4.0", weights=False)
-    for name in (*catalog.TOKENIZER_FILES, "generation_config.json"):
+    small = locate.find("tiny-ax-4.0", weights=False)
+    for name in (*locate.TOKENIZER_FILES, "generation_config.json"):
         if (small.folder / name).is_file():
             shutil.copyfile(small.folder / name, folder / name)
     config = {

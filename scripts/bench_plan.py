@@ -145,11 +145,11 @@ def checkpoint(folder: Path, layout: str, layers: int) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from axtune.checkpoint import catalog
+    from axtune.checkpoint import locate
 
     made = folder / f"base-{layout}"
     if not made.is_dir():
-        like = catalog.find(f"tiny-ax-{layout}", weights=False)
+        like = locate.find(f"tiny-ax-{layout}", weights=False)
         config = {**like.config, **WIDTHS[layout], "vocab_size": VOCABULARY}
         config |= {"num_hidden_layers": layers}
         if "max_window_layers" in config:
@@ -160,10 +160,10 @@ def checkpoint(folder: Path, layout: str, layers: int) -> Any:
         shape = AutoConfig.from_pretrained(made)
         AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).save_pretrained(made)
         (made / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        for name in (*catalog.TOKENIZER_FILES, "generation_config.json"):
+        for name in (*locate.TOKENIZER_FILES, "generation_config.json"):
             if (like.folder / name).is_file():
                 shutil.copyfile(like.folder / name, made / name)
-    return catalog.find(str(made))
+    return locate.find(str(made))
 
 
 def write_rows(setting: Setting, tokenizer: Any, file: Path) -> None:
@@ -268,14 +268,14 @@ def checkpoint_apart(folder: Path, layout: str, layers: int) -> Any:
     """The checkpoint, built in a process of its own: building leaves memory behind."""
     import multiprocessing
 
-    from axtune.checkpoint import catalog
+    from axtune.checkpoint import locate
 
     builder = multiprocessing.get_context("spawn").Process(
         target=checkpoint, args=(folder, layout, layers)
     )
     builder.start()
     builder.join()
-    return catalog.find(str(folder / f"base-{layout}"))
+    return locate.find(str(folder / f"base-{layout}"))
 
 
 if __name__ == "__main__":

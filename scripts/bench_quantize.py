@@ -26,14 +26,14 @@ from bench_merge import build_base, chill, measure
 
 QUANTIZE = """
 import sys
-from axtune.weights.quantize import quantize
+from axtune.weights.quantized_base import quantize
 quantize(sys.argv[1], sys.argv[2])
 """
 
 LOAD = """
 import resource, sys, time
 import bitsandbytes, torch
-from axtune.checkpoint.catalog import find
+from axtune.checkpoint.locate import find
 from axtune.model.load import load_model
 from axtune.config.loader import load
 from axtune.quiet import quiet_libraries

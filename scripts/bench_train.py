@@ -125,7 +125,7 @@ def build(options: argparse.Namespace) -> dict[str, str]:
     import numpy as np
     from datasets import Dataset
 
-    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.locate import find
     from axtune.checkpoint.tokenizer import load_tokenizer
     from axtune.config.recipe import Recipe
     from axtune.data.dataset import prepare, tokens_of
@@ -204,7 +204,7 @@ def run(options: argparse.Namespace, contender: str, name: str, cap: str) -> dic
 
 def axtune(options: argparse.Namespace, contender: str, rows: Any) -> Any:
     """axtune's trainer."""
-    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.locate import find
     from axtune.checkpoint.run_dir import claim
     from axtune.checkpoint.tokenizer import load_tokenizer
     from axtune.config.recipe import Recipe
@@ -289,7 +289,7 @@ def trl(options: argparse.Namespace, contender: str, rows: Any) -> Any:
 
 def first_step(options: argparse.Namespace) -> None:
     """Seconds from the command to the end of the first step, on an embedded model, three each."""
-    from axtune.checkpoint.catalog import find
+    from axtune.checkpoint.locate import find
 
     base = find("tiny-ax-4.0").folder
     data = options.folder / "data"

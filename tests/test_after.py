@@ -13,7 +13,7 @@ from support.adapters import adapter_for, run_with, sharded_checkpoint
 from support.tiny import LIBRARY_WARNINGS, recipe
 
 from axtune.after import finish
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.run_dir import Run, open_run
 from axtune.config.loader import load
 from axtune.errors import AxtuneError

@@ -9,7 +9,7 @@ from rich.console import Console
 from support.tiny import LIBRARY_WARNINGS, checkpoint, recipe
 
 from axtune.chat import Talk, _Stream, call_text, chat, load, read_tools
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.run_dir import claim, describe
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.data.render import prompt_ids
@@ -122,7 +122,7 @@ def test_a_conversation_with_commands_and_a_tool_result(monkeypatch, tmp_path, t
 
 def test_results_go_in_as_tool_turns_until_the_model_stops_calling(monkeypatch, tiny):
     from axtune import chat as room
-    from axtune.data.render import Answer
+    from axtune.data.native_calls import Answer
 
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     said = iter(['<tool_call>{"name": "f", "arguments": {}}</tool_call>', "끝"])
@@ -145,7 +145,7 @@ def test_results_go_in_as_tool_turns_until_the_model_stops_calling(monkeypatch, 
 
 def test_a_run_is_loaded_with_its_adapter(tmp_path):
     job = recipe(tmp_path)
-    found = catalog.find(job.model)
+    found = locate.find(job.model)
     tokenizer = load_tokenizer(found)
     adapter = add_adapter(load_model(found, tokenizer, precision="fp32"), {"r": 4}, seed=0)
     with torch.no_grad():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import ADAPTER_CONFIG, Checkpoint, read_json
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint, read_json
 from axtune.checkpoint.provenance import find_original, unquantized
 from axtune.checkpoint.run_dir import Run, is_run, open_run
 from axtune.errors import AxtuneError, CheckpointError
@@ -33,7 +33,7 @@ def find_base(given: str | None, run: Run | None, adapter: Path) -> Checkpoint:
     """The 16-bit base that an adapter is for, with its weights.
 
     Args:
-        given: By the user, as `axtune.checkpoint.catalog.find` takes it, or a folder quantised from
+        given: By the user, as `axtune.checkpoint.locate.find` takes it, or a folder quantised from
             the base, which stands for its original.
         run: That trained the adapter, when it is known.
         adapter: The adapter's folder; it is asked when neither of the others tells.
@@ -44,18 +44,18 @@ def find_base(given: str | None, run: Run | None, adapter: Path) -> Checkpoint:
     if given is not None:
         trained_on = run.manifest["base"] if run else {}
         same = given == trained_on.get("name")
-        return unquantized(catalog.find(given, revision=trained_on["revision"] if same else None))
+        return unquantized(locate.find(given, revision=trained_on["revision"] if same else None))
     if run:
         base = run.manifest["base"]
         if "quantized" in base:
             return find_original(base["name"], base["revision"], base["quantized"]["name"])
-        return catalog.find(base["name"], revision=base["revision"])
+        return locate.find(base["name"], revision=base["revision"])
     config = read_json(adapter / ADAPTER_CONFIG)
     name = config.get("base_model_name_or_path")
     if not name:
         raise AxtuneError(f"{adapter} does not say which base it is for.", _REMEDY)
     try:
-        return unquantized(catalog.find(str(name), revision=config.get("revision")))
+        return unquantized(locate.find(str(name), revision=config.get("revision")))
     except CheckpointError as error:
         raise CheckpointError(
             f"The base that {adapter} names cannot be found: {error.found}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 
 
 def model_card(manifest: dict[str, Any], adapter: Path) -> str:
@@ -20,7 +20,7 @@ def model_card(manifest: dict[str, Any], adapter: Path) -> str:
     losses = "".join(f"- {key}: {value:.4f}\n" for key, value in metrics.items() if "loss" in key)
     # The Hub knows its own models; a folder's path, or a name of axtune's, would be a dead link.
     of_hub = f"base_model: {name}\n" if base.get("commit") else ""
-    embedded = name in {folder.name for folder in catalog.embedded()}
+    embedded = name in {folder.name for folder in locate.embedded()}
     imported, given = ("import axtune\n", f'axtune.model_folder("{name}")') if embedded else (
         "", f'"{name}"')  # fmt: skip
     return f"""---

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import (
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import (
     CONFIG_FILES,
     RECORD_FILE,
     TOKENIZER_FILES,
@@ -22,7 +22,7 @@ from axtune.checkpoint.catalog import (
     read_json,
 )
 from axtune.checkpoint.record import RECORD
-from axtune.checkpoint.records import QuantizationRecord, fault_of
+from axtune.checkpoint.schemas import QuantizationRecord, fault_of
 from axtune.errors import CheckpointError
 
 # What axtune wrote about a folder and is no part of what it holds.
@@ -108,7 +108,7 @@ def find_original(name: str, revision: str | None, quantized: str) -> Checkpoint
     """Find the original of a quantised folder.
 
     Args:
-        name: The original's, as `axtune.checkpoint.catalog.find` takes it.
+        name: The original's, as `axtune.checkpoint.locate.find` takes it.
         revision: Its commit, if it came from the Hub.
         quantized: The folder's name, for the message.
 
@@ -116,7 +116,7 @@ def find_original(name: str, revision: str | None, quantized: str) -> Checkpoint
         CheckpointError: When it is not to be found, with what is needed.
     """
     try:
-        return catalog.find(name, revision=revision)
+        return locate.find(name, revision=revision)
     except CheckpointError as error:
         raise CheckpointError(
             f"{quantized} holds 4-bit weights made from {name}, and the adapter is for those "

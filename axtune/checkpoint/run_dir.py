@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from axtune.checkpoint.atomic import replaced, write_text
-from axtune.checkpoint.catalog import ADAPTER_CONFIG, Checkpoint, read_json
 from axtune.checkpoint.identity import changes, fork_facts, recipe_facts
+from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint, read_json
 from axtune.checkpoint.provenance import base_facts
 from axtune.checkpoint.record import require_as_written, write_record
 from axtune.checkpoint.steps import (

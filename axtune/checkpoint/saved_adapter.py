@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint.catalog import ADAPTER_CONFIG, PICKLES, read_json, refuse_remote_code
-from axtune.checkpoint.records import AdapterConfig
+from axtune.checkpoint.locate import ADAPTER_CONFIG, PICKLES, read_json, refuse_remote_code
+from axtune.checkpoint.schemas import AdapterConfig
 from axtune.config.initialisation import initialisation
 from axtune.errors import AxtuneError
 

@@ -24,8 +24,8 @@ import jinja2.ext
 from tokenizers import Tokenizer
 
 from axtune.checkpoint import sandbox
-from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint, find, read_json
-from axtune.checkpoint.family import Family
+from axtune.checkpoint.families import Family
+from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint, find, read_json
 from axtune.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def load_tokenizer(
     """Load the tokenizer that a checkpoint declares.
 
     Args:
-        model: A name as `axtune.checkpoint.catalog.find` takes it, or a checkpoint already found.
+        model: A name as `axtune.checkpoint.locate.find` takes it, or a checkpoint already found.
         revision: Branch or commit of a Hub model.
         learning: Whether a model is to learn from its tokens, which then have to be cut as its
             family was trained with.

@@ -123,6 +123,10 @@ class PreferenceConfig(_Section):
     )
 
 
+# What the ``lora`` section says where it is silent.
+LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+
+
 class Recipe(_Section):
     """One training job."""
 

@@ -19,8 +19,6 @@ from axtune.data.turns import Message, Placed, unread_key
 from axtune.errors import Problem
 
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-# As vLLM's hermes parser reads an answer: a call that is not closed runs to the end.
-CALL_BLOCK = re.compile(r"<tool_call>(?:(.*?)</tool_call>|(.*))", re.DOTALL)
 _RESULT = re.compile(r"<(tool_response|tool_output)>(.*?)</\1>", re.DOTALL)
 _TOOLS = re.compile(r"<tools>\s*([\[{].*?[\]}])\s*</tools>", re.DOTALL)
 # How the tool instructions of A.X, Nous Hermes and Qwen begin; they end with an example of a call.

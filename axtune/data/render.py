@@ -13,14 +13,13 @@ common prompt ends.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation, as_served, normalise_request
-from axtune.data.hermes import CALL_BLOCK
+from axtune.data.native_calls import written
 from axtune.data.samples import IGNORED, AnySample, Sample, learned_turns
 from axtune.data.turns import Message
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
@@ -54,13 +53,6 @@ class LearnedTurn(NamedTuple):
     def prompt(self) -> list[int]:
         """Token ids that stand before the turn, up to where the assistant begins to speak."""
         return _sequence(self.sample)[0][: self.begin]
-
-
-class Answer(NamedTuple):
-    """What a model said, as vLLM's hermes parser hands it to the client."""
-
-    content: str
-    tool_calls: list[dict[str, Any]]
 
 
 def render(tokenizer: AxTokenizer, conversation: Conversation) -> list[Sample]:
@@ -179,11 +171,8 @@ class SplitAnswerError(AxtuneError):
 
 def answer_text(message: Message, end_of_turn: str) -> str:
     """An assistant's turn as the model is to say it: text, calls back to back, end of turn."""
-    calls = "".join(
-        f'<tool_call>{{"name": "{call["function"]["name"]}", "arguments": '
-        f"{json.dumps(call['function']['arguments'], ensure_ascii=False)}}}</tool_call>"
-        for call in message.get("tool_calls", ())
-    )
+    functions = (call["function"] for call in message.get("tool_calls", ()))
+    calls = "".join(written(each["name"], each["arguments"]) for each in functions)
     return f"{message['content']}{calls}{end_of_turn}"
 
 
@@ -250,33 +239,6 @@ def prompt_ids(
         as_served(conversation.messages), conversation.tools, add_generation_prompt=True
     )
     return tokenizer.encode(text)
-
-
-def parse_answer(text: str) -> Answer:
-    """Take a model's answer apart as vLLM's hermes parser does.
-
-    After vllm/tool_parsers/hermes_tool_parser.py.
-
-    Args:
-        text: What the model said, without the closing end of turn.
-
-    Returns:
-        The text before the first call, and the calls in OpenAI's form with string arguments. Text
-        behind a call is lost, the last call need not be closed, and an answer with a call that
-        cannot be parsed is all text: that is what a client gets.
-    """
-    items: list[dict[str, Any]] = []
-    for number, (closed, open_end) in enumerate(CALL_BLOCK.findall(text), 1):
-        try:
-            call = json.loads(closed or open_end)
-            name, arguments = call["name"], json.dumps(call["arguments"], ensure_ascii=False)
-        except (ValueError, TypeError, LookupError, RecursionError):
-            return Answer(text, [])
-        if not isinstance(name, str):
-            return Answer(text, [])
-        function = {"name": name, "arguments": arguments}
-        items.append({"id": f"call_{number}", "type": "function", "function": function})
-    return Answer(text.partition("<tool_call>")[0], items)
 
 
 class TemplateDiffersError(CheckpointError):

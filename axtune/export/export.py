@@ -23,14 +23,15 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.atomic import refuse_existing, staged
 from axtune.checkpoint.base import run_of
-from axtune.checkpoint.catalog import ADAPTER_CONFIG
-from axtune.checkpoint.family import LAYOUTS, Family, relative_of_a_x
+from axtune.checkpoint.families import LAYOUTS, Family, relative_of_a_x
+from axtune.checkpoint.locate import ADAPTER_CONFIG
 from axtune.checkpoint.record import write_record
 from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.data.native_calls import FORM
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
 from axtune.export.ollama import modelfile
@@ -85,7 +86,7 @@ def export(
     """Export a checkpoint, or a run merged on the way.
 
     Args:
-        source: A checkpoint as `axtune.checkpoint.catalog.find` takes it, a run's folder, or an
+        source: A checkpoint as `axtune.checkpoint.locate.find` takes it, a run's folder, or an
             adapter's.
         out: The folder to produce; it appears whole or not at all.
         to: ``hf`` for transformers; ``vllm`` for a plain ``vllm serve``; ``gguf`` for llama.cpp and
@@ -352,7 +353,7 @@ def _halves(adapter: SavedAdapter, half: str) -> list[Any]:
 def _facts(model: str | None) -> tuple[int | None, Family]:
     """The base's context and family, where it is at hand; the adapter itself does not need it."""
     with suppress(CheckpointError):
-        base = catalog.find(str(model), weights=False)
+        base = locate.find(str(model), weights=False)
         return int(base.config["max_position_embeddings"]), base.family
     return None, relative_of_a_x("llama")  # the layout in which vLLM serves it
 
@@ -374,7 +375,7 @@ def _serving(command: str, target: Path, family: Family) -> str:
         "messages": [{"role": "user", "content": "안녕하세요?"}],
         "temperature": 0,
     }
-    parser, line, form = family.tool_parser, family.line, "<tool_call>{…}</tool_call>"
+    parser, line, form = family.tool_parser, family.line, FORM
     return f"""# Serving {target.name}
 
 ```sh

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from axtune.checkpoint.catalog import read_json
-from axtune.checkpoint.family import LAYOUTS
+from axtune.checkpoint.families import LAYOUTS
+from axtune.checkpoint.locate import read_json
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
 from axtune.model.dtypes import dtype_name

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from axtune.checkpoint.catalog import ADAPTER_CONFIG
+from axtune.checkpoint.locate import ADAPTER_CONFIG
 from axtune.checkpoint.record import require_as_written
 from axtune.checkpoint.saved_adapter import (
     PREFIX,
@@ -35,11 +35,9 @@ from axtune.checkpoint.saved_adapter import (
 )
 from axtune.config.faults import bad_value, first_line, key_named, refused, type_faults
 from axtune.config.initialisation import initialisation
+from axtune.config.recipe import LORA_DEFAULTS
 from axtune.errors import AxtuneError
 from axtune.model.finite import count_nonfinite
-from axtune.plan.architecture import LORA_DEFAULTS
-
-DEFAULTS = LORA_DEFAULTS
 
 # One summand of a layer's update: A (rank, in), and B (out, rank) with the scale in it; float32.
 Term = tuple[torch.Tensor, torch.Tensor]
@@ -246,7 +244,7 @@ def lora_config(values: dict[str, Any]) -> LoraConfig:
     Raises:
         RecipeError: When a value is not of its type, or PEFT refuses it.
     """
-    merged = {**DEFAULTS, **values}
+    merged = {**LORA_DEFAULTS, **values}
     faults = type_faults("lora", LoraConfig, merged)
     start = initialisation(merged)
     if start.needs_preparation:
@@ -287,7 +285,7 @@ def add_adapter(model: PreTrainedModel, values: dict[str, Any], *, seed: int) ->
     try:
         adapted = get_peft_model(model, config)
     except (TypeError, ValueError, AttributeError, KeyError, NotImplementedError) as error:
-        key = key_named(error, "lora", {**DEFAULTS, **values})
+        key = key_named(error, "lora", {**LORA_DEFAULTS, **values})
         raise refused([bad_value(key, first_line(error))]) from error
     if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
         # The loss multiplies with lm_head.weight itself, so such an adapter would never be trained.

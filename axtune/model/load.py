@@ -17,10 +17,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from axtune.checkpoint.catalog import INDEX, SINGLE, Checkpoint, read_json
+from axtune.checkpoint.locate import INDEX, SINGLE, Checkpoint, read_json
 from axtune.checkpoint.provenance import original_of
 from axtune.checkpoint.record import checked
-from axtune.checkpoint.records import ShardIndex
+from axtune.checkpoint.schemas import ShardIndex
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.faults import bad_value, first_line, key_named, refused
 from axtune.config.recipe import Attention

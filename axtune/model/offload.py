@@ -1,18 +1,30 @@
-"""Embeddings in host memory, for the smallest cards: the two tables that no step updates.
+"""What ``offload`` keeps in host memory: activations, and the two tables that no step updates.
 
 A.X's vocabulary of 102,400 makes the embedding and the head 1.5 GB in 16 bit, a third of what a
 4-bit base takes. Both stay in host memory here. Of the embedding, the rows of a batch are sent to
 the card; of the head, the whole table is, while the loss is computed, and freed before the layers'
-backward passes need the memory. (Saved activations are TRL's to offload, `activation_offloading`.)
+backward passes need the memory. Saved activations are offloaded by TRL, which is told so here.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch.utils.weak import TensorWeakRef
 from transformers import PreTrainedModel
 
 from axtune.errors import AxtuneError
+
+
+def activation_keys(offload: Sequence[str], *, on_gpu: bool) -> dict[str, bool]:
+    """What TRL's configuration says of saved activations.
+
+    Args:
+        offload: As in the recipe.
+        on_gpu: Whether there is a card that they take memory of.
+    """
+    return {"activation_offloading": True} if on_gpu and "activations" in offload else {}
 
 
 class HostEmbedding(torch.nn.Module):

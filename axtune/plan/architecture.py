@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from axtune.checkpoint.family import LAYOUTS
+from axtune.checkpoint.families import LAYOUTS
+from axtune.config.recipe import LORA_DEFAULTS
 from axtune.errors import CheckpointError
-
-# What a recipe's ``lora`` section says where it is silent.
-LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.provenance import original_of
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import Recipe, Source, preference_of

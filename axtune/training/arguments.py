@@ -31,6 +31,7 @@ from axtune.config.objective import Objective, listed
 from axtune.config.recipe import Recipe
 from axtune.errors import Fault
 from axtune.model.load import Precision
+from axtune.model.offload import activation_keys
 from axtune.training.optimisation import try_out
 from axtune.training.trainer import trainer_class
 from axtune.training.trl_private import imported, is_trl, loss_names
@@ -114,10 +115,9 @@ def training_arguments(recipe: Recipe, precision: Precision) -> TrainingArgument
         "disable_tqdm": True,
         "remove_unused_columns": False,  # the collators take columns that TRL's do not know
         **recipe.objective.decided,
+        **activation_keys(recipe.offload, on_gpu=on_gpu),
         **follow,
     }
-    if "activations" in recipe.offload and on_gpu:
-        ours["activation_offloading"] = True
     given.setdefault("dataloader_pin_memory", on_gpu)
     args: TrainingArguments
     try:

@@ -13,14 +13,14 @@ import torch
 from peft import LoraConfig
 from transformers import PreTrainedModel
 
-from axtune.checkpoint.catalog import ADAPTER_CONFIG, Checkpoint
+from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint
 from axtune.checkpoint.provenance import original_digests
 from axtune.checkpoint.run_dir import is_run, open_run
 from axtune.checkpoint.saved_adapter import read_adapter_config
 from axtune.config.initialisation import initialisation
-from axtune.config.recipe import Recipe, preference_of
+from axtune.config.recipe import LORA_DEFAULTS, Recipe, preference_of
 from axtune.errors import AxtuneError
-from axtune.model.adapter import DEFAULTS, Adapter, Term, add_adapter, load_adapter, terms_of
+from axtune.model.adapter import Adapter, Term, add_adapter, load_adapter, terms_of
 from axtune.training.progress import Report
 
 
@@ -51,7 +51,7 @@ def start_adapter(
         return Adapter(add_adapter(merged, recipe.lora, seed=recipe.seed).model, None, terms)
     adapted = load_adapter(model, folder, is_trainable=True)
     config: Any = adapted.peft_config["default"]
-    wanted = {"use_rslora": False, "use_dora": False, **DEFAULTS, **recipe.lora}
+    wanted = {"use_rslora": False, "use_dora": False, **LORA_DEFAULTS, **recipe.lora}
     shape = ("r", "lora_alpha", "use_rslora", "use_dora")
     if other := [key for key in shape if wanted[key] != getattr(config, key)]:
         given = ", ".join(f"{key} {getattr(config, key)}" for key in other)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from accelerate import PartialState
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared
 from axtune.errors import AxtuneError, CheckpointError

@@ -17,7 +17,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from trl import DPOTrainer, KTOTrainer
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.provenance import base_digests
 from axtune.config.recipe import preference_of
 from axtune.model import shared_prefix

@@ -29,7 +29,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.record import require_as_written
 from axtune.checkpoint.run_dir import RunDir
 from axtune.checkpoint.steps import (

@@ -18,10 +18,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.atomic import refuse_existing
-from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint, read_json
-from axtune.checkpoint.family import FAMILIES, LAYOUTS
+from axtune.checkpoint.families import FAMILIES, LAYOUTS
+from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint, read_json
 from axtune.checkpoint.tokenizer import (
     PROBES,
     AxTokenizer,
@@ -102,7 +102,7 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
     Args:
         checkpoint: The damaged one, found with its weights.
         out: The folder to produce; it appears whole or not at all.
-        base: Whose tokenizer files to take, as `axtune.checkpoint.catalog.find` takes it; None
+        base: Whose tokenizer files to take, as `axtune.checkpoint.locate.find` takes it; None
             takes the one that the checkpoint's family refers to.
 
     Returns:
@@ -115,7 +115,7 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
     target = Path(out)
     refuse_existing(target)
     try:
-        sound = catalog.find(base or _reference_of(checkpoint), weights=False)
+        sound = locate.find(base or _reference_of(checkpoint), weights=False)
     except CheckpointError as error:
         raise CheckpointError(
             f"A repair takes the base's tokenizer files, which cannot be found: {error.found}",
@@ -130,7 +130,7 @@ def repair(checkpoint: Checkpoint, out: str | Path, base: str | None = None) -> 
     checks: list[Check] = []
 
     def require_sound(folder: Path) -> None:
-        checks.extend(examine(catalog.find(str(folder)), sound))
+        checks.extend(examine(locate.find(str(folder)), sound))
         failed = [check for check in checks if check.status == "fail"]
         if failed:
             raise CheckpointError(
@@ -186,7 +186,7 @@ def _identity(file: Path, base: Checkpoint | None) -> Check:
     if alike := [each.reference for each in FAMILIES.values() if own in each.tokenizers]:
         return Check(part, name, "pass", f"byte for byte that of {' and '.join(alike)}")
     text = file.read_bytes()
-    if any(text == (known / "tokenizer.json").read_bytes() for known in catalog.embedded()):
+    if any(text == (known / "tokenizer.json").read_bytes() for known in locate.embedded()):
         return Check(part, name, "pass", "byte for byte that of the embedded models")
     found = f"not the one of a model known by name (sha256 {own[:12]}…)"
     return Check(part, name, "warn", found, "Compare it with the base's: --base BASE.")
@@ -319,7 +319,7 @@ def _template(
         yield _fail(part, name, f"differs from that of {base.name}", _REPAIR)
     elif alike:
         yield Check(part, name, "pass", f"byte for byte that of {' and '.join(alike)}")
-    elif any(catalog.find(each.name).chat_template() == own for each in catalog.embedded()):
+    elif any(locate.find(each.name).chat_template() == own for each in locate.embedded()):
         yield Check(part, name, "pass", "byte for byte that of the embedded models")
     else:
         found = "not the one of a model known by name"

@@ -17,7 +17,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.errors import CheckpointError
 from axtune.model.adapter import load_adapter
 from axtune.weights.lora_delta import EMBEDDING, HEAD

@@ -15,16 +15,16 @@ from typing import Any
 
 import torch
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.base import find_base, run_of
-from axtune.checkpoint.catalog import ADAPTER_CONFIG, Checkpoint
+from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint
 from axtune.checkpoint.provenance import unquantized
 from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.config.recipe import Data, Source, Task
 from axtune.data.conversation import normalise_request
-from axtune.data.render import parse_answer
+from axtune.data.native_calls import parse_answer, pattern
 from axtune.data.sources import files_of
 from axtune.data.turns import Message
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
@@ -68,7 +68,7 @@ def verify(
     Args:
         folder: A checkpoint that `axtune.weights.merge` or `axtune.export.export` made, or any
             other.
-        against: Its base, as `axtune.checkpoint.catalog.find` takes it, or a folder quantised from
+        against: Its base, as `axtune.checkpoint.locate.find` takes it, or a folder quantised from
             that; None takes the adapter's.
         adapter: What was merged into it: a run's folder or an adapter's; None for the base itself.
         data: Files whose rows are asked for; none takes those that the run was trained on.
@@ -91,7 +91,7 @@ def verify(
     if adapter:
         base = find_base(against, run, Path(adapter))
     elif against:
-        base = unquantized(catalog.find(against))
+        base = unquantized(locate.find(against))
     asked = _Asked(None)
     if data:
         if run:  # other files, read as the run read its own
@@ -133,7 +133,7 @@ def _local(folder: str | Path) -> Checkpoint:
             f"{folder} is an adapter, not a checkpoint.",
             "Merge it first (axtune merge), then verify the result with --adapter.",
         )
-    return catalog.find(str(folder))
+    return locate.find(str(folder))
 
 
 # --- what is asked ----------------------------------------------------------------------------
@@ -385,10 +385,7 @@ def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> lis
 
 
 # What a model is made to write, as its template writes calls: one, and two in one answer.
-_CALL = (
-    rf'<tool_call>\{{"name": "{TOOLS[0]["function"]["name"]}", '
-    r'"arguments": \{"id": "[0-9]{1,8}"\}\}</tool_call>'
-)
+_CALL = pattern(TOOLS[0]["function"]["name"], r'\{"id": "[0-9]{1,8}"\}')
 
 
 def _forced_call(served: Served, parser: str) -> Check:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.errors import AxtuneError, MissingPackageError
 
 _START_SECONDS = 900
@@ -234,7 +234,7 @@ def serve(
         AxtuneError: When vLLM is not there, ends, or is not ready in 15 minutes.
     """
     port = _free_port()
-    parser = catalog.find(str(folder), weights=False).family.tool_parser
+    parser = locate.find(str(folder), weights=False).family.tool_parser
     command = [
         str(find_vllm()), "serve", str(folder), "--served-model-name", folder.name,
         "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(context),

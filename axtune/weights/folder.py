@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from axtune.checkpoint.atomic import staged
-from axtune.checkpoint.catalog import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
-from axtune.checkpoint.family import LAYOUTS, known_names
+from axtune.checkpoint.families import LAYOUTS, known_names
+from axtune.checkpoint.locate import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.record import checked, write_record
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import CheckpointError

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from axtune.checkpoint.catalog import ADAPTER_CONFIG
+from axtune.checkpoint.locate import ADAPTER_CONFIG
 from axtune.checkpoint.record import require_as_written
 from axtune.checkpoint.saved_adapter import (
     WEIGHTS,

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.atomic import refuse_existing
 from axtune.checkpoint.base import find_base, run_of
-from axtune.checkpoint.catalog import Checkpoint, read_json
+from axtune.checkpoint.locate import Checkpoint, read_json
 from axtune.checkpoint.provenance import base_digests, differing_files, original_of
 from axtune.checkpoint.run_dir import Run
 from axtune.errors import AxtuneError, CheckpointError
@@ -69,7 +69,7 @@ def merge(
 
     Args:
         adapters: Run folders, or folders that PEFT saved.
-        base: The base, as `axtune.checkpoint.catalog.find` takes it, or a folder quantised from it,
+        base: The base, as `axtune.checkpoint.locate.find` takes it, or a folder quantised from it,
             which stands for its original; None takes the one that the first adapter was trained on.
         out: The folder to produce; it appears whole or not at all.
         into: ``16bit`` adds the deltas to the base's own weights; ``nf4`` to the weights that a
@@ -121,7 +121,7 @@ def plan(
     if folders:
         checkpoint = find_base(base, runs[0], folders[0])
     elif base is not None:
-        checkpoint = catalog.find(base)
+        checkpoint = locate.find(base)
     else:
         raise AxtuneError("There is nothing to write: no adapter and no base.", "Give one of them.")
     if made_from := original_of(checkpoint):

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from axtune.checkpoint.catalog import INDEX, SINGLE, read_json
-from axtune.checkpoint.records import ShardIndex
+from axtune.checkpoint.locate import INDEX, SINGLE, read_json
+from axtune.checkpoint.schemas import ShardIndex
 from axtune.errors import CheckpointError
 from axtune.model.finite import count_nonfinite
 from axtune.weights.direct_io import Buffer, DirectReader

@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from axtune.checkpoint.catalog import INDEX, SINGLE
+from axtune.checkpoint.locate import INDEX, SINGLE
 from axtune.errors import AxtuneError
 from axtune.model.dtypes import dtype_name
 from axtune.model.finite import count_nonfinite

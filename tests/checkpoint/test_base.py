@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.tiny import recipe
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.base import find_base, run_of
 from axtune.checkpoint.run_dir import RunDir, describe
 from axtune.errors import AxtuneError, CheckpointError
@@ -24,7 +24,7 @@ def adapter(folder: Path, **config: Any) -> Path:
 def run(folder: Path) -> Path:
     """A run on tiny-ax-4.0 that has finished."""
     job = recipe(folder.parent, output_dir=str(folder))
-    RunDir(folder, None).begin(job, describe(job, catalog.find("tiny-ax-4.0"), {}))
+    RunDir(folder, None).begin(job, describe(job, locate.find("tiny-ax-4.0"), {}))
     adapter(folder / "adapter", base_model_name_or_path="tiny-ax-4.0")
     return folder
 

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from support.adapters import adapter_for
 from support.tiny import LIBRARY_WARNINGS, recipe
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.model_card import model_card
 from axtune.checkpoint.run_dir import describe
 
@@ -22,7 +22,7 @@ pytestmark = LIBRARY_WARNINGS
 
 
 def manifest(folder: Path, model: str = "tiny-ax-4.0", **more: Any) -> dict[str, Any]:
-    found = catalog.find(model)
+    found = locate.find(model)
     made = describe(recipe(folder, model=model), found, {"counts": {"samples": 3}})
     return {**made, "metrics": {"last_loss": 0.5, "best_step": 1}, **more}
 
@@ -48,11 +48,11 @@ def test_only_a_model_of_the_hub_is_linked_as_its_base(tmp_path: Path) -> None:
 def test_its_example_runs_as_it_stands(tmp_path: Path, kind: str) -> None:
     model = "tiny-ax-4.0"
     if kind == "folder":
-        shutil.copytree(catalog.find(model).folder, tmp_path / "models" / "우리 모델")
+        shutil.copytree(locate.find(model).folder, tmp_path / "models" / "우리 모델")
         model = "models/우리 모델"
     place = "" if kind == "embedded" else str(tmp_path) + "/"
     card = model_card(manifest(tmp_path, place + model), tmp_path / "runs" / "a" / "adapter")
-    adapter_for(catalog.find(place + model), tmp_path / "runs" / "a" / "adapter")
+    adapter_for(locate.find(place + model), tmp_path / "runs" / "a" / "adapter")
     (example,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     code = f"{example}print(type(model).__name__)"
     done = subprocess.run(

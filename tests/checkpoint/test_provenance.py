@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from support.adapters import tensors_of
 from support.tiny import LIBRARY_WARNINGS, checkpoint
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import RECORD_FILE
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import RECORD_FILE
 from axtune.checkpoint.provenance import (
     base_digests,
     base_facts,
@@ -19,16 +19,16 @@ from axtune.checkpoint.provenance import (
     unquantized,
 )
 from axtune.errors import CheckpointError
-from axtune.weights.quantize import quantize
+from axtune.weights.quantized_base import quantize
 
 pytestmark = LIBRARY_WARNINGS
 
 
 def test_base_digests_tell_a_changed_file_and_hold_no_folder(tmp_path):
     folder = tmp_path / "base"
-    shutil.copytree(catalog.find("tiny-ax-4.0").folder, folder)
+    shutil.copytree(locate.find("tiny-ax-4.0").folder, folder)
     before = base_digests(folder)
-    assert before == base_digests(catalog.find("tiny-ax-4.0").folder)
+    assert before == base_digests(locate.find("tiny-ax-4.0").folder)
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1  # the last byte is within the last sample
@@ -48,7 +48,7 @@ def base(tmp_path):
 @pytest.fixture
 def quantized(base, tmp_path):
     quantize(base.name, tmp_path / "nf4")
-    return catalog.find(str(tmp_path / "nf4"))
+    return locate.find(str(tmp_path / "nf4"))
 
 
 def test_a_base_stands_for_itself_and_a_quantised_folder_for_its_original(base, quantized):

@@ -6,7 +6,7 @@ import math
 import pytest
 from support.tiny import recipe
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.identity import recipe_facts
 from axtune.checkpoint.run_dir import RunDir, claim, describe, fork, open_run
 from axtune.checkpoint.steps import begin_saving, publish
@@ -16,7 +16,7 @@ from axtune.errors import AxtuneError
 
 def begin(job, status="running"):
     run_dir = claim(job)
-    manifest = describe(job, catalog.find(job.model), {"counts": {"samples": 3}})
+    manifest = describe(job, locate.find(job.model), {"counts": {"samples": 3}})
     run_dir.begin(job, {**manifest, "status": status})
     return run_dir
 

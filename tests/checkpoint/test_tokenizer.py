@@ -15,7 +15,7 @@ from support.rows import calls, chat, tool
 from support.strategies import json_values
 from tokenizers import Tokenizer
 
-from axtune.checkpoint.catalog import TOKENIZER_FILES, find
+from axtune.checkpoint.locate import TOKENIZER_FILES, find
 from axtune.checkpoint.tokenizer import (
     PROBES,
     AxTokenizer,

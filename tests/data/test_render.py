@@ -14,16 +14,15 @@ from support.strategies import arguments, texts
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation
+from axtune.data.native_calls import parse_answer
 from axtune.data.parse import read_row
 from axtune.data.render import (
-    Answer,
     Span,
     SplitAnswerError,
     TemplateDiffersError,
     answer_pieces,
     answer_text,
     encode,
-    parse_answer,
     pieces,
     prompt_ids,
     render,
@@ -341,43 +340,3 @@ def test_prompt_ids_of_a_request(either_tiny: AxTokenizer) -> None:
     )
     with pytest.raises(DataError, match="bad-arguments"):
         prompt_ids(either_tiny, chat("q", calls(("f", "[1]")), RESULT)["messages"])
-
-
-def one(arguments_text: str) -> list[dict[str, Any]]:
-    function = {"name": "f", "arguments": arguments_text}
-    return [{"id": "call_1", "type": "function", "function": function}]
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("안녕하세요", Answer("안녕하세요", [])),
-        ("", Answer("", [])),
-        ('<tool_call>{"name": "f", "arguments": {"a":1}}</tool_call>', Answer("", one('{"a": 1}'))),
-        (
-            '확인\n<tool_call>{"name": "f", "arguments": {}}</tool_call>',
-            Answer("확인\n", one("{}")),
-        ),
-        # vLLM loses what stands behind a call, and takes a last call that is not closed.
-        ('<tool_call>{"name": "f", "arguments": {}}</tool_call> 끝', Answer("", one("{}"))),
-        ('<tool_call>{"name": "f", "arguments": {"가": "나"}}', Answer("", one('{"가": "나"}'))),
-        # What its parser cannot read, the client gets as text.
-        ('<tool_call>{"name": "f"}</tool_call>', None),
-        ("<tool_call>{'name': 'f', 'arguments': {}}</tool_call>", None),
-        ('<tool_call>{"name": 1, "arguments": {}}</tool_call>', None),
-        ("<tool_call></tool_call>", None),
-        ("<tool_call>[1]</tool_call>", None),
-        ('<tool_call>{"name": "f", "arguments": {}}</tool_call><tool_call>{"na', None),
-        ("<tool_call>" + "[" * 5000, None),
-    ],
-)
-def test_answers_are_parsed_as_vllm_does(text: str, wanted: Answer | None) -> None:
-    assert parse_answer(text) == (wanted or Answer(text, []))
-
-
-def test_parallel_calls_have_ids_of_their_own() -> None:
-    conversation, _ = read_row(chat("q", calls(("f", {"a": 1}), ("g", {}))))
-    assert conversation is not None
-    parsed = parse_answer(answer_text(conversation.messages[1], ""))
-    assert [call["function"]["name"] for call in parsed.tool_calls] == ["f", "g"]
-    assert len({call["id"] for call in parsed.tool_calls}) == 2

@@ -18,9 +18,9 @@ from support.rows import calls, chat, tool, write_jsonl
 from support.tiny import LIBRARY_WARNINGS, recipe, with_weights
 
 from axtune import check, train
-from axtune.checkpoint import catalog, family
-from axtune.checkpoint.catalog import Checkpoint
-from axtune.checkpoint.family import A_X_3_1, Family, register
+from axtune.checkpoint import families, locate
+from axtune.checkpoint.families import A_X_3_1, Family, register
+from axtune.checkpoint.locate import Checkpoint
 from axtune.export.export import export
 from axtune.verify.doctor import examine, repair
 from axtune.verify.verify import verify
@@ -33,7 +33,7 @@ END, END_ID = "<|over|>", 8
 
 def invented(folder: Path) -> Checkpoint:
     """A checkpoint whose end of turn is END, with END_ID; what had that id has 27 now."""
-    found = with_weights(catalog.find("tiny-ax-3.1").folder, folder)
+    found = with_weights(locate.find("tiny-ax-3.1").folder, folder)
     for file in folder.glob("*token*.json"):
         text = file.read_text(encoding="utf-8")
         file.write_text(text.replace("<|im_end|>", END), encoding="utf-8")
@@ -48,7 +48,7 @@ def invented(folder: Path) -> Checkpoint:
     file.write_text(json.dumps(declared, ensure_ascii=False), encoding="utf-8")
     ends = found.generation_config | {"eos_token_id": END_ID}
     (folder / "generation_config.json").write_text(json.dumps(ends), encoding="utf-8")
-    return catalog.find(str(folder))
+    return locate.find(str(folder))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def record(tmp_path: Path) -> Iterator[Family]:
     checkpoint = invented(tmp_path / "invented")
     template = checkpoint.chat_template()
     assert template is not None
-    with mock.patch.dict(family.FAMILIES):  # as it was, afterwards
+    with mock.patch.dict(families.FAMILIES):  # as it was, afterwards
         yield register(
             Family(
                 name="B.Y 1",
@@ -85,7 +85,7 @@ def test_one_record_takes_a_family_from_check_to_gguf(record: Family, tmp_path: 
 
     run = train(recipe(tmp_path, model=model))
     merged = merge([run.path], None, tmp_path / "merged").folder
-    assert catalog.find(str(merged)).family is record
+    assert locate.find(str(merged)).family is record
 
     served = export(run.path, tmp_path / "served", to="vllm")
     assert served.command is not None
@@ -99,7 +99,7 @@ def test_one_record_takes_a_family_from_check_to_gguf(record: Family, tmp_path: 
     for folder in (merged, served.folder):
         certificate = verify(folder, against=model, adapter=run.path)
         assert [c for c in certificate.checks if c.status == "fail"] == []
-        checks = examine(catalog.find(str(folder)))
+        checks = examine(locate.find(str(folder)))
         assert {c.status for c in checks} == {"pass"}
         assert f"byte for byte that of {model}" in [c.found for c in checks]
         assert "as B.Y models were trained: ByteLevel, no normaliser" in [c.found for c in checks]
@@ -107,8 +107,8 @@ def test_one_record_takes_a_family_from_check_to_gguf(record: Family, tmp_path: 
     file = merged / "tokenizer.json"
     damaged = json.loads(file.read_text(encoding="utf-8")) | {"normalizer": {"type": "NFC"}}
     file.write_text(json.dumps(damaged), encoding="utf-8")
-    repair(catalog.find(str(merged)), tmp_path / "repaired")  # known by its template still
-    assert catalog.find(str(tmp_path / "repaired")).family is record
+    repair(locate.find(str(merged)), tmp_path / "repaired")  # known by its template still
+    assert locate.find(str(tmp_path / "repaired")).family is record
 
     out = export(run.path, tmp_path / "llama-cpp", to="gguf").folder
     fields = gguf.GGUFReader(next(out.glob("*.gguf"))).fields

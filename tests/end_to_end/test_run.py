@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from support.commands import ENVIRONMENT, losses, train_in_processes
 from support.tiny import LIBRARY_WARNINGS, RECIPES, checkpoint, recipe, write_rows
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.config import loader
 from axtune.data.pipeline import render_row
@@ -50,7 +50,7 @@ def words(job) -> list[str]:
 
 def reloaded(folder: Path, model: str):
     """Base and adapter as a stranger loads them: PEFT on the plain base."""
-    found = catalog.find(model)
+    found = locate.find(model)
     base = load_model(found, load_tokenizer(found), precision="fp32")
     return PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
 
@@ -88,7 +88,7 @@ def test_the_main_job_learns(tmp_path, monkeypatch, model, name):
         "adapter", "checkpoints", "recipe.yaml", "manifest.json", "metrics.jsonl", "loss.png"
     }  # fmt: skip
     if name == "sft_qlora":
-        found = catalog.find(model)
+        found = locate.find(model)
         base = load_model(
             found, load_tokenizer(found), precision="bf16", quantization=job.quantization
         )
@@ -113,8 +113,8 @@ def test_a_run_folder_leaks_nothing(tmp_path, monkeypatch):
             assert str(Path.home() / ".cache").encode() not in content, file
             assert "비밀".encode() not in content or file.name == "tokenizer.json", file
     adapter = {file.name for file in (tmp_path / "out" / "adapter").iterdir()}
-    source = catalog.find("tiny-ax-4.0").folder
-    tokenizer = {n for n in catalog.TOKENIZER_FILES if (source / n).is_file()}
+    source = locate.find("tiny-ax-4.0").folder
+    tokenizer = {n for n in locate.TOKENIZER_FILES if (source / n).is_file()}
     assert adapter == {
         "adapter_config.json", "adapter_model.safetensors", "README.md", "axtune-files.json",
         *tokenizer,
@@ -148,7 +148,7 @@ def test_the_adapter_on_the_plain_base_gives_the_loss_that_the_run_reports(
     assert losses(run.path)[-1] < losses(run.path)[0]
     tokenizer = load_tokenizer("tiny-ax-4.0")
     trained = mean_loss(reloaded(run.path, job.model), rows, tokenizer)
-    found = catalog.find(job.model)
+    found = locate.find(job.model)
     before = mean_loss(load_model(found, tokenizer, precision="fp32"), rows, tokenizer)
     assert abs(before - trained) > 0.05  # the adapter changed something
     assert trained == pytest.approx(run.manifest["metrics"]["best_eval_loss"], rel=1e-4)
@@ -297,7 +297,7 @@ def test_a_run_that_cannot_fit_is_refused_before_its_model_is_loaded(
         tmp_path, plan=plan, data={"train": str(rows), "max_length": 256},
         training={"per_device_train_batch_size": 8, "gradient_checkpointing": False},
     )  # fmt: skip
-    found = catalog.find(job.model)
+    found = locate.find(job.model)
     known = from_data(job, found, load_tokenizer(found))
     room = make_plan(job, known, CPU).peak - 3e6  # a little more than what recomputing saves
     monkeypatch.setattr("axtune.training.memory_check.free_memory", lambda: room)

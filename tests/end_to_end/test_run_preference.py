@@ -13,7 +13,7 @@ from support.rows import write_jsonl
 from support.tiny import IN_FLOAT32, LIBRARY_WARNINGS, RECIPES
 from support.tool_pairs import CITIES, job, rows, train_dpo, train_sft
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.run_dir import open_run, read_metrics
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.config import loader
@@ -61,7 +61,7 @@ def test_dpo_from_an_sft_adapter_raises_held_out_accuracy(tmp_path, sft, mode):
     tokenizer = load_tokenizer("tiny-ax-4.0")
 
     def reloaded(folder: Path):
-        base = load_model(catalog.find("tiny-ax-4.0"), tokenizer, precision="fp32")
+        base = load_model(locate.find("tiny-ax-4.0"), tokenizer, precision="fp32")
         return PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
 
     before = prefers(reloaded(sft.path), tokenizer, held_out)

@@ -20,8 +20,8 @@ from support.adapters import (
 from support.tiny import LIBRARY_WARNINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.tokenizer import PROBES, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.export import export
@@ -198,7 +198,7 @@ def test_a_checkpoint_without_a_stop_gets_one(base: Checkpoint, tmp_path: Path) 
         if file.name != "generation_config.json":
             (other / file.name).symlink_to(file)
     export(str(other), tmp_path / "out", to="vllm")
-    found = catalog.find(str(tmp_path / "out")).generation_config
+    found = locate.find(str(tmp_path / "out")).generation_config
     assert found == {"eos_token_id": 27, "pad_token_id": 1}
 
 

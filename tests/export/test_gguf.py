@@ -23,8 +23,8 @@ from support.adapters import adapter_for, in_float32, run_with, sharded_checkpoi
 from support.rows import read_jsonl
 from support.tiny import LIBRARY_WARNINGS, checkpoint, with_weights
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.record import differences
 from axtune.checkpoint.tokenizer import PROBES, AxTokenizer, Tool, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
@@ -246,7 +246,7 @@ def test_what_a_file_says_of_its_model(base: Checkpoint, tmp_path: Path) -> None
         "tokenizer.ggml.add_eos_token": False,
         "tokenizer.chat_template": tokenizer.chat_template,
     }
-    declared = catalog.read_json(base.folder / "tokenizer.json")
+    declared = locate.read_json(base.folder / "tokenizer.json")
     assert tokens == [tokenizer.backend.id_to_token(index) for index in range(3072)]
     assert merges == [" ".join(pair) for pair in declared["model"]["merges"]]
     kinds = {token["id"]: token["special"] for token in declared["added_tokens"]}
@@ -354,7 +354,7 @@ def test_another_tokenizer_is_refused(
     change: dict[str, Any] | str, message: str, qwen2: Checkpoint, tmp_path: Path
 ) -> None:
     other = Path(changed(qwen2, tmp_path / "other"))
-    declared = catalog.read_json(qwen2.folder / "tokenizer.json")
+    declared = locate.read_json(qwen2.folder / "tokenizer.json")
     if change == "ignore_merges":
         declared["model"]["ignore_merges"] = True
     elif change == "lstrip":
@@ -506,7 +506,7 @@ def test_llama_cpp_says_what_transformers_says(layout: str, dtype: str, tmp_path
     """The embedded models, which have learnt to speak."""
     name = f"tiny-ax-{layout}"
     export(name, tmp_path / "out", to="gguf", dtype=dtype)
-    model = in_float32(catalog.find(name).folder)
+    model = in_float32(locate.find(name).folder)
     assert_same_words(tmp_path / "out", model, load_tokenizer(name), BOUNDS[dtype])
 
 
@@ -515,7 +515,7 @@ def test_llama_cpp_says_what_packed_weights_say(layout: str, tmp_path: Path) -> 
     """Against transformers with the very numbers that a q8_0 file holds."""
     name = f"tiny-ax-{layout}"
     export(name, tmp_path / "out", to="gguf", dtype="q8_0")
-    model = in_float32(catalog.find(name).folder)
+    model = in_float32(locate.find(name).folder)
     kind = gguf.GGMLQuantizationType.Q8_0
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -624,7 +624,7 @@ def test_llama_cpp_reads_the_recorded_prompts(
         original = real_checkpoint(layout)
         like = tmp_path / "like"
         shutil.copytree(original, like)
-        config = catalog.read_json(like / "config.json")
+        config = locate.read_json(like / "config.json")
         (like / "config.json").write_text(json.dumps({"rms_norm_eps": 1e-5, **config}))
     else:
         like = real_checkpoint(layout)

@@ -12,7 +12,7 @@ import torch
 from support.broken_runs import FULL, outcome
 from support.tiny import LIBRARY_WARNINGS, checkpoint, recipe
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.record import RECORD
 from axtune.checkpoint.run_dir import claim, open_run
 from axtune.checkpoint.tokenizer import load_tokenizer
@@ -24,7 +24,7 @@ from axtune.run import train
 from axtune.training import reference_logps
 from axtune.weights.lora_delta import open_adapter
 from axtune.weights.merge import merge
-from axtune.weights.quantize import quantize
+from axtune.weights.quantized_base import quantize
 
 pytestmark = [pytest.mark.slow, LIBRARY_WARNINGS]
 
@@ -152,7 +152,7 @@ def test_a_damaged_folder_is_neither_loaded_nor_written_from(tmp_path: Path, how
         merge([], base.name, folder)
     else:
         quantize(base.name, folder)
-    found = catalog.find(str(folder))
+    found = locate.find(str(folder))
     tokenizer = load_tokenizer(found)
     load_model(found, tokenizer, precision="fp32" if how == "merged" else "bf16")
     for kind in ("flip", "blank"):

@@ -20,7 +20,7 @@ from support.adapters import adapter_for, sharded_checkpoint
 from support.fuzz import damaged_header, damaged_json
 from support.tiny import LIBRARY_WARNINGS, RECIPES, checkpoint
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.base import find_base
 from axtune.checkpoint.provenance import base_facts, original_digests, unquantized
 from axtune.checkpoint.tokenizer import load_tokenizer
@@ -35,7 +35,7 @@ from axtune.plan.estimate import as_quantized, from_length
 from axtune.verify.doctor import examine
 from axtune.weights.lora_delta import open_adapter
 from axtune.weights.merge import merge, plan
-from axtune.weights.quantize import quantize
+from axtune.weights.quantized_base import quantize
 from axtune.weights.safetensors_file import read_checkpoint
 
 pytestmark = LIBRARY_WARNINGS
@@ -58,7 +58,7 @@ class Folders:
         self.root = root
         self.base = checkpoint(root / "base").folder
         self.sharded = sharded_checkpoint(root / "sharded").folder
-        self.adapter = adapter_for(catalog.find(str(self.base)), root / "adapter")
+        self.adapter = adapter_for(locate.find(str(self.base)), root / "adapter")
         self.quantized = root / "quantized"
         quantize(str(self.base), self.quantized)
         self.out = root / "out"
@@ -88,42 +88,42 @@ class Folders:
         yield lambda: load_adapter(self._model(self.base), self.adapter)
 
     def _checkpoint(self) -> Iterator[Step]:
-        yield lambda: catalog.find(str(self.base))
+        yield lambda: locate.find(str(self.base))
         yield lambda: read_checkpoint(self.base)
         yield self._planned
         yield lambda: plan([self.adapter], str(self.base))
         yield lambda: merge([self.adapter], str(self.base), self.out)
-        yield lambda: skeleton(catalog.find(str(self.base)))
-        yield lambda: examine(catalog.find(str(self.base)))
+        yield lambda: skeleton(locate.find(str(self.base)))
+        yield lambda: examine(locate.find(str(self.base)))
         yield lambda: self._model(self.base)
         yield lambda: export(str(self.base), self.out, to="vllm")
         yield lambda: export(str(self.base), self.out, to="gguf")
         yield lambda: quantize(str(self.base), self.out)
 
     def _shards(self) -> Iterator[Step]:
-        yield lambda: catalog.find(str(self.sharded))
+        yield lambda: locate.find(str(self.sharded))
         yield lambda: read_checkpoint(self.sharded)
         yield lambda: plan([], str(self.sharded))
         yield lambda: export(str(self.sharded), self.out, to="hf")
-        yield lambda: examine(catalog.find(str(self.sharded)))
+        yield lambda: examine(locate.find(str(self.sharded)))
         yield lambda: self._model(self.sharded)
 
     def _quantized(self) -> Iterator[Step]:
-        yield lambda: original_digests(catalog.find(str(self.quantized)))
-        yield lambda: base_facts(catalog.find(str(self.quantized)), None)
-        yield lambda: quantization_of(catalog.find(str(self.quantized)), None, "bf16")
-        yield lambda: as_quantized(self.recipe, catalog.find(str(self.quantized)))
-        yield lambda: unquantized(catalog.find(str(self.quantized)))
+        yield lambda: original_digests(locate.find(str(self.quantized)))
+        yield lambda: base_facts(locate.find(str(self.quantized)), None)
+        yield lambda: quantization_of(locate.find(str(self.quantized)), None, "bf16")
+        yield lambda: as_quantized(self.recipe, locate.find(str(self.quantized)))
+        yield lambda: unquantized(locate.find(str(self.quantized)))
         yield lambda: merge([self.adapter], str(self.quantized), self.out)
         yield lambda: self._model(self.quantized)
 
     def _planned(self) -> None:
-        found = catalog.find(str(self.base))
+        found = locate.find(str(self.base))
         trained_by(read_architecture(found.config, found.name), self.recipe.lora)
         from_length(self.recipe, found, 64)
 
     def _model(self, folder: Path) -> object:
-        found = catalog.find(str(folder))
+        found = locate.find(str(folder))
         return load_model(found, load_tokenizer(found), precision="bf16")
 
 

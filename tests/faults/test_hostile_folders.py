@@ -306,9 +306,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from axtune.checkpoint import catalog
+    from axtune.checkpoint import locate
 
-    return adapter_for(catalog.find(str(base)), tmp_path_factory.mktemp("adapter") / "adapter")
+    return adapter_for(locate.find(str(base)), tmp_path_factory.mktemp("adapter") / "adapter")
 
 
 def test_there_are_enough_of_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ MEMORY_FREED = """
 import re, sys
 from pathlib import Path
 import torch
-from axtune.checkpoint.catalog import find
+from axtune.checkpoint.locate import find
 from axtune.model.load import load_model
 from axtune.checkpoint.tokenizer import load_tokenizer
 

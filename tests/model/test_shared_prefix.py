@@ -9,7 +9,7 @@ from support.pairs import NF4, loss_and_gradients, pairs, stir, trainer, with_co
 from support.tiny import LIBRARY_WARNINGS, checkpoint
 from trl import DPOTrainer
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import AxtuneError
 from axtune.model.adapter import add_adapter
@@ -72,7 +72,7 @@ LOSSES = {
 @pytest.mark.parametrize("model", ["tiny-ax-4.0", "tiny-ax-3.1"])
 @pytest.mark.parametrize("bits", [16, 4])
 def test_loss_and_gradients_are_trls(tmp_path, model, bits, reference, shared):
-    base = catalog.find(model)
+    base = locate.find(model)
     rows = pairs()
     quantization = NF4 if bits == 4 else None
     ours = trainer(base, tmp_path, rows, quantization=quantization,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.plan.architecture import Architecture, read_architecture
 
 
@@ -15,11 +15,11 @@ from axtune.plan.architecture import Architecture, read_architecture
 def real_one(
     request: pytest.FixtureRequest, real_checkpoint: Callable[[str], Path]
 ) -> tuple[str, Architecture]:
-    config = catalog.read_json(real_checkpoint(request.param) / "config.json")
+    config = locate.read_json(real_checkpoint(request.param) / "config.json")
     return request.param, read_architecture(config, request.param)
 
 
 @pytest.fixture(scope="session")
 def light(real_checkpoint: Callable[[str], Path]) -> Architecture:
     """A.X 4.0 Light's."""
-    return read_architecture(catalog.read_json(real_checkpoint("4.0") / "config.json"), "4.0")
+    return read_architecture(locate.read_json(real_checkpoint("4.0") / "config.json"), "4.0")

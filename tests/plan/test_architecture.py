@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from support.tiny import LIBRARY_WARNINGS
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.errors import CheckpointError
 from axtune.plan.architecture import read_architecture, trained_by
 
@@ -32,7 +32,7 @@ from axtune.plan.architecture import read_architecture, trained_by
     ids=str,
 )
 def test_parameters_are_those_that_peft_trains(model: str, lora: dict[str, Any]) -> None:
-    found = catalog.find(model)
+    found = locate.find(model)
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(found.folder))
     values = {"target_modules": "all-linear", "r": 16, "lora_alpha": 32, **lora}
@@ -50,6 +50,6 @@ def test_parameters_are_those_that_peft_trains(model: str, lora: dict[str, Any])
     [({"model_type": "mixtral"}, "mixtral"), ({"hidden_size": None}, "hidden_size")],
 )
 def test_a_config_that_says_too_little(change: dict[str, Any], said: str) -> None:
-    config = {**catalog.find("tiny-ax-4.0", weights=False).config, **change}
+    config = {**locate.find("tiny-ax-4.0", weights=False).config, **change}
     with pytest.raises(CheckpointError, match=said):
         read_architecture(config, "x")

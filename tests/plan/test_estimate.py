@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.plans import job, sizes
 from support.rows import TEMPLATES
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.errors import DataError
 from axtune.plan.architecture import Architecture, read_architecture
 from axtune.plan.estimate import (
@@ -22,7 +22,7 @@ from axtune.plan.estimate import (
     make_plan,
 )
 from axtune.plan.memory import CPU, GPU
-from axtune.weights.quantize import quantize
+from axtune.weights.quantized_base import quantize
 
 recipe_changes = st.fixed_dictionaries(
     {},
@@ -108,7 +108,7 @@ def test_a_cpu_is_the_host(light: Architecture) -> None:
 
 
 def test_a_plan_for_one_length_needs_no_data() -> None:
-    found = catalog.find("tiny-ax-4.0", weights=False)
+    found = locate.find("tiny-ax-4.0", weights=False)
     for task, tokens in (("sft", 100), ("kto", 100), ("dpo", 149), ("orpo", 149)):
         recipe = job(task=task, training={"per_device_train_batch_size": 1})
         plan = make_plan(recipe, from_length(recipe, found, 100), GPU)
@@ -132,7 +132,7 @@ def test_a_plan_reads_the_data_as_training_does(tmp_path: Path, task: str) -> No
     file = TEMPLATES / ("chat.jsonl" if task == "sft" else "preference.jsonl")
     data = {"train": [{"path": str(file), "weight": 2}], "max_length": 4096}
     recipe = job(task=task, data=data)
-    found = catalog.find("tiny-ax-4.0", weights=False)
+    found = locate.find("tiny-ax-4.0", weights=False)
     tokenizer = load_tokenizer(found)
     planned = from_data(recipe, found, tokenizer).sizes
     written = prepare(recipe, tokenizer, tmp_path, lambda fault: None)
@@ -146,11 +146,11 @@ def test_a_plan_reads_the_data_as_training_does(tmp_path: Path, task: str) -> No
 def test_a_base_that_is_quantised_already_is_planned_in_4_bit(tmp_path: Path) -> None:
     quantize("tiny-ax-4.0", tmp_path / "nf4")
     recipe = job(model=str(tmp_path / "nf4"))
-    checkpoint = catalog.find(recipe.model, weights=False)
+    checkpoint = locate.find(recipe.model, weights=False)
     assert recipe.quantization is None
     known = from_length(recipe, checkpoint, 64)
     quantized = make_plan(as_quantized(recipe, checkpoint), known, GPU)
     plain = make_plan(recipe, known, GPU)
     assert quantized.longest.weights < plain.longest.weights
-    original = catalog.find("tiny-ax-4.0", weights=False)
+    original = locate.find("tiny-ax-4.0", weights=False)
     assert as_quantized(recipe, original) == recipe

@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.run_dir import RunDir, describe
 from axtune.weights.safetensors_file import read_checkpoint
 from axtune.weights.stream_writer import OutputTensor, resharded, write_checkpoint
@@ -29,7 +29,7 @@ def sharded_checkpoint(folder: Path, layout: str = "4.0") -> Checkpoint:
     pieces = [OutputTensor(t.name, t.dtype, t.shape, t) for t in tensors]
     write_checkpoint(found.folder, resharded(pieces, 300_000))
     single.unlink()
-    return catalog.find(str(found.folder))
+    return locate.find(str(found.folder))
 
 
 def adapter_for(base: Checkpoint, folder: Path, seed: int = 1, **options: Any) -> Path:

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from rich.console import Console
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.run_dir import claim
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.data.dataset import Prepared

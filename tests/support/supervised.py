@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from transformers import TrainerCallback
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.run_dir import claim
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.data.dataset import prepare

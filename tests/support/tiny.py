@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import Checkpoint
 from axtune.config.recipe import Recipe
 
 # What the libraries deprecate in each other is theirs to mend; a run ignores the same ones.
@@ -41,12 +41,12 @@ def checkpoint(folder: Path, layout: str = "4.0") -> Checkpoint:
 
     Like the real ones: 16-bit weights, biases that are not zero, eos 0 in config.json.
     """
-    return with_weights(catalog.find(f"tiny-ax-{layout}", weights=False).folder, folder)
+    return with_weights(locate.find(f"tiny-ax-{layout}", weights=False).folder, folder)
 
 
 def with_weights(like: Path, folder: Path, **shape: int) -> Checkpoint:
     """A random checkpoint with the tokenizer and the config of another one, but for its size."""
-    config = {**catalog.read_json(like / "config.json"), **_SHAPE, **shape}
+    config = {**locate.read_json(like / "config.json"), **_SHAPE, **shape}
     config.pop("head_dim", None)
     config.pop("layer_types", None)
     folder.mkdir(parents=True)
@@ -58,10 +58,10 @@ def with_weights(like: Path, folder: Path, **shape: int) -> Checkpoint:
             torch.nn.init.normal_(parameter, std=0.1)
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    for name in (*catalog.TOKENIZER_FILES, "generation_config.json"):
+    for name in (*locate.TOKENIZER_FILES, "generation_config.json"):
         if (like / name).is_file():
             shutil.copyfile(like / name, folder / name)
-    return catalog.find(str(folder))
+    return locate.find(str(folder))
 
 
 def write_rows(file: Path, count: int, start: int = 0) -> Path:

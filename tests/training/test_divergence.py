@@ -15,7 +15,7 @@ from support import pairs, supervised
 from support.tiny import LIBRARY_WARNINGS, checkpoint, recipe, write_rows
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.run_dir import RunDir
 from axtune.errors import AxtuneError
 from axtune.training.divergence import DivergenceWatch, WithPlaces

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from support.plans import job, sizes
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.errors import AxtuneError
 from axtune.plan.architecture import read_architecture
 from axtune.plan.estimate import PlanInputs
@@ -31,7 +31,7 @@ on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="the host's memo
 
 def search(**changes: Any) -> Search:
     """A plan of samples that are long for the tiny model."""
-    found = catalog.find("tiny-ax-4.0", weights=False)
+    found = locate.find("tiny-ax-4.0", weights=False)
     known = PlanInputs("x", read_architecture(found.config, "x"), sizes(*[512] * 64))
     training = {"per_device_train_batch_size": 32, "gradient_checkpointing": False}
     return Search(job(training=training, **changes), known, CPU)

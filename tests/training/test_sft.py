@@ -10,7 +10,7 @@ from support import supervised
 from support.tiny import LIBRARY_WARNINGS, checkpoint, recipe, write_rows
 from transformers import TrainerCallback
 
-from axtune.checkpoint.catalog import TOKENIZER_FILES
+from axtune.checkpoint.locate import TOKENIZER_FILES
 from axtune.errors import RecipeError
 from axtune.signals import Terminated
 from axtune.training.arguments import training_arguments

@@ -15,8 +15,8 @@ from support.adapters import sharded_checkpoint, tensors_of
 from support.tiny import LIBRARY_WARNINGS, checkpoint, with_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.tokenizer import PROBES, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.export import export
@@ -55,7 +55,7 @@ def failures(folder: Path, base: Checkpoint | None = None, **options: Any) -> di
     """What failed, with what was found."""
     return {
         f"{check.part}: {check.name}": check.found
-        for check in examine(catalog.find(str(folder)), base, **options)
+        for check in examine(locate.find(str(folder)), base, **options)
         if check.status == "fail"
     }
 
@@ -66,7 +66,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("name", ["tiny-ax-4.0", "tiny-ax-3.1"])
 def test_the_embedded_models_are_sound(name: str) -> None:
-    checks = examine(catalog.find(name))
+    checks = examine(locate.find(name))
     assert "that of the embedded models" in next(c.found for c in checks if "byte" in c.found)
     found = statuses(checks)
     # AutoTokenizer of transformers 5 is wrong for the Qwen2 layout alone.
@@ -89,13 +89,13 @@ def test_a_resaved_checkpoint_is_recognised(resaved: Path, base: Checkpoint) -> 
     assert "splits every digit and normalises to NFC" in alone["tokenizer: cuts text"]
     assert set(alone) == {"tokenizer: cuts text"}
     assert set(failures(resaved, base)) == {"tokenizer: cuts text", "tokenizer: tokenizer.json"}
-    assert statuses(examine(catalog.find(str(resaved))))["tokenizer: config"] == "warn"
+    assert statuses(examine(locate.find(str(resaved))))["tokenizer: config"] == "warn"
 
 
 def test_a_repair_gives_back_the_tokenizer_and_keeps_the_weights(
     resaved: Path, base: Checkpoint, tmp_path: Path
 ) -> None:
-    checks = repair(catalog.find(str(resaved)), tmp_path / "sound", str(base.folder))
+    checks = repair(locate.find(str(resaved)), tmp_path / "sound", str(base.folder))
     assert "fail" not in {check.status for check in checks}
     for name in TOKENIZER_FILES:
         assert (tmp_path / "sound" / name).exists() == (base.folder / name).exists()
@@ -115,7 +115,7 @@ def test_a_repair_asks_for_a_base_that_is_not_at_hand(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(CheckpointError, match=r"(?s)A\.X-4\.0-Light is neither.*with --base"):
-        repair(catalog.find(str(resaved)), tmp_path / "out")
+        repair(locate.find(str(resaved)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -123,7 +123,7 @@ def test_a_repair_refuses_another_models_tokenizer(
     resaved: Path, real_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=r"differ in \d+ tokens"):
-        repair(catalog.find(str(resaved)), tmp_path / "out", str(real_checkpoint("4.0")))
+        repair(locate.find(str(resaved)), tmp_path / "out", str(real_checkpoint("4.0")))
     assert not (tmp_path / "out").exists()
 
 
@@ -133,18 +133,18 @@ def test_a_repair_of_what_is_broken_elsewhere_leaves_nothing(
     folder = Path(shutil.copytree(resaved, tmp_path / "broken"))
     edit(folder / "config.json", dtype="float32")
     with pytest.raises(CheckpointError, match="not sound even with the tokenizer"):
-        repair(catalog.find(str(folder)), tmp_path / "out", str(base.folder))
+        repair(locate.find(str(folder)), tmp_path / "out", str(base.folder))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken"]
     (tmp_path / "out").mkdir()
     with pytest.raises(AxtuneError, match="exists already"):
-        repair(catalog.find(str(folder)), tmp_path / "out", str(base.folder))
+        repair(locate.find(str(folder)), tmp_path / "out", str(base.folder))
 
 
 @pytest.mark.parametrize("to", ["vllm", "hf"])
 def test_exports_are_sound(base: Checkpoint, to: Any, tmp_path: Path) -> None:
     export(str(base.folder), tmp_path / "out", to=to)
     assert failures(tmp_path / "out", base, for_vllm=to == "vllm") == {}
-    checks = examine(catalog.find(str(tmp_path / "out")), base)
+    checks = examine(locate.find(str(tmp_path / "out")), base)
     (others,) = (check for check in checks if check.name == "other files")
     assert others.status == "pass"
     assert ("byte for byte" if to == "hf" else "but for the tokenizer_class") in others.found
@@ -155,7 +155,7 @@ def test_the_other_files_of_a_tokenizer_are_held_against_the_base(
 ) -> None:
     edit(copy / "tokenizer_config.json", model_max_length=7)
     (copy / "special_tokens_map.json").unlink()
-    checks = examine(catalog.find(str(copy)), base)
+    checks = examine(locate.find(str(copy)), base)
     (others,) = (check for check in checks if check.name == "other files")
     assert others.status == "warn"
     assert others.found.startswith("tokenizer_config.json, special_tokens_map.json: not as")
@@ -182,7 +182,7 @@ def test_an_edited_template(copy: Path, base: Checkpoint) -> None:
         chat_template=config["chat_template"].replace("<tool_call>", "<tool_call>\n"),
     )
     assert set(failures(copy, base)) == {"template: text", "template: calls"}
-    alone = statuses(examine(catalog.find(str(copy))))
+    alone = statuses(examine(locate.find(str(copy))))
     assert (alone["template: text"], alone["template: calls"]) == ("warn", "fail")
 
 
@@ -231,4 +231,4 @@ def test_a_config_of_another_model(tmp_path: Path) -> None:
     edit(folder / "config.json", num_hidden_layers=3, layer_types=["full_attention"] * 3)
     assert "lacks 12 tensors" in failures(folder)["weights: architecture"]
     edit(folder / "config.json", num_hidden_layers=1, layer_types=["full_attention"])
-    assert statuses(examine(catalog.find(str(folder))))["weights: architecture"] == "warn"
+    assert statuses(examine(locate.find(str(folder))))["weights: architecture"] == "warn"

@@ -11,7 +11,7 @@ from peft import PeftModel
 from support.adapters import PROJECTIONS, adapter_for, in_float32, sharded_checkpoint
 from support.tiny import LIBRARY_WARNINGS
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.model.load import load_model

@@ -17,7 +17,7 @@ from support.adapters import adapter_for, run_with, sharded_checkpoint
 from support.rows import chat, write_jsonl
 from support.tiny import LIBRARY_WARNINGS
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.errors import AxtuneError
 from axtune.export.export import export
 from axtune.verify.certificate import Certificate, Check

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.errors import AxtuneError
 from axtune.verify import vllm
 from axtune.verify.vllm import Reply, Served, connect, find_vllm, grown, serve
@@ -197,7 +197,7 @@ def test_a_server_runs_while_it_is_used_and_no_longer(
 ) -> None:
     program(tmp_path, _READY, monkeypatch)
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
-    folder = catalog.find("tiny-ax-4.0", weights=False).folder
+    folder = locate.find("tiny-ax-4.0", weights=False).folder
     with serve(folder, 512, ["--enable-lora"]) as served:
         words, number = json.loads((tmp_path / "seen").read_text())
         os.kill(number, 0)  # it lives
@@ -216,7 +216,7 @@ def test_a_server_that_ends_says_its_last_words(
     program(tmp_path, "print(*range(100), 'no such model', sep='\\n')", monkeypatch)
     with (
         pytest.raises(AxtuneError, match="vLLM ended before it was ready") as caught,
-        serve(catalog.find("tiny-ax-4.0", weights=False).folder, 512),
+        serve(locate.find("tiny-ax-4.0", weights=False).folder, 512),
     ):
         pass
     assert "no such model" in caught.value.found

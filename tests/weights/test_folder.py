@@ -10,8 +10,8 @@ import pytest
 from support.adapters import sharded_checkpoint
 from support.tiny import LIBRARY_WARNINGS
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import AxtuneError
 from axtune.weights.folder import CheckpointPlan, public_name, quantized_card, write_folder
@@ -50,7 +50,7 @@ def test_without_a_tokenizer_all_files_are_the_bases(
 def test_a_changed_config_is_written_and_the_tokenizer_is_of_its_own_folder(
     base: Checkpoint, planned: CheckpointPlan, tmp_path: Path
 ) -> None:
-    other = catalog.find("tiny-ax-3.1")
+    other = locate.find("tiny-ax-3.1")
     changed = dataclasses.replace(
         planned, tokenizer_folder=other.folder, config={**base.config, "marked": "예"}
     )
@@ -71,7 +71,7 @@ def test_a_tokenizer_says_what_ends_a_turn(
     for source, stops in ((base, base.generation_config), (unmarked, None)):
         out = tmp_path / str(stops is None)
         write_folder(dataclasses.replace(planned, base=source), out, tokenizer=tokenizer)
-        found = catalog.find(str(out))
+        found = locate.find(str(out))
         ends = {"eos_token_id": tokenizer.end_of_turn_id, "pad_token_id": tokenizer.pad_id}
         assert found.config == {**base.config, **ends}
         assert found.generation_config == (stops or {"top_k": 7, **ends})
@@ -93,7 +93,7 @@ def test_the_last_step_sees_the_filled_folder_and_may_refuse_it(
     seen = []
 
     def refuse(folder: Path) -> None:
-        seen.append(catalog.find(str(folder)).config)
+        seen.append(locate.find(str(folder)).config)
         assert (folder / "README.md").is_file()
         raise AxtuneError("It is not sound.")
 
@@ -123,5 +123,5 @@ def test_the_card_says_what_the_folder_is(base: Checkpoint, planned: CheckpointP
 
 def test_a_path_is_no_name_for_strangers(base: Checkpoint) -> None:
     assert public_name(base) == "model"
-    assert public_name(catalog.find("tiny-ax-4.0")) == "tiny-ax-4.0"
+    assert public_name(locate.find("tiny-ax-4.0")) == "tiny-ax-4.0"
     assert public_name(dataclasses.replace(base, name="o/n", commit="1")) == "o/n"

@@ -19,7 +19,7 @@ from support.adapters import (
 )
 from support.tiny import LIBRARY_WARNINGS
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.errors import AxtuneError
 from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.merge import merge

@@ -23,8 +23,8 @@ from support.adapters import (
 from support.tiny import LIBRARY_WARNINGS, checkpoint, recipe
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.model.load import load_model
@@ -67,7 +67,7 @@ def tied_checkpoint(folder: Path) -> Checkpoint:
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     model.float().save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config))
-    return catalog.find(str(folder))
+    return locate.find(str(folder))
 
 
 def reference(base: Checkpoint, *adapters: Path) -> dict[str, torch.Tensor]:
@@ -100,7 +100,7 @@ def test_every_tensor_is_the_float32_result_rounded_once(
         assert (tmp_path / "out" / name).is_file() == (base.folder / name).is_file()
         if (base.folder / name).is_file():
             assert (tmp_path / "out" / name).read_bytes() == (base.folder / name).read_bytes()
-    assert catalog.find(str(tmp_path / "out")).generation_config["eos_token_id"] == 27
+    assert locate.find(str(tmp_path / "out")).generation_config["eos_token_id"] == 27
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "out"]
 
 
@@ -144,7 +144,7 @@ def test_new_tokens_bring_their_embeddings_and_tokenizer(base: Checkpoint, tmp_p
     adapter = tmp_path / "adapter"
     model.save_pretrained(adapter, save_embedding_layers=True)
     merge([adapter], str(base.folder), tmp_path / "padded")  # rows, but no tokens for them
-    assert catalog.find(str(tmp_path / "padded")).config["vocab_size"] == 3080
+    assert locate.find(str(tmp_path / "padded")).config["vocab_size"] == 3080
     assert logits(in_float32(tmp_path / "padded")).shape[-1] == 3080
 
     tokenizer = json.loads((base.folder / "tokenizer.json").read_text())
@@ -233,7 +233,7 @@ def test_a_trained_run_becomes_the_checkpoint_it_was_trained_as(
     lora: dict[str, Any], tmp_path: Path
 ) -> None:
     run = train(recipe(tmp_path, lora=lora, training={"max_steps": 2, "learning_rate": 0.02}))
-    base = catalog.find("tiny-ax-4.0")
+    base = locate.find("tiny-ax-4.0")
     merge([run.path], None, tmp_path / "out")
     ours = tensors_of(tmp_path / "out")
     assert_equal(ours, reference(base, run.adapter))

@@ -9,7 +9,7 @@ from support.adapters import adapter_for, sharded_checkpoint
 from support.killed import fill_the_disk, states_when_killed
 from support.tiny import LIBRARY_WARNINGS
 
-from axtune.checkpoint.catalog import Checkpoint
+from axtune.checkpoint.locate import Checkpoint
 from axtune.errors import AxtuneError
 from axtune.weights.merge import merge
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint.family import Family, family_of, known_names
-from axtune.checkpoint.records import GenerationConfig, ModelConfig, Record, ShardIndex, fault_of
+from axtune.checkpoint.families import Family, family_of, known_names
+from axtune.checkpoint.schemas import GenerationConfig, ModelConfig, Record, ShardIndex, fault_of
 from axtune.errors import CheckpointError
 
 # What a tokenizer is made of; every run carries these files on byte for byte.

@@ -21,8 +21,8 @@ from support.tiny import LIBRARY_WARNINGS, checkpoint, recipe, with_weights
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from axtune import chat
-from axtune.checkpoint import catalog
-from axtune.checkpoint.catalog import TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint import locate
+from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.run_dir import Run, claim, read_metrics
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.cli import main
@@ -35,7 +35,7 @@ from axtune.training.initial_adapter import start_adapter
 from axtune.training.progress import Report
 from axtune.verify.verify import verify
 from axtune.weights.merge import merge
-from axtune.weights.quantize import Quantized, quantize
+from axtune.weights.quantized_base import Quantized, quantize
 from axtune.weights.safetensors_file import header_bytes, read_checkpoint
 
 pytestmark = LIBRARY_WARNINGS
@@ -74,9 +74,9 @@ def differing(one: PreTrainedModel, two: PreTrainedModel) -> list[str]:
 def test_the_folder_holds_the_bits_that_loading_makes(
     model: str, precision: Precision, tmp_path: Path
 ) -> None:
-    base = catalog.find(model)
+    base = locate.find(model)
     written = quantize(model, tmp_path / "nf4")
-    folder = catalog.find(str(tmp_path / "nf4"))
+    folder = locate.find(str(tmp_path / "nf4"))
     ours, reference = loaded(folder, precision), loaded(base, precision, QLORA)
     assert differing(ours, reference) == []
     assert torch.equal(logits(ours), logits(reference))
@@ -114,18 +114,18 @@ def test_other_settings_are_those_of_loading_too(
     base = checkpoint(tmp_path / "base", "3.1")
     quantize(base.name, tmp_path / "nf4", **options)
     precision = options.get("precision", "bf16")
-    folder = catalog.find(str(tmp_path / "nf4"))
+    folder = locate.find(str(tmp_path / "nf4"))
     reference = loaded(base, precision, QLORA | section)
     assert differing(loaded(folder, precision), reference) == []
 
 
 def test_a_large_tensor_is_quantised_as_a_whole(tmp_path: Path) -> None:
     """Several blocks, each of several chunks, and so many scales that their mean is threaded."""
-    like = catalog.find("tiny-ax-4.0", weights=False).folder
+    like = locate.find("tiny-ax-4.0", weights=False).folder
     shape = {"hidden_size": 1088, "intermediate_size": 4160, "num_hidden_layers": 1}
     base = with_weights(like, tmp_path / "base", **shape, num_attention_heads=17)
     quantize(base.name, tmp_path / "nf4", max_shard_size="2MB")
-    folder = catalog.find(str(tmp_path / "nf4"))
+    folder = locate.find(str(tmp_path / "nf4"))
     assert len(list(folder.folder.glob("model-*.safetensors"))) > 3
     assert differing(loaded(folder, "bf16"), loaded(base, "bf16", QLORA)) == []
 
@@ -136,7 +136,7 @@ def test_weights_in_float32_are_rounded_first_as_loading_does(tmp_path: Path) ->
     weights = {name: torch.randn(t.shape) * 0.02 for name, t in tensors_of(base.folder).items()}
     save_file(weights, base.folder / "model.safetensors", metadata={"format": "pt"})
     quantize(base.name, tmp_path / "nf4")
-    folder = catalog.find(str(tmp_path / "nf4"))
+    folder = locate.find(str(tmp_path / "nf4"))
     assert folder.config["torch_dtype"] == "bfloat16"
     assert differing(loaded(folder, "bf16"), loaded(base, "bf16", QLORA)) == []
     with pytest.raises(
@@ -211,7 +211,7 @@ def test_merge_export_and_verify_find_the_original(
     runs: tuple[Run, Run], nf4: Quantized, tmp_path: Path
 ) -> None:
     loading, folder = runs
-    originals = tensors_of(catalog.find("tiny-ax-4.0").folder)
+    originals = tensors_of(locate.find("tiny-ax-4.0").folder)
     for into in ("16bit", "nf4"):
         merge([loading.path], None, tmp_path / f"{into}-1", into=into)
         merge([folder.path], None, tmp_path / f"{into}-2", into=into)
@@ -236,7 +236,7 @@ def test_merge_export_and_verify_find_the_original(
 
 @pytest.mark.slow
 def test_the_report_counts_the_layers_in_4_bit_once(runs: tuple[Run, Run], nf4: Quantized) -> None:
-    folder = catalog.find(str(nf4.folder))
+    folder = locate.find(str(nf4.folder))
     adapted = PeftModel.from_pretrained(loaded(folder, "fp32"), str(runs[1].adapter))
     assert measure(adapted).quantized_layers == nf4.layers == 28
 
@@ -262,7 +262,7 @@ def test_a_run_goes_on_whether_its_recipe_repeats_the_settings_or_not(
 def test_a_run_starts_from_a_run_over_the_original_or_over_the_folder(
     runs: tuple[Run, Run], nf4: Quantized, tmp_path: Path
 ) -> None:
-    folder, original = catalog.find(str(nf4.folder)), catalog.find("tiny-ax-4.0")
+    folder, original = locate.find(str(nf4.folder)), locate.find("tiny-ax-4.0")
     for found, section in ((folder, None), (original, QLORA)):
         for run in runs:
             job = recipe(
@@ -345,13 +345,13 @@ def test_a_recipe_with_other_settings_is_refused(
 
 
 def test_a_precision_that_would_round_otherwise_is_refused(nf4: Quantized, tmp_path: Path) -> None:
-    found = catalog.find(str(nf4.folder))
+    found = locate.find(str(nf4.folder))
     with pytest.raises(RecipeError, match=r"precision: fp16, but .* a run in bf16 or fp32 loads"):
         loaded(found, "fp16")
     assert differing(loaded(found, "fp32", QLORA), loaded(found, "fp32")) == []
     quantize("tiny-ax-4.0", tmp_path / "half", precision="fp16")
     with pytest.raises(RecipeError, match=r"precision: bf16, but .* a run in fp16 loads"):
-        loaded(catalog.find(str(tmp_path / "half")), "bf16")
+        loaded(locate.find(str(tmp_path / "half")), "bf16")
 
 
 def remove_shard(folder: Path) -> None:
@@ -461,7 +461,7 @@ def test_killed_while_writing_the_folder_is_absent_or_whole(tmp_path: Path) -> N
     base = checkpoint(tmp_path / "base")
     quantize(base.name, tmp_path / "whole")
     states = states_when_killed(
-        "from axtune.weights.quantize import quantize",
+        "from axtune.weights.quantized_base import quantize",
         "quantize(words[0], out)",
         tmp_path / "out",
         tmp_path / "whole",
@@ -498,7 +498,7 @@ def test_the_command_says_what_it_wrote_and_how_to_use_it(
 # Peak resident memory in KiB before and after a large base, once everything has been imported.
 PEAKS = """
 import resource, sys
-from axtune.weights.quantize import quantize
+from axtune.weights.quantized_base import quantize
 small, large, out = sys.argv[1:]
 quantize(small, out + "-small")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -519,7 +519,7 @@ def test_memory_does_not_grow_with_the_base(tmp_path: Path) -> None:
     with torch.device("meta"):
         from axtune.model.shapes import skeleton
 
-        model = skeleton(catalog.find(str(base)))
+        model = skeleton(locate.find(str(base)))
     places, end = [], 0
     for name, tensor in model.state_dict().items():
         places.append((name, torch.bfloat16, tuple(tensor.shape), end))

@@ -12,9 +12,8 @@ from unittest import mock
 
 import pytest
 
-from axtune.checkpoint import catalog, family
-from axtune.checkpoint.catalog import Checkpoint
-from axtune.checkpoint.family import (
+from axtune.checkpoint import families, locate
+from axtune.checkpoint.families import (
     A_X_3_1,
     A_X_4_0,
     LAYOUTS,
@@ -22,21 +21,22 @@ from axtune.checkpoint.family import (
     known_names,
     register,
 )
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.tokenizer import load_tokenizer
 
 
 @pytest.fixture(autouse=True)
 def _own_table() -> Iterator[None]:
-    with mock.patch.dict(family.FAMILIES):  # as it was, afterwards
+    with mock.patch.dict(families.FAMILIES):  # as it was, afterwards
         yield
 
 
 def copied(folder: Path, name: str = "tiny-ax-3.1", **config: object) -> Checkpoint:
     """An embedded model under another name, with a template that no published model has."""
-    shutil.copytree(catalog.find(name).folder, folder)
+    shutil.copytree(locate.find(name).folder, folder)
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | config))
-    found = catalog.find(str(folder), weights=False)
+    found = locate.find(str(folder), weights=False)
     other = f"{found.chat_template()}{{# other #}}"
     (folder / "chat_template.jinja").write_text(other, encoding="utf-8")
     return found
@@ -51,16 +51,16 @@ def invented(checkpoint: Checkpoint, **changes: object) -> Family:
 
 
 def test_the_families_of_the_embedded_models() -> None:
-    assert catalog.find("tiny-ax-4.0").family is A_X_4_0
-    assert catalog.find("tiny-ax-3.1").family is A_X_3_1
+    assert locate.find("tiny-ax-4.0").family is A_X_4_0
+    assert locate.find("tiny-ax-3.1").family is A_X_3_1
 
 
 def test_every_known_name_is_of_one_family_of_its_layout() -> None:
     names = known_names()
     assert len(set(names)) == len(names)
-    assert {folder.name for folder in catalog.embedded()} <= set(names)
-    for folder in catalog.embedded():
-        found = catalog.find(folder.name)
+    assert {folder.name for folder in locate.embedded()} <= set(names)
+    for folder in locate.embedded():
+        found = locate.find(folder.name)
         assert found.family.layout == found.config["model_type"]
 
 
@@ -70,7 +70,7 @@ def test_a_stranger_is_taken_for_a_relative_of_the_model_of_its_layout(
 ) -> None:
     found = copied(tmp_path / "copy", model_type=layout).family
     like = {"llama": A_X_3_1, "qwen2": A_X_4_0}[layout]
-    assert found not in family.FAMILIES.values()
+    assert found not in families.FAMILIES.values()
     assert (found.layout, found.reference) == (layout, like.reference)
     assert found.tool_parser == like.tool_parser
 
@@ -121,11 +121,11 @@ def test_what_a_record_says_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_how_text_is_cut(change: dict[str, object], same: bool) -> None:
-    declared = catalog.read_json(catalog.find("tiny-ax-4.0").folder / "tokenizer.json")
+    declared = locate.read_json(locate.find("tiny-ax-4.0").folder / "tokenizer.json")
     assert A_X_4_0.cuts_like(declared | change) is same
 
 
 def test_a_layout_that_nothing_can_read_is_refused() -> None:
     with pytest.raises(ValueError, match="layout mamba; expected one of llama, qwen2"):
         register(dataclasses.replace(A_X_3_1, name="B.Y 1", layout="mamba"))
-    assert "B.Y 1" not in family.FAMILIES
+    assert "B.Y 1" not in families.FAMILIES

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axtune.checkpoint import catalog
-from axtune.checkpoint.records import (
+from axtune.checkpoint import locate
+from axtune.checkpoint.schemas import (
     AdapterConfig,
     GenerationConfig,
     ModelConfig,
@@ -29,10 +29,10 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("folder", catalog.embedded(), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", locate.embedded(), ids=lambda folder: folder.name)
 def test_the_embedded_models_hold_what_they_must(folder: Any) -> None:
-    assert fault_of(catalog.read_json(folder / "config.json"), ModelConfig) is None
-    assert fault_of(catalog.read_json(folder / "generation_config.json"), GenerationConfig) is None
+    assert fault_of(locate.read_json(folder / "config.json"), ModelConfig) is None
+    assert fault_of(locate.read_json(folder / "generation_config.json"), GenerationConfig) is None
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.errors import CheckpointError
 
 
 @pytest.mark.parametrize(("name", "layout"), [("tiny-ax-4.0", "qwen2"), ("tiny-ax-3.1", "llama")])
 def test_embedded_models_carry_the_traps_of_the_real_ones(name: str, layout: str) -> None:
-    found = catalog.find(name)
+    found = locate.find(name)
     assert found.config["model_type"] == layout
     assert found.generation_config["eos_token_id"] == 27
     if layout == "qwen2":
@@ -25,10 +25,10 @@ def test_embedded_models_carry_the_traps_of_the_real_ones(name: str, layout: str
 def test_a_folder_beats_nothing_but_an_embedded_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(catalog.find("tiny-ax-3.1").folder, tmp_path / "copy")
+    shutil.copytree(locate.find("tiny-ax-3.1").folder, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
-    assert catalog.find(".").folder == Path()  # not the folder of the embedded ones
-    assert catalog.find(str(tmp_path / "copy")).config["model_type"] == "llama"
+    assert locate.find(".").folder == Path()  # not the folder of the embedded ones
+    assert locate.find(str(tmp_path / "copy")).config["model_type"] == "llama"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_folder_beats_nothing_but_an_embedded_name(
 )
 def test_no_such_model(name: str) -> None:
     with pytest.raises(CheckpointError):
-        catalog.find(name)
+        locate.find(name)
 
 
 def test_a_hub_model_out_of_reach_names_the_offline_one(
@@ -45,31 +45,31 @@ def test_a_hub_model_out_of_reach_names_the_offline_one(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"(?s)neither in the cache .* model=tiny-ax-4\.0"):
-        catalog.find("skt/A.X-4.0-Light")
+        locate.find("skt/A.X-4.0-Light")
 
 
 def test_what_a_folder_lacks_is_named(tmp_path: Path) -> None:
-    source = catalog.find("tiny-ax-4.0").folder
+    source = locate.find("tiny-ax-4.0").folder
     with pytest.raises(CheckpointError, match=r"(?s)lacks tokenizer\.json, config\.json.*Give the"):
-        catalog.find(str(tmp_path), weights=False)
+        locate.find(str(tmp_path), weights=False)
     for name in ("tokenizer.json", "config.json"):
         shutil.copyfile(source / name, tmp_path / name)
-    assert catalog.find(str(tmp_path), weights=False).generation_config == {}
+    assert locate.find(str(tmp_path), weights=False).generation_config == {}
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").touch()
     with pytest.raises(CheckpointError, match="This is an adapter; axtune merge"):
-        catalog.find(str(tmp_path / "adapter"))
+        locate.find(str(tmp_path / "adapter"))
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(CheckpointError, match="pickle"):
-        catalog.find(str(tmp_path))
+        locate.find(str(tmp_path))
     (tmp_path / "model-00001-of-00002.safetensors").touch()
     shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     with pytest.raises(CheckpointError, match="lacks model-00002-of-00002"):
-        catalog.find(str(tmp_path))
+        locate.find(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
-        catalog.find(str(tmp_path), weights=False)
+        locate.find(str(tmp_path), weights=False)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(CheckpointError, match="not a JSON object"):
-        catalog.find(str(tmp_path), weights=False)
+        locate.find(str(tmp_path), weights=False)

@@ -1,7 +1,7 @@
 """What axtune reads of a checkpoint's JSON files, with its types and bounds.
 
 Checkpoints come from strangers, and are edited by hand. Each file is read at one place
-(`axtune.checkpoint.catalog.read_json`), and what a later step would stumble over is refused there,
+(`axtune.checkpoint.locate.read_json`), and what a later step would stumble over is refused there,
 with the key's name. Keys that no record names may hold anything.
 """
 

@@ -1,6 +1,6 @@
 """What a model family is: every fact that sets its checkpoints apart, in one record.
 
-`axtune.checkpoint.catalog` finds a checkpoint's folder; `Checkpoint.family` is its record. A new
+`axtune.checkpoint.locate` finds a checkpoint's folder; `Checkpoint.family` is its record. A new
 family is one more `Family`, given to `register`. A checkpoint that no record knows, but whose
 architecture one of `LAYOUTS` is and whose template writes the native format, is taken for a
 relative of the A.X model of its layout.
@@ -67,7 +67,7 @@ class Family:
         line: The line of models that it belongs to, such as ``A.X``.
         layout: The ``model_type`` of its checkpoints, a key of `LAYOUTS`.
         reference: The model whose tokenizer files repair a damaged checkpoint, as
-            `axtune.checkpoint.catalog.find` takes it.
+            `axtune.checkpoint.locate.find` takes it.
         hub_ids: Its models on the Hugging Face Hub.
         embedded: Its models that come with the package.
         tokenizers: SHA-256 of every ``tokenizer.json`` that its models were published with.
@@ -198,7 +198,7 @@ def known_names() -> list[str]:
 
 
 def family_of(name: str, layout: str, tokenizer: bytes, template: str) -> Family:
-    """The family that a checkpoint belongs to (`axtune.checkpoint.catalog.Checkpoint.family`).
+    """The family that a checkpoint belongs to (`axtune.checkpoint.locate.Checkpoint.family`).
 
     By its name, else by its tokenizer, else by its chat template, else by its layout alone. Of
     families that share a tokenizer the one with the checkpoint's layout is meant.

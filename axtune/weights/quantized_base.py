@@ -21,9 +21,9 @@ from typing import Any, BinaryIO, Literal
 
 import torch
 
-from axtune.checkpoint import catalog
+from axtune.checkpoint import locate
 from axtune.checkpoint.atomic import refuse_existing
-from axtune.checkpoint.catalog import SINGLE, Checkpoint
+from axtune.checkpoint.locate import SINGLE, Checkpoint
 from axtune.checkpoint.provenance import QuantizationSource, base_digests
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.model.dtypes import dtype_name, with_dtype
@@ -78,7 +78,7 @@ def quantize(
     """Quantise a base as a QLoRA run would at its start, into a folder that runs load instead.
 
     Args:
-        base: The 16-bit weights, as `axtune.checkpoint.catalog.find` takes them.
+        base: The 16-bit weights, as `axtune.checkpoint.locate.find` takes them.
         out: The folder to produce; it appears whole or not at all.
         quant_type: ``bnb_4bit_quant_type``.
         double_quant: ``bnb_4bit_use_double_quant``.
@@ -97,7 +97,7 @@ def quantize(
     target = Path(out)
     refuse_existing(target)
     limit = shard_bytes(max_shard_size)
-    checkpoint = catalog.find(base)
+    checkpoint = locate.find(base)
     if made := checkpoint.config.get("quantization_config"):
         raise CheckpointError(
             f"{base} is quantised already ({made.get('quant_method')}); expected 16-bit weights.",
