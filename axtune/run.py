@@ -12,6 +12,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, TrainingArguments
 
 from axtune.checkpoint import catalog
+from axtune.checkpoint.leftovers import private_files
 from axtune.checkpoint.model_card import model_card
 from axtune.checkpoint.provenance import original_of
 from axtune.checkpoint.run_dir import (
@@ -84,7 +85,12 @@ def train(recipe: Recipe) -> Run:
     """
     began = time.monotonic()
     check_launcher()
-    with quiet_libraries(), sigterm_as_ctrl_c(), _Explained(recipe.output_dir) as explained:
+    with (
+        quiet_libraries(),
+        sigterm_as_ctrl_c(),
+        private_files(),
+        _Explained(recipe.output_dir) as explained,
+    ):
         precision = choose_precision(recipe.precision)
         args = training_arguments(recipe, precision)  # sets up the process group
         state = PartialState()
