@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from axtune.checkpoint.atomic import hidden
 from axtune.checkpoint.run_dir import is_run, read_manifest
 from axtune.errors import AxtuneError
 
-_SCRATCH = re.compile(r"axtune-[0-9a-f]{16}")
+# Older versions named theirs axtune-… and held no lock: whether those still work cannot be told.
+_SCRATCH = re.compile(r"axtune-scratch-[0-9a-f]{16}")
 # As axtune.checkpoint.atomic names what is not whole yet, or has just been replaced.
 _PART = re.compile(r"\..+\.(partial|tmp|old)")
 
@@ -60,7 +62,7 @@ def scratch_path(token: str) -> Path:
         AxtuneError: When no temporary folder can be written.
     """
     try:
-        return Path(tempfile.gettempdir()) / f"axtune-{token}"
+        return Path(tempfile.gettempdir()) / f"axtune-scratch-{token}"
     except FileNotFoundError:
         raise AxtuneError(
             "No temporary folder can be written.",
@@ -113,7 +115,7 @@ def clear_scratch() -> list[Removed]:
     """Remove the scratch folders of this user's processes that have ended."""
     folders = [
         folder
-        for folder in scratch_path("").parent.glob("axtune-*")
+        for folder in scratch_path("").parent.glob("axtune-scratch-*")
         if _SCRATCH.fullmatch(folder.name) and _is_own_folder(folder)
     ]
     return [gone for folder in sorted(folders) if (gone := _remove_unused(folder))]
@@ -147,7 +149,7 @@ def clean_run(run: Path, *, checkpoints: bool) -> list[Removed]:
     try:
         if not _lock(lock):
             raise AxtuneError(f"Another run is writing into {run}.", "Wait for it to end.")
-        beside = [run.with_name(f".{run.name}.{end}") for end in ("partial", "tmp", "old")]
+        beside = [hidden(run, end) for end in ("partial", "tmp", "old")]
         parts = [*beside, *(path for path in run.iterdir() if _PART.fullmatch(path.name))]
         removed = [gone for path in sorted(parts) if (gone := _remove_unused(path))]
         if checkpoints and (gone := _remove_unused(run / "checkpoints")):

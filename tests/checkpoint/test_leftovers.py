@@ -67,12 +67,13 @@ def test_what_is_not_ours_stays(temporary: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "file").write_text("kept")
-    (temporary / "axtune-notes").mkdir()
-    (temporary / "axtune-0123456789abcdef").symlink_to(elsewhere)
-    (temporary / "axtune-0123456789abcdee").write_text("a file")
+    (temporary / "axtune-scratch-notes").mkdir()
+    (temporary / "axtune-scratch-0123456789abcdef").symlink_to(elsewhere)
+    (temporary / "axtune-scratch-0123456789abcdee").write_text("a file")
+    (temporary / "axtune-0123456789abcdef").mkdir()  # of a version that held no lock
     assert clear_scratch() == []
     assert (elsewhere / "file").read_text() == "kept"
-    assert len(list(temporary.iterdir())) == 3
+    assert len(list(temporary.iterdir())) == 4
 
 
 def test_a_temporary_folder_that_cannot_be_written_is_said(temporary: Path) -> None:
