@@ -376,6 +376,32 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command(
+    short_help="Remove what killed runs left on the disk.",
+    epilog="Example: axtune clean runs/sft-lora --checkpoints",
+)
+def clean(
+    run: Annotated[Optional[Path], typer.Argument(help="run folder")] = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="also the checkpoints of a run that has finished")
+    ] = False,
+) -> None:
+    """Remove prepared rows of runs that were killed, and what one run began and never finished.
+
+    Nothing that a living process uses is touched.
+    """
+    from axtune.checkpoint.leftovers import clean_run, clear_scratch
+
+    if checkpoints and run is None:
+        raise AxtuneError("--checkpoints needs a run.", "Name it: axtune clean RUN --checkpoints")
+    removed = clean_run(run, checkpoints=checkpoints) if run else []
+    removed += clear_scratch()
+    for gone in removed:
+        print(f"{gone.path}: removed, {gone.size:,} bytes")
+    if not removed:
+        print("Nothing was left behind.")
+
+
 def _show(checks: Sequence[Check], machine_readable: Any) -> None:
     """A table, or JSON."""
     from rich.console import Console

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from axtune.checkpoint import locate
 from axtune.checkpoint.atomic import errno_of, reason_of
 from axtune.checkpoint.identity import changes, identity
+from axtune.checkpoint.leftovers import private_files, umask
 from axtune.checkpoint.model_card import model_card
 from axtune.checkpoint.provenance import original_digests, original_of
 from axtune.checkpoint.run_dir import (
@@ -103,7 +104,12 @@ def _train(recipe: Recipe) -> Run:
     check_launcher()
     require_writable(recipe.output_dir)
     recipe, origin = _origin(recipe)
-    with quiet_libraries(), sigterm_as_ctrl_c(), _Explained(recipe.output_dir) as explained:
+    with (
+        quiet_libraries(),
+        sigterm_as_ctrl_c(),
+        private_files() as usual,
+        _Explained(recipe.output_dir) as explained,
+    ):
         precision = choose_precision(recipe.precision)
         args = training_arguments(recipe, precision)  # sets up the process group
         state = PartialState()
@@ -212,7 +218,8 @@ def _train(recipe: Recipe) -> Run:
             if state.is_main_process and recipe.after:
                 from axtune.after import finish  # merging and exporting, for those who do
 
-                finish(run, report)
+                with umask(usual):
+                    finish(run, report)
             return run
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -20,6 +21,15 @@ from axtune.errors import AxtuneError
 
 # Beside the files whose sizes are known: small JSON files, and what the file system keeps for them.
 _MARGIN_BYTES = 1 << 20
+_NAME_BYTES = 255  # the longest name on Linux
+
+
+def hidden(target: Path, end: str) -> Path:
+    """The name beside `target` under which something is written; a digest for the longest names."""
+    name = f".{target.name}.{end}"
+    if len(os.fsencode(name)) > _NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}.{end}"
+    return target.with_name(name)
 
 
 def refuse_existing(target: Path) -> None:
@@ -48,7 +58,7 @@ def staged(target: Path, needed: int) -> Iterator[Path]:
             disk has too little room, or fills up on the way.
     """
     refuse_existing(target)
-    folder = target.with_name(f".{target.name}.partial")
+    folder = hidden(target, "partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(exist_ok=True)
@@ -136,7 +146,7 @@ def replaced(target: Path) -> Iterator[Path]:
     Yields:
         The empty folder, beside `target`.
     """
-    folder, retired = (target.with_name(f".{target.name}.{end}") for end in ("tmp", "old"))
+    folder, retired = (hidden(target, end) for end in ("tmp", "old"))
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
     folder.mkdir()
     try:
@@ -162,7 +172,7 @@ def written_whole(file: Path) -> Iterator[Path]:
     Yields:
         A path beside `file`, of this process alone: others may write the same file.
     """
-    staged = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    staged = hidden(file, f"{os.getpid()}.tmp")
     try:
         yield staged
         staged.replace(file)

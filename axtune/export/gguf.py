@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from axtune.checkpoint.families import LAYOUTS
+from axtune.checkpoint.leftovers import scratch
 from axtune.checkpoint.locate import read_json
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
@@ -78,8 +78,8 @@ def gguf_file(
     _refuse_other_tokenizers(tokenizer)
     kind = numbers or _dtype(planned)
     pieces = _pieces(planned, config, kind)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "header"
+    with scratch() as place:
+        path = place / "header"
         writer = gguf.GGUFWriter(path, LAYOUTS[config["model_type"]].gguf_architecture)
         for piece in pieces:
             tensor_type = "Q8_0" if piece.packed else _TENSOR_TYPES[piece.dtype]

@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import math
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from axtune.checkpoint.leftovers import scratch
 from axtune.checkpoint.locate import ADAPTER_CONFIG
 from axtune.checkpoint.record import require_as_written
 from axtune.checkpoint.saved_adapter import (
@@ -137,10 +137,10 @@ def load_adapter(
             )
         require_finite(file, name, count_nonfinite(tensor))
     names = {f"{PREFIX}{plain[name]}": name for name in plain}
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch() as renaming:
         place = folder
         if any(name != own for name, own in names.items()):  # PEFT would leave such tensors out
-            place = Path(scratch)
+            place = renaming
             shutil.copyfile(folder / ADAPTER_CONFIG, place / ADAPTER_CONFIG)
             renamed = {name: tensors[own] for name, own in names.items()}
             save_file(renamed, place / WEIGHTS, metadata={"format": "pt"})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
+from axtune.checkpoint.leftovers import clear_scratch, scratch, scratch_path
 from axtune.checkpoint.run_lock import locked
 from axtune.errors import AxtuneError
 
@@ -99,14 +98,12 @@ def scratch_folder(state: PartialState) -> Iterator[Path]:
     token = [secrets.token_hex(8)]
     if state.num_processes > 1:
         broadcast_object_list(token)
-    folder = Path(tempfile.gettempdir()) / f"axtune-{token[0]}"
     if state.is_local_main_process:
-        folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        if state.is_local_main_process:
-            shutil.rmtree(folder, ignore_errors=True)
+        clear_scratch()  # of runs that were killed
+        with scratch(token[0]) as folder:
+            yield folder
+    else:
+        yield scratch_path(token[0])
 
 
 @contextmanager

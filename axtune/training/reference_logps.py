@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from axtune.checkpoint.atomic import written_whole
+from axtune.checkpoint.leftovers import private_files
 from axtune.training.progress import Report
 from axtune.units import plural
 
@@ -43,7 +44,12 @@ _FORMAT = 2  # of the file; part of its name's digest
 
 def cache_folder() -> Path:
     """``$XDG_CACHE_HOME/axtune/reference``, or ``~/.cache/axtune/reference``."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    root = os.environ.get("XDG_CACHE_HOME")
+    if not root:
+        try:
+            root = str(Path.home() / ".cache")
+        except RuntimeError:  # a user without a home: nothing can be kept, and nothing is found
+            root = os.devnull
     return Path(root) / "axtune" / "reference"
 
 
@@ -187,9 +193,10 @@ def _write(file: Path, numbers: Numbers) -> None:
     for name, values in numbers.items():
         arrays[f"{name}.lengths"] = np.array([len(value) for value in values], np.int64)
         arrays[f"{name}.values"] = np.concatenate(values).astype(np.float32)
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with written_whole(file) as staged:
-        save_file(arrays, staged, metadata={"sha256": _digest(arrays)})
+    with private_files():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(file) as staged:
+            save_file(arrays, staged, metadata={"sha256": _digest(arrays)})
 
 
 def _digest(arrays: dict[str, NDArray[Any]]) -> str:

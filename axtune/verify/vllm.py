@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from axtune.checkpoint import locate
+from axtune.checkpoint.leftovers import scratch
 from axtune.errors import AxtuneError, MissingPackageError
 
 _START_SECONDS = 900
@@ -242,8 +242,8 @@ def serve(
     ]  # fmt: skip
     # The CPU build would take half of the machine's memory for its cache.
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "HF_HUB_OFFLINE": "1"}
-    with tempfile.TemporaryDirectory() as scratch:
-        log = log or Path(scratch) / "vllm.log"
+    with scratch() as place:  # its log may hold prompts
+        log = log or place / "vllm.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 command,

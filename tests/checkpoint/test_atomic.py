@@ -166,3 +166,17 @@ def test_two_processes_write_one_file_apart(
 def test_a_file_that_cannot_be_written_says_why(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_text(tmp_path / "nowhere" / "file", "text")
+
+
+@pytest.mark.parametrize("name", ["가" * 85, "x" * 255, "한 칸 '따옴표\""])
+def test_the_longest_names_are_written_too(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / name, "text")
+    assert (tmp_path / name).read_text() == "text"
+    (tmp_path / name).unlink()
+    with replaced(tmp_path / name) as folder:
+        (folder / "file").write_text("")
+    (tmp_path / name / "file").unlink()
+    (tmp_path / name).rmdir()
+    with staged(tmp_path / name, 0):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [name]

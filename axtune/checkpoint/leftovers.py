@@ -1,0 +1,208 @@
+"""What runs keep on the disk while they work: where it is, who may read it, and how it goes away.
+
+Prepared rows are in a scratch folder of the temporary folder, locked for as long as its process
+lives. The kernel frees the lock however the process ends, so a folder that can be locked belongs to
+nobody any more, and the next run or ``axtune clean`` removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from axtune.checkpoint.atomic import hidden
+from axtune.checkpoint.run_dir import is_run, read_manifest
+from axtune.errors import AxtuneError
+
+# Older versions named theirs axtune-… and held no lock: whether those still work cannot be told.
+_SCRATCH = re.compile(r"axtune-scratch-[0-9a-f]{16}")
+# As axtune.checkpoint.atomic names what is not whole yet, or has just been replaced.
+_PART = re.compile(r"\..+\.(partial|tmp|old)|\.saving")
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Something that was removed.
+
+    Attributes:
+        path: Where it was.
+        size: Its bytes.
+    """
+
+    path: Path
+    size: int
+
+
+@contextmanager
+def private_files() -> Iterator[int]:
+    """Let everything that is created here be readable by its owner only.
+
+    For what holds or comes from rows: run folders, caches, scratch folders. Checkpoints that are
+    merged or exported follow the user's umask, for a server of another account may read them.
+
+    Yields:
+        That umask.
+    """
+    with umask(0o077) as before:
+        yield before
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[int]:
+    """Create files with another umask.
+
+    Yields:
+        The one before.
+    """
+    before = os.umask(mask)
+    try:
+        yield before
+    finally:
+        os.umask(before)
+
+
+def scratch_path(token: str) -> Path:
+    """Where the scratch folder of a token is.
+
+    Raises:
+        AxtuneError: When no temporary folder can be written.
+    """
+    try:
+        return Path(tempfile.gettempdir()) / f"axtune-scratch-{token}"
+    except FileNotFoundError:
+        raise AxtuneError(
+            "No temporary folder can be written.",
+            "Free some space in /tmp, or set TMPDIR to a folder that you may write to.",
+        ) from None
+
+
+@contextmanager
+def scratch(token: str | None = None) -> Iterator[Path]:
+    """A folder in the temporary folder, of this user and for the life of this process.
+
+    Args:
+        token: 16 hexadecimal digits that name it; random ones, unless told.
+
+    Yields:
+        The empty folder.
+
+    Raises:
+        AxtuneError: When it cannot be created.
+    """
+    folder = scratch_path(token or secrets.token_hex(8))
+    try:
+        lock = _create_locked(folder)
+    except OSError as error:
+        raise AxtuneError(
+            f"The temporary folder {folder.parent} cannot be written: {error.strerror}.",
+            "Set TMPDIR to a folder that you may write to.",
+        ) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _create_locked(folder: Path) -> int:
+    while True:
+        folder.mkdir(mode=0o700)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.is_dir():
+                return lock
+        except OSError:  # a file system without locks: nobody can take it for a dead one's either
+            return lock
+        os.close(lock)  # somebody who clears away took it before it was locked
+
+
+def clear_scratch() -> list[Removed]:
+    """Remove the scratch folders of this user's processes that have ended."""
+    folders = [
+        folder
+        for folder in scratch_path("").parent.glob("axtune-scratch-*")
+        if _SCRATCH.fullmatch(folder.name) and _is_own_folder(folder)
+    ]
+    return [gone for folder in sorted(folders) if (gone := _remove_unused(folder))]
+
+
+def clean_run(run: Path, *, checkpoints: bool) -> list[Removed]:
+    """Remove what was begun in and beside a run folder and never became whole.
+
+    Args:
+        run: The run folder.
+        checkpoints: Remove its checkpoints, too; what it trained stays in ``adapter/``.
+
+    Raises:
+        AxtuneError: When it is no run folder, a run is writing into it, or its checkpoints are all
+            that it has.
+    """
+    run = Path(os.path.abspath(run))  # noqa: PTH100 - "." has no name, and links stay links
+    if not is_run(run):
+        raise AxtuneError(
+            f"{run} is not a run folder.",
+            "Give the folder that output_dir named; it holds manifest.json.",
+        )
+    finished = read_manifest(run).get("status") == "finished" and (run / "adapter").is_dir()
+    if checkpoints and not finished:
+        raise AxtuneError(
+            f"The run in {run} has not finished: its checkpoints are all that it has.",
+            "Finish it with resume=true; or remove the folder, if you want nothing of it.",
+        )
+    # A run that is training holds its folder.
+    lock = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not _lock(lock):
+            raise AxtuneError(f"Another run is writing into {run}.", "Wait for it to end.")
+        beside = [hidden(run, end) for end in ("partial", "tmp", "old")]
+        parts = [*beside, *(path for path in run.iterdir() if _PART.fullmatch(path.name))]
+        removed = [gone for path in sorted(parts) if (gone := _remove_unused(path))]
+        if checkpoints and (gone := _remove_unused(run / "checkpoints")):
+            removed.append(gone)
+        return removed
+    finally:
+        os.close(lock)
+
+
+def _is_own_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and path.lstat().st_uid == os.getuid()
+
+
+def _remove_unused(path: Path) -> Removed | None:
+    """Remove a file, or a folder that no process holds."""
+    try:
+        size = _size(path)
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+            return Removed(path, size)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if not _lock(lock):
+                return None
+            shutil.rmtree(path)
+            return Removed(path, size)
+        finally:
+            os.close(lock)
+    except OSError:  # it has gone, or is not ours to remove
+        return None
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _size(path: Path) -> int:
+    return sum(file.lstat().st_size for file in (path, *path.rglob("*")) if not file.is_dir())
