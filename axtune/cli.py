@@ -393,7 +393,7 @@ def clean(
     from axtune.checkpoint.leftovers import clean_run, clear_scratch
 
     if checkpoints and run is None:
-        raise AxtuneError("--checkpoints needs a run.", "Name it: axtune clean RUN --checkpoints")
+        raise AxtuneError("--checkpoints needs a run.", "Name it: axtune clean RUN --checkpoints.")
     removed = clean_run(run, checkpoints=checkpoints) if run else []
     removed += clear_scratch()
     for gone in removed:

@@ -17,10 +17,11 @@ from support.rows import ROOT, TEMPLATES, check_rows, codes, read_jsonl, stretch
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.data.conversation import as_served
+from axtune.data.native_calls import parse_answer
 from axtune.data.parse import read_row
 from axtune.data.pipeline import check_rows as check_files
 from axtune.data.pipeline import write_rendered
-from axtune.data.render import parse_answer, prompt_ids
+from axtune.data.render import prompt_ids
 from axtune.data.statistics import RowResult
 from axtune.errors import DataError
 
