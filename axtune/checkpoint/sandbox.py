@@ -36,11 +36,7 @@ def time_limit() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise jinja2.TemplateRuntimeError(f"it runs for longer than {SECONDS:g} seconds")
-
-    before = signal.signal(signal.SIGALRM, stop)
+    before = signal.signal(signal.SIGALRM, _stop)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
@@ -49,15 +45,19 @@ def time_limit() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise jinja2.TemplateRuntimeError(f"it runs for longer than {SECONDS:g} seconds")
+
+
 class _BoundedJoins(CodeGenerator):
     """``a ~ b`` through `BoundedSandbox.concat`: doubled often enough, a text is too long."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
-        self.write("environment.concat(str(part) for part in (")
+        self.write("environment.concat(tuple(map(str, (")
         for part in node.nodes:
             self.visit(part, frame)
             self.write(", ")
-        self.write("))")
+        self.write("))))")
 
 
 class BoundedSandbox(ImmutableSandboxedEnvironment):
@@ -78,7 +78,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         Raises:
             jinja2.TemplateRuntimeError: When it is too much.
         """
-        written = list(islice(pieces, _PIECES))
+        written = pieces if isinstance(pieces, tuple) else tuple(islice(pieces, _PIECES))
         if len(written) == _PIECES or sum(map(len, written)) > _CHARACTERS:
             raise jinja2.TemplateRuntimeError(_REFUSAL)
         return "".join(written)
@@ -89,6 +89,10 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         Raises:
             jinja2.TemplateRuntimeError: When it would.
         """
+        if operator == "+" and type(left) is str and type(right) is str:  # nearly all there are
+            if len(left) + len(right) > _CHARACTERS:
+                raise jinja2.TemplateRuntimeError(_REFUSAL)
+            return left + right
         if operator == "**" and not (abs(left) <= 1 << 32 and abs(right) <= 64):
             raise jinja2.TemplateRuntimeError(_REFUSAL)
         if operator == "*" and _size(left) * _size(right) > _CHARACTERS:
