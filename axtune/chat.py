@@ -19,7 +19,7 @@ from axtune.checkpoint import locate
 from axtune.checkpoint.provenance import base_facts
 from axtune.checkpoint.run_dir import is_run, open_run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
-from axtune.data.native_calls import Answer, before_calls, parse_answer
+from axtune.data.native_calls import Answer, form_of
 from axtune.data.render import prompt_ids
 from axtune.errors import AxtuneError
 from axtune.model.adapter import load_adapter
@@ -171,13 +171,14 @@ class Talk:
                 "Start again (/reset), or use fewer tools.",
             )
         text, ended = self._generate(ids, min(room, self.max_new_tokens))
-        answer = parse_answer(text)
+        form = form_of(self.tokenizer.family)
+        answer = form.parse(text)
         turn: dict[str, Any] = {"role": "assistant", "content": answer.content}
         if answer.tool_calls:
             turn["tool_calls"] = answer.tool_calls
         self.messages = [*messages, turn]
         if not answer.tool_calls:  # what looked like a call and is none was held back
-            self._write(text[len(before_calls(text)) :])
+            self._write(text[len(form.before(text)) :])
         if answer.content or not answer.tool_calls:
             self.console.print()
         for call in answer.tool_calls:
@@ -218,6 +219,7 @@ class _Stream(BaseStreamer):
     def __init__(self, tokenizer: AxTokenizer, write: Callable[[str], None]) -> None:
         self.ids: list[int] = []
         self._tokenizer = tokenizer
+        self._form = form_of(tokenizer.family)
         self._write = write
         self._shown = 0
         self._past_prompt = False
@@ -229,7 +231,7 @@ class _Stream(BaseStreamer):
             return
         self.ids += value.flatten().tolist()
         ids = [token for token in self.ids if token != self._tokenizer.end_of_turn_id]
-        text = before_calls(self._tokenizer.decode(ids))
+        text = self._form.before(self._tokenizer.decode(ids))
         # A Hangul syllable may take several tokens; until it is whole it decodes to U+FFFD.
         if not text.endswith("\ufffd"):
             self._write(text[self._shown :])

@@ -1,78 +1,109 @@
-"""How A.X writes a call, in this one place: what is learned, what is read back, what is recognised.
+"""How a model writes a call, in this one place: what is learned, what is read back and recognised.
 
-A family that writes them otherwise changes this module and names its parser of vLLM's in
-`axtune.checkpoint.families`. (Data of other tools that holds such text is `hermes`'s.)
+A family names vLLM's parser of its calls (`axtune.checkpoint.families`); the form that this parser
+reads is here. (Data of other tools that holds calls as text is `hermes`'s.)
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-OPENING, CLOSING = "<tool_call>", "</tool_call>"
-# For people.
-FORM = f"{OPENING}{{…}}{CLOSING}"
-
-# As vLLM's hermes parser reads an answer: a call that is not closed runs to the end.
-_BLOCK = re.compile(f"{OPENING}(?:(.*?){CLOSING}|(.*))", re.DOTALL)
+from axtune.checkpoint.families import Family
 
 
 class Answer(NamedTuple):
-    """What a model said, as vLLM's hermes parser hands it to the client."""
+    """What a model said, as vLLM's parser hands it to the client."""
 
     content: str
     tool_calls: list[dict[str, Any]]
 
 
-def written(name: str, arguments: dict[str, Any]) -> str:
-    """A call as the model is to write it.
+class CallForm(Protocol):
+    """A form in which calls are written."""
 
-    Args:
-        name: Of the tool.
-        arguments: By their names.
-    """
-    values = json.dumps(arguments, ensure_ascii=False)
-    return f'{OPENING}{{"name": "{name}", "arguments": {values}}}{CLOSING}'
+    @property
+    def shown(self) -> str:
+        """The form, for people."""
+
+    def write(self, name: str, arguments: dict[str, Any]) -> str:
+        """A call as the model is to write it.
+
+        Args:
+            name: Of the tool.
+            arguments: By their names.
+        """
+
+    def pattern(self, name: str, arguments: str) -> str:
+        """A regular expression of a written call, for an engine that has to keep to it.
+
+        Args:
+            name: Of the tool.
+            arguments: A regular expression of the object of the arguments.
+        """
+
+    def before(self, text: str) -> str:
+        """What an answer says before its first call."""
+
+    def parse(self, text: str) -> Answer:
+        """Take a model's answer apart as vLLM's parser does.
+
+        Args:
+            text: What the model said, without the closing end of turn.
+        """
 
 
-def pattern(name: str, arguments: str) -> str:
-    """A regular expression of a written call, for an engine that has to keep to it.
+class HermesForm:
+    """``<tool_call>{"name": …, "arguments": …}</tool_call>``, which vLLM's hermes parser reads."""
 
-    Args:
-        name: Of the tool.
-        arguments: A regular expression of the object of the arguments.
-    """
-    return rf'{OPENING}\{{"name": "{re.escape(name)}", "arguments": {arguments}\}}{CLOSING}'
+    shown = "<tool_call>{…}</tool_call>"
+    _opening, _closing = shown.split("{…}")
+    # A call that is not closed runs to the end.
+    _block = re.compile(f"{_opening}(?:(.*?){_closing}|(.*))", re.DOTALL)
+
+    def write(self, name: str, arguments: dict[str, Any]) -> str:
+        """As the template of A.X does, space by space."""
+        values = json.dumps(arguments, ensure_ascii=False)
+        return f'{self._opening}{{"name": "{name}", "arguments": {values}}}{self._closing}'
+
+    def pattern(self, name: str, arguments: str) -> str:
+        """Of what `write` writes."""
+        head = rf'\{{"name": "{re.escape(name)}", "arguments": '
+        return rf"{self._opening}{head}{arguments}\}}{self._closing}"
+
+    def before(self, text: str) -> str:
+        """The text as it is when it holds no call."""
+        return text.partition(self._opening)[0]
+
+    def parse(self, text: str) -> Answer:
+        """As vllm/tool_parsers/hermes_tool_parser.py does.
+
+        Returns:
+            The text before the first call, and the calls in OpenAI's form with string arguments.
+            Text behind a call is lost, the last call need not be closed, and an answer with a call
+            that cannot be parsed is all text: that is what a client gets.
+        """
+        items: list[dict[str, Any]] = []
+        for number, (closed, open_end) in enumerate(self._block.findall(text), 1):
+            try:
+                call = json.loads(closed or open_end)
+                name, arguments = call["name"], json.dumps(call["arguments"], ensure_ascii=False)
+            except (ValueError, TypeError, LookupError, RecursionError):
+                return Answer(text, [])
+            if not isinstance(name, str):
+                return Answer(text, [])
+            function = {"name": name, "arguments": arguments}
+            items.append({"id": f"call_{number}", "type": "function", "function": function})
+        return Answer(self.before(text), items)
 
 
-def before_calls(text: str) -> str:
-    """What an answer says before its first call."""
-    return text.partition(OPENING)[0]
+HERMES = HermesForm()
+
+# By vLLM's name of the parser; a parser of another name reads the form of A.X unless it is here.
+_FORMS: dict[str, CallForm] = {"hermes": HERMES}
 
 
-def parse_answer(text: str) -> Answer:
-    """Take a model's answer apart as vLLM's hermes parser does.
-
-    After vllm/tool_parsers/hermes_tool_parser.py.
-
-    Args:
-        text: What the model said, without the closing end of turn.
-
-    Returns:
-        The text before the first call, and the calls in OpenAI's form with string arguments. Text
-        behind a call is lost, the last call need not be closed, and an answer with a call that
-        cannot be parsed is all text: that is what a client gets.
-    """
-    items: list[dict[str, Any]] = []
-    for number, (closed, open_end) in enumerate(_BLOCK.findall(text), 1):
-        try:
-            call = json.loads(closed or open_end)
-            name, arguments = call["name"], json.dumps(call["arguments"], ensure_ascii=False)
-        except (ValueError, TypeError, LookupError, RecursionError):
-            return Answer(text, [])
-        if not isinstance(name, str):
-            return Answer(text, [])
-        function = {"name": name, "arguments": arguments}
-        items.append({"id": f"call_{number}", "type": "function", "function": function})
-    return Answer(before_calls(text), items)
+def form_of(family: Family) -> CallForm:
+    """The form in which the models of a family write calls."""
+    return _FORMS.get(family.tool_parser, HERMES)

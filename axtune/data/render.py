@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation, as_served, normalise_request
-from axtune.data.native_calls import written
+from axtune.data.native_calls import form_of
 from axtune.data.samples import IGNORED, AnySample, Sample, learned_turns
 from axtune.data.turns import Message
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
@@ -112,7 +112,7 @@ def pieces(tokenizer: AxTokenizer, conversation: Conversation) -> list[list[Span
     turns = []
     for index in conversation.learn:
         prompt = tokenizer.render(as_served(messages[:index]), tools, add_generation_prompt=True)
-        turns.append((index, prompt, answer_text(messages[index], tokenizer.end_of_turn)))
+        turns.append((index, prompt, answer_text(messages[index], tokenizer)))
     one_by_one = any(
         not later.startswith(prompt + answer)
         for (_, prompt, answer), (_, later, _) in pairwise(turns)
@@ -169,11 +169,12 @@ class SplitAnswerError(AxtuneError):
     """An answer of several turns that serving would not show as one sequence."""
 
 
-def answer_text(message: Message, end_of_turn: str) -> str:
+def answer_text(message: Message, tokenizer: AxTokenizer) -> str:
     """An assistant's turn as the model is to say it: text, calls back to back, end of turn."""
+    form = form_of(tokenizer.family)
     functions = (call["function"] for call in message.get("tool_calls", ()))
-    calls = "".join(written(each["name"], each["arguments"]) for each in functions)
-    return f"{message['content']}{calls}{end_of_turn}"
+    calls = "".join(form.write(each["name"], each["arguments"]) for each in functions)
+    return f"{message['content']}{calls}{tokenizer.end_of_turn}"
 
 
 def encode(tokenizer: AxTokenizer, samples: Sequence[Sequence[Span]]) -> list[Sample]:

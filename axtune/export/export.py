@@ -31,7 +31,7 @@ from axtune.checkpoint.locate import ADAPTER_CONFIG
 from axtune.checkpoint.record import write_record
 from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
-from axtune.data.native_calls import FORM
+from axtune.data.native_calls import form_of
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
 from axtune.export.ollama import modelfile
@@ -375,7 +375,7 @@ def _serving(command: str, target: Path, family: Family) -> str:
         "messages": [{"role": "user", "content": "안녕하세요?"}],
         "temperature": 0,
     }
-    parser, line, form = family.tool_parser, family.line, FORM
+    parser, line, form = family.tool_parser, family.line, form_of(family).shown
     return f"""# Serving {target.name}
 
 ```sh

@@ -24,7 +24,7 @@ from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.config.recipe import Data, Source, Task
 from axtune.data.conversation import normalise_request
-from axtune.data.native_calls import parse_answer, pattern
+from axtune.data.native_calls import CallForm, form_of
 from axtune.data.sources import files_of
 from axtune.data.turns import Message
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
@@ -358,14 +358,14 @@ def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> lis
     checks = [Check(part, "prompts", "pass", found)]
     with_call = [r for r in requests if r.tools and r.answer.get("tool_calls")][:_CALLS]
     without = [r for r in requests if not r.answer.get("tool_calls")][:_TEXTS]
-    parser = tokenizer.family.tool_parser
+    parser, form = tokenizer.family.tool_parser, form_of(tokenizer.family)
     came = recorded = 0
     for request in (*with_call, *without):
         reply = served.ask(request.messages, request.tools)
         said = tokenizer.decode([id for id in reply.ids if id != tokenizer.end_of_turn_id])
         written = [
             (call["function"]["name"], call["function"]["arguments"])
-            for call in parse_answer(said).tool_calls
+            for call in form.parse(said).tool_calls
         ]
         if reply.calls != written:
             found = f"{len(reply.calls)} calls came back, and the model wrote {len(written)}"
@@ -380,18 +380,19 @@ def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> lis
         found = f"the {parser} parser returned all {came} calls that the model wrote"
         checks.append(Check(part, "calls", "pass", found))
     else:
-        checks.append(_forced_call(served, parser))
-    return [*checks, _streamed(served, requests[-1], with_call), answers]
+        checks.append(_forced_call(served, parser, form))
+    return [*checks, _streamed(served, form, requests[-1], with_call), answers]
 
 
-# What a model is made to write, as its template writes calls: one, and two in one answer.
-_CALL = pattern(TOOLS[0]["function"]["name"], r'\{"id": "[0-9]{1,8}"\}')
+def _made_to_write(form: CallForm) -> str:
+    """A pattern of a call, for a model that is made to write one."""
+    return form.pattern(TOOLS[0]["function"]["name"], r'\{"id": "[0-9]{1,8}"\}')
 
 
-def _forced_call(served: Served, parser: str) -> Check:
+def _forced_call(served: Served, parser: str, form: CallForm) -> Check:
     """A model that did not call anything is made to, so that the parser is tried all the same."""
     name = TOOLS[0]["function"]["name"]
-    reply = served.ask(CONVERSATION[:2], TOOLS, structured_outputs={"regex": _CALL})
+    reply = served.ask(CONVERSATION[:2], TOOLS, structured_outputs={"regex": _made_to_write(form)})
     if [called for called, _ in reply.calls] == [name] and reply.finish_reason == "tool_calls":
         found = f"the {parser} parser returned a call that the model was made to write"
         return Check("vllm", "calls", "pass", found)
@@ -400,18 +401,22 @@ def _forced_call(served: Served, parser: str) -> Check:
     )
 
 
-def _streamed(served: Served, later: Request, with_call: Sequence[Request]) -> Check:
+def _streamed(
+    served: Served, form: CallForm, later: Request, with_call: Sequence[Request]
+) -> Check:
     """Answers that come in parts are those that come whole.
 
     Args:
         served: What is asked, for a call, several calls in one answer, and calls of later turns.
+        form: In which it writes calls.
         later: A request after a call and its result.
         with_call: Further requests.
     """
+    call = _made_to_write(form)
     requests: list[tuple[list[Message], Any, dict[str, Any]]] = [
-        (CONVERSATION[:2], TOOLS, {"structured_outputs": {"regex": _CALL}}),
-        (CONVERSATION[:2], TOOLS, {"structured_outputs": {"regex": _CALL + _CALL}}),
-        (later.messages, later.tools, {"structured_outputs": {"regex": _CALL}}),
+        (CONVERSATION[:2], TOOLS, {"structured_outputs": {"regex": call}}),
+        (CONVERSATION[:2], TOOLS, {"structured_outputs": {"regex": call + call}}),
+        (later.messages, later.tools, {"structured_outputs": {"regex": call}}),
         (later.messages, later.tools, {}),
         *((request.messages, request.tools, {}) for request in with_call),
     ]

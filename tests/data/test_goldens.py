@@ -17,7 +17,7 @@ from support.rows import ROOT, TEMPLATES, check_rows, codes, read_jsonl, stretch
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.data.conversation import as_served
-from axtune.data.native_calls import parse_answer
+from axtune.data.native_calls import HERMES
 from axtune.data.parse import read_row
 from axtune.data.pipeline import check_rows as check_files
 from axtune.data.pipeline import write_rendered
@@ -45,7 +45,7 @@ def turns_of(checked: RowResult) -> dict[tuple[int, ...], list[int]]:
 def says(tokenizer: AxTokenizer, ids: list[int], message: dict[str, Any]) -> None:
     """Ids are an assistant's message and its end of turn, and parse back to it."""
     assert ids[-1] == tokenizer.end_of_turn_id
-    answer = parse_answer(tokenizer.decode(ids[:-1]))
+    answer = HERMES.parse(tokenizer.decode(ids[:-1]))
     assert answer.content == (message.get("content") or "")
     wanted = [call["function"] for call in message.get("tool_calls") or ()]
     got = [call["function"] for call in answer.tool_calls]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from support.strategies import arguments
 
-from axtune.data.native_calls import FORM, Answer, before_calls, parse_answer, pattern, written
+from axtune.checkpoint.families import A_X_4_0
+from axtune.data.native_calls import HERMES, Answer, form_of
 
 
 def one(arguments_text: str) -> list[dict[str, Any]]:
@@ -42,27 +44,32 @@ def one(arguments_text: str) -> list[dict[str, Any]]:
     ],
 )
 def test_answers_are_parsed_as_vllm_does(text: str, wanted: Answer | None) -> None:
-    assert parse_answer(text) == (wanted or Answer(text, []))
+    assert HERMES.parse(text) == (wanted or Answer(text, []))
 
 
 @given(arguments.filter(lambda values: "</tool_call>" not in json.dumps(values)))
 def test_what_is_written_is_read_back(values: dict[str, Any]) -> None:
-    text = written("가져오기", values)
-    (call,) = parse_answer(text).tool_calls
+    text = HERMES.write("가져오기", values)
+    (call,) = HERMES.parse(text).tool_calls
     assert call["function"]["name"] == "가져오기"
     assert json.dumps(json.loads(call["function"]["arguments"])) == json.dumps(values)
-    assert re.fullmatch(pattern("가져오기", ".*"), text, re.DOTALL)
+    assert re.fullmatch(HERMES.pattern("가져오기", ".*"), text, re.DOTALL)
 
 
 def test_parallel_calls_have_ids_of_their_own() -> None:
-    parsed = parse_answer("둘 다 봅니다. " + written("f", {"a": 1}) + written("g", {}))
+    parsed = HERMES.parse("둘 다 봅니다. " + HERMES.write("f", {"a": 1}) + HERMES.write("g", {}))
     assert parsed.content == "둘 다 봅니다. "
     assert [call["function"]["name"] for call in parsed.tool_calls] == ["f", "g"]
     assert len({call["id"] for call in parsed.tool_calls}) == 2
 
 
 def test_the_form_for_people_is_that_of_a_call() -> None:
-    begin, end = FORM.split("{…}")
-    text = written("f", {})
+    begin, end = HERMES.shown.split("{…}")
+    text = HERMES.write("f", {})
     assert (text.startswith(begin), text.endswith(end)) == (True, True)
-    assert before_calls("잠시만요." + text) == "잠시만요."
+    assert HERMES.before("잠시만요." + text) == "잠시만요."
+
+
+def test_a_family_of_another_parser_writes_as_a_x_does_unless_its_form_is_known() -> None:
+    other = dataclasses.replace(A_X_4_0, tool_parser="by_json")
+    assert form_of(A_X_4_0) is form_of(other) is HERMES

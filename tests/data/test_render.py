@@ -14,7 +14,7 @@ from support.strategies import arguments, texts
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation
-from axtune.data.native_calls import parse_answer
+from axtune.data.native_calls import HERMES
 from axtune.data.parse import read_row
 from axtune.data.render import (
     Span,
@@ -54,7 +54,7 @@ def test_one_call_makes_the_ids_and_labels_that_the_pass_makes(either_tiny: AxTo
         for turn in turns:
             before = conversation.messages[: turn.turn]
             assert turn.prompt == prompt_ids(either_tiny, before, conversation.tools)
-            answer = answer_text(conversation.messages[turn.turn], either_tiny.end_of_turn)
+            answer = answer_text(conversation.messages[turn.turn], either_tiny)
             assert either_tiny.encode(answer) == turn.sample.input_ids[turn.begin : turn.end]
 
 
@@ -146,7 +146,7 @@ def test_arguments_come_back_from_the_labels(tiny: AxTokenizer, values: dict[str
         ((begin, end),) = stretches(sample)
         said = tiny.decode(sample.input_ids[begin:end])
         assert said.endswith("<|im_end|>")
-        (call,) = parse_answer(said.removesuffix("<|im_end|>")).tool_calls
+        (call,) = HERMES.parse(said.removesuffix("<|im_end|>")).tool_calls
         assert json.dumps(json.loads(call["function"]["arguments"])) == wanted
 
 
