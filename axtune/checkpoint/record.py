@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -99,8 +99,13 @@ def write_record(
     Record(files, dict(facts or {})).write(folder)
 
 
-def differences(folder: Path) -> list[str]:
-    """What is not as the folder's record says, a clause each; nothing where it has no record."""
+def differences(folder: Path, besides: Collection[str] = ()) -> list[str]:
+    """What is not as the folder's record says, a clause each; nothing where it has no record.
+
+    Args:
+        folder: With a record or without.
+        besides: Files that are not looked at, since nobody takes them from there.
+    """
     try:
         record = Record.read(folder)
     except CheckpointError:
@@ -109,6 +114,8 @@ def differences(folder: Path) -> list[str]:
         return []
     found, same_size = {}, []
     for name, (size, _) in record.files.items():
+        if name in besides:
+            continue
         file = folder / name
         if not file.is_file():
             found[name] = f"{name} is missing"
@@ -122,17 +129,18 @@ def differences(folder: Path) -> list[str]:
     return [found[name] for name in record.files if name in found]
 
 
-def require_as_written(folder: Path, remedy: str = "") -> None:
+def require_as_written(folder: Path, remedy: str = "", besides: Collection[str] = ()) -> None:
     """Refuse a folder that is not as its record says.
 
     Args:
         folder: With a record or without.
         remedy: What to do instead, a sentence.
+        besides: As for `differences`.
 
     Raises:
         CheckpointError: With every difference.
     """
-    if found := differences(folder):
+    if found := differences(folder, besides):
         raise CheckpointError(
             f"{folder} is damaged: {'; '.join(found)}.",
             f"{remedy or 'Copy or make it again.'} If you changed it on purpose, remove {RECORD}.",
@@ -140,17 +148,18 @@ def require_as_written(folder: Path, remedy: str = "") -> None:
 
 
 @contextmanager
-def checked(folder: Path) -> Iterator[None]:
+def checked(folder: Path, besides: Collection[str] = ()) -> Iterator[None]:
     """Check a folder against its record while it is being read.
 
     Args:
         folder: With a record or without.
+        besides: As for `differences`.
 
     Raises:
         CheckpointError: On leaving, with every difference; also in place of what reading raised.
     """
     with ThreadPoolExecutor(1) as pool:
-        check = pool.submit(require_as_written, folder)
+        check = pool.submit(require_as_written, folder, besides=besides)
         try:
             yield
         except Exception:

@@ -110,7 +110,10 @@ def write_folder(
     """
     if tokenizer:
         planned = dataclasses.replace(planned, config={**planned.config, **_ends(tokenizer)})
-    with staged(target, planned.nbytes) as folder, checked(planned.base.folder):
+    # A repair takes the tokenizer's files from elsewhere, since they are what is damaged.
+    elsewhere = planned.tokenizer_folder != planned.base.folder
+    unread = TOKENIZER_FILES if elsewhere else ()
+    with staged(target, planned.nbytes) as folder, checked(planned.base.folder, unread):
         digests = planned.write_weights(folder)
         _copy_small_files(planned, folder)
         if tokenizer:

@@ -150,5 +150,7 @@ def test_an_unfinished_run_on_a_merged_base_is_not_opened_as_if_it_were_whole(tm
     assert run.adapter.name == "adapter"
     adapter = run.path / "adapter"
     adapter.rename(run.path / "elsewhere")
+    manifest = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))
+    (run.path / "manifest.json").write_text(json.dumps({**manifest, "status": "interrupted"}))
     with pytest.raises(AxtuneError, match="has not finished"):
         open_run(run.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -76,7 +77,15 @@ def broken(job: Recipe, tmp_path: Path) -> Recipe:
     """A copy of it that may be damaged; it had not yet finished."""
     shutil.copytree(job.output_dir, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "adapter")
+    restate(tmp_path / "run", "interrupted")
     return job.model_copy(update={"output_dir": str(tmp_path / "run"), "resume": True})
+
+
+def restate(run: Path, status: str) -> None:
+    """Let a run's manifest say that it ended otherwise."""
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    text = json.dumps({**manifest, "status": status}, ensure_ascii=False, indent=2)
+    (run / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
 
 def files_of(folder: Path) -> list[str]:
