@@ -23,7 +23,7 @@ def damaged_json(text: str, draw: random.Random) -> bytes:
         return damaged_bytes(text.encode(), draw)
     value = json.loads(text)
     for _ in range(draw.randint(1, 4)):
-        value = _edited(value, draw)
+        value = edited(value, draw)
     try:
         return json.dumps(value, ensure_ascii=draw.random() < 0.5).encode(errors="surrogatepass")
     except RecursionError:
@@ -60,7 +60,7 @@ def damaged_header(raw: bytes, draw: random.Random) -> bytes:
     return (max(length, 0)).to_bytes(8, "little") + text + raw[end:]
 
 
-def _edited(value: Any, draw: random.Random) -> Any:
+def edited(value: Any, draw: random.Random) -> Any:
     """One value of a JSON document replaced, taken out, put in or moved."""
     places = list(_places(value))
     if not places:
@@ -91,6 +91,8 @@ def _edited(value: Any, draw: random.Random) -> Any:
 
 def _places(value: Any) -> Any:
     """Every value in a document, by what holds it and its key there."""
+    if not isinstance(value, (dict, list)):
+        return
     for key in list(value) if isinstance(value, dict) else range(len(value)):
         yield value, key
         if isinstance(value[key], (dict, list)):
