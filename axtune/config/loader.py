@@ -22,6 +22,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarbool import ScalarBoolean
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from axtune.config.faults import UNLOCATED, key_of
 from axtune.config.limits import outside_limits, unmet_needs
@@ -139,8 +140,23 @@ def dump(recipe: Recipe) -> str:
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.width = 100
-    yaml.dump(recipe.model_dump(mode="json"), stream)
+    yaml.dump(_escaped(recipe.model_dump(mode="json")), stream)
     return stream.getvalue()
+
+
+# Line ends to YAML, which ruamel.yaml writes into plain and single-quoted texts as they are.
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+
+
+def _escaped(value: Any) -> Any:
+    """A value whose texts come back from YAML as they are."""
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    if isinstance(value, str) and _LINE_ENDS.search(value):
+        return DoubleQuotedScalarString(value)
+    return value
 
 
 def _read(

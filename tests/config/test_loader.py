@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -444,3 +445,11 @@ def test_characters_in_two_halves_as_json_writes_them(tmp_path: Path) -> None:
     assert read(tmp_path, swap("runs/a", r'"\ud83d\ude00"')).output_dir == "\U0001f600"
     assert faults_of(tmp_path, swap("runs/a", r'"\ud83d"')) == [("recipe.yaml", 0, "not-yaml")]
     assert faults_of(tmp_path, PLAIN, "output_dir=\udcff") == [("output_dir=?", 0, "bad-override")]
+
+
+def test_line_ends_of_yaml_within_texts_come_back(tmp_path: Path) -> None:
+    ends = "a\x85b\u2028c\u2029d"
+    value = json.dumps({"text": ends, ends: [ends]})
+    loaded = read(tmp_path, PLAIN, f"training.trackio_static_space_id={value}")
+    assert loaded.training["trackio_static_space_id"] == json.loads(value)
+    assert read(tmp_path, dump(loaded)) == loaded
