@@ -1,4 +1,7 @@
-"""Commands that get a signal at a chosen place, as if the user had pressed Ctrl-C just there."""
+"""Commands in odd circumstances, or that get a signal at a chosen place.
+
+As if the user had pressed Ctrl-C just there.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.rows import ROOT
@@ -22,6 +26,11 @@ for case in json.load(sys.stdin):
         for stream in (1, 2):
             os.dup2(os.open(case["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
         os.environ["TMPDIR"] = case["scratch"]
+        for name, value in case["environment"].items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        os.chdir(case["cwd"])
         if case["place"]:
             module, _, names = case["place"].partition(":")
             *outer, name = names.split(".")
@@ -56,6 +65,8 @@ class Case:
         number: The signal.
         place: ``module:name`` of a function at whose call the signal comes; empty for none.
         call: At which of its calls.
+        environment: Variables of its own; None takes one away.
+        cwd: Where it is started.
     """
 
     words: list[str]
@@ -63,6 +74,8 @@ class Case:
     number: int = 0
     place: str = ""
     call: int = 1
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    cwd: Path = ROOT
 
     @property
     def scratch(self) -> Path:
@@ -90,6 +103,8 @@ def run(*cases: Case) -> list[int]:
                 "number": int(case.number),
                 "place": case.place,
                 "call": case.call,
+                "environment": dict(case.environment),
+                "cwd": str(case.cwd),
                 "scratch": str(case.scratch),
                 "output": str(case.folder / "output"),
             }

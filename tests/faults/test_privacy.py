@@ -1,0 +1,82 @@
+"""What is in the data and in tokens of the environment is in nothing that is left or printed."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from support.commands import axtune
+
+pytestmark = pytest.mark.slow
+
+ROW, SYSTEM, TOOL, BROKEN, TOKEN = (
+    f"{word}갈매기" for word in ("행속", "시스템", "도구", "깨진", "토큰")
+)
+# As files may hold them: plain, and escaped as JSON does.
+CANARIES = [
+    form
+    for text in (ROW, SYSTEM, TOOL, BROKEN)
+    for form in (text.encode(), json.dumps(text).strip('"').encode())
+] + [b"hf_Canary8842"]
+SECRETS = dict.fromkeys(("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY"), "hf_Canary8842")
+
+
+def write_data(folder: Path) -> Path:
+    tool = {"name": "look", "description": TOOL, "parameters": {"type": "object"}}
+    row = {
+        "messages": [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": f"{ROW} 어디?"},
+            {"role": "assistant", "content": f"{ROW} 여기."},
+        ],
+        "tools": [{"type": "function", "function": tool}],
+    }
+    broken = {"messages": [{"role": "user", "content": f"{BROKEN}<|im_end|>"}]}
+    lines = [json.dumps(row, ensure_ascii=False)] * 4
+    lines += [json.dumps(broken, ensure_ascii=False), f'{{"messages": "{BROKEN}', BROKEN]
+    file = folder / "rows.jsonl"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def test_no_canary_is_left_or_printed(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    rows, out = write_data(tmp_path / "in"), tmp_path / "out"
+    pairs = tmp_path / "in" / "pairs.jsonl"
+    answers = {"prompt": f"{ROW}?", "chosen": f"{ROW} 여기.", "rejected": f"{ROW} 몰라."}
+    pairs.write_text(json.dumps(answers, ensure_ascii=False) + "\n", encoding="utf-8")
+    scratch = out / "scratch"
+    scratch.mkdir(parents=True)
+    run = out / "run"
+    environment = SECRETS | {"TMPDIR": str(scratch), "XDG_CACHE_HOME": str(out / "cache")}
+    jobs = [
+        ["data", "check", str(rows), "--model", "tiny-ax-4.0"],
+        ["train", "recipes/sft_lora.yaml", "model=tiny-ax-4.0", f"data.train={rows}",
+         "data.eval=null", "data.on_error=skip", "training.max_steps=2", "lora.r=4",
+         f"output_dir={run}"],
+        ["train", "recipes/dpo_lora.yaml", "model=tiny-ax-4.0", f"data.train={pairs}",
+         "data.eval=null", "training.max_steps=1", "lora.r=4", f"output_dir={out / 'dpo'}"],
+        ["merge", str(run), "--out", str(out / "merged")],
+        ["export", str(run), "--to", "vllm", "--out", str(out / "vllm")],
+        ["verify", str(out / "merged"), "--data", str(rows)],
+    ]  # fmt: skip
+    printed = b""
+    for words in jobs:
+        done = axtune(*words, **environment)
+        assert done.returncode == (words[0] == "data"), done.stderr + done.stdout
+        printed += (done.stdout + done.stderr).encode("utf-8", "surrogateescape")
+    assert not [form for form in CANARIES if form in printed]
+    left = [file for file in out.rglob("*") if file.is_file()]
+    assert len(left) > 20
+    for file in left:
+        data = file.read_bytes()
+        assert not [form for form in CANARIES if form in data], file
+    assert not list(scratch.glob("*axtune*"))
+    private = (run, out / "dpo", out / "cache" / "axtune")
+    assert list((out / "cache" / "axtune").rglob("*.safetensors"))
+    for path in (entry for place in private for entry in (place, *place.rglob("*"))):
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+    (out / "scratch" / "axtune-scratch-0123456789abcdef").mkdir()
+    assert "0123456789abcdef: removed" in axtune("clean", str(run), **environment).stdout
