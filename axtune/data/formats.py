@@ -63,6 +63,11 @@ _JUDGED_KEYS = frozenset((*REJECTED, *LABELS))
 
 # What a model that reads text is not shown; an answer about it would be learned blindly.
 _MEDIA = frozenset(("images", "image", "videos", "video", "audios", "audio", "rejected_images"))
+# What an answer is about stands inside the prompt of many rows that still name it.
+_PASSAGES = (
+    "context", "documents", "text", "passage", "document", "contexts", "article", "evidence",
+    "paragraph", "options", "choices", "knowledge",
+)  # fmt: skip
 # Every key that axtune or another tool (TRL, LLaMA-Factory, ms-swift, Axolotl, Unsloth, OpenAI)
 # gives a meaning to. One that says something and was not read is named; all other keys are free.
 KNOWN = _MEDIA.union(
@@ -78,11 +83,22 @@ KNOWN = _MEDIA.union(
     ("weight", "loss_scale", "train_on_inputs", "completion_mask", "assistant_masks", "loss_mask"),
     # what changes the prompt that a template makes
     ("chat_template", "chat_template_kwargs", "enable_thinking", "tool_choice", "documents"),
-    ("input_ids", "labels", "objects"),
+    ("input_ids", "labels", "objects", "response_format"),
+    # what people call these things where they name their columns themselves
+    ("systemPrompt", "system_message", "systemMessage", "system_msg", "sys", "sys_prompt"),
+    ("preamble", "developer", "tool", "function", "tool_schemas", "available_tools", "apis"),
+    ("available_functions", "api_list", "tool_list", "tool_definitions", "functions_list"),
+    ("tool_calls", "function_call", "function_calls"),
+    ("reasoning", "reasoning_content", "thinking", "thought", "thoughts", "Complex_CoT", "cot"),
+    ("chain_of_thought", "rationale"),
+    ("loss", "train", "trainable", "weights", "mask", "train_mask"),
+    ("reward", "rating", "is_safe", "is_good", "desirable", "correct", "is_correct", "passed"),
+    ("feedback", "kto_label", "thumbs"),
+    ("rejected_answer", "rejected_completion", "negative", "dispreferred", "bad_response"),
+    ("image_url", "image_path", "file", "files", "attachments"),
+    _PASSAGES,
 )
 _WRITTEN = frozenset(map(str.lower, KNOWN))  # in tables also as Prompt, Messages
-# A document that an answer is about stands inside the prompt of many rows that still name it.
-_PASSAGES = ("context", "documents", "text")
 
 # Why a row of no known shape is not read, by a key that it has.
 _UNREADABLE = {

@@ -13,7 +13,7 @@ QUESTIONS = ("prompt", "query", "question", "input")
 ANSWERS = ("completion", "response", "answer", "output")
 # Keys that hold a whole conversation as turns of other tools.
 CONVERSATIONS = ("conversations", "conversation")
-_SYSTEMS = ("system", "system_prompt")
+_SYSTEMS = ("system", "system_prompt", "systemPrompt", "system_message", "systemMessage")
 # Who says what in a list of exchanges, as ms-swift, Capybara and others write it.
 _ASKS = ("human", "user", "input", "query", "question", "prompt", "instruction", "tool")
 _ANSWERS = ("assistant", "gpt", "bot", "output", "response", "answer")

@@ -453,6 +453,13 @@ def _arrow(path: Path) -> tuple[Any, Iterator[Any]]:
     )
 
 
+# Where tools keep arguments and schemas: objects whose keys differ from row to row.
+_OBJECTS = (
+    "arguments", "args", "tool_input", "kwargs", "parameters", "params", "input_schema",
+    "inputSchema", "parametersJsonSchema", "parameters_json_schema", "args_schema",
+)  # fmt: skip
+
+
 def _typed_object(schema: Any) -> str | None:
     """The column in which call arguments or tool schemas lie as structs, if one does."""
     import pyarrow as pa
@@ -462,7 +469,8 @@ def _typed_object(schema: Any) -> str | None:
             return search(kind.value_type, path)
         if not pa.types.is_struct(kind):
             return None
-        if path.rpartition(".")[2] in ("arguments", "parameters"):
+        within, _, name = path.rpartition(".")
+        if name in _OBJECTS or (within and name == "input"):  # Anthropic's, not a column of items
             return path
         fields = (kind.field(index) for index in range(kind.num_fields))
         return next(filter(None, (search(f.type, f"{path}.{f.name}") for f in fields)), None)

@@ -24,7 +24,10 @@ _SCHEMAS = (
     "parameters_json_schema",
 )
 # Where some tools keep the parameters: read when they are a JSON Schema, else refused.
-_PERHAPS_SCHEMAS = ("arguments", "args", "args_schema", "params", "inputs", "schema", "properties")
+_PERHAPS_SCHEMAS = (
+    "arguments", "args", "args_schema", "params", "inputs", "schema", "properties",
+    "parameter_definitions", "signature",
+)  # fmt: skip
 # Known keys of a tool that no model is shown: vLLM drops all but name, description, parameters and
 # strict. Others (title, annotations, cache_control, …) say nothing about how to call.
 _UNREAD = (

@@ -58,7 +58,10 @@ _PLAIN_RESULT = {"role", "content", "tool_call_id", "name"}
 _PLAIN_CALLS = {"role", "content", "tool_calls"}
 
 _CONTENTS = ("content", "value", "text", "message", "parts")
-_CALLS = ("tool_calls", "function_call", "function_calls")
+_CALLS = (
+    "tool_calls", "function_call", "function_calls", "tool_call", "toolCalls", "toolCall",
+    "functionCall", "toolUse", "tool_use",
+)  # fmt: skip
 # Whether a turn is labelled: OpenAI, ms-swift and AgentInstruct, axolotl, LLaMA-Factory.
 _LABELLED = ("weight", "loss", "train", "training", "trainable", "loss_weight", "loss_scale")
 _MASKED = ("masked",)  # torchtune
@@ -86,6 +89,14 @@ _UNREAD = (
     "tool_results",
     "observation",
     "task",
+    "channel",  # Harmony: whether it is reasoning, a call or an answer
+    "recipient",  # Harmony: what is called
+    "toolInvocations",  # AI SDK: calls and their results
+    "calls",
+    "actions",
+    "action",
+    "action_input",
+    "image_url",
     "ipython",  # torchtune: the turn calls a built-in tool
 )
 # What a model that reads text is not shown; an answer about it would be learned blindly.
@@ -250,6 +261,13 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
     if role is None:
         return []
     where = _content_key(place, turn, problems)
+    said = turn[where] if where == "value" else None
+    if isinstance(said, list) and len(said) > 1 and all(isinstance(text, str) for text in said):
+        text = (
+            f"{place}.value: a list of {len(said)} texts; expected one. Give each a row of its own."
+        )
+        problems.append(Problem("bad-content", text))
+        return []
     _report_unread(place, turn, role, where, problems)
     message: Message = {"role": "assistant" if role in _CALL_ROLES else role}
     _label(place, turn, message, problems)

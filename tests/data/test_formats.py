@@ -22,8 +22,10 @@ from support.judged import (
     said,
     whole,
 )
+from support.rows import chat, check_rows, codes
 from support.strategies import wild_preferences, wild_rows
 
+from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import RowFormat
 from axtune.data.conversation import Conversation
 from axtune.data.formats import KNOWN, open_row
@@ -423,3 +425,23 @@ def test_beside_a_trace_nothing_is_silent_either(row: Any, unread: list[str]) ->
     read, problems = opened(row)
     assert isinstance(read, tuple)
     assert [problem.code for problem in problems] == unread
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["Complex_CoT", "options", "passage", "reward", "kto_label", "rejected_answer", "image_path",
+     "available_tools", "tool_calls", "train_mask", "preamble", "response_format"],
+)  # fmt: skip
+def test_what_columns_of_other_names_say_is_named(tiny: AxTokenizer, key: str) -> None:
+    row = {"prompt": "질문?", "completion": "대답.", key: "무엇인가"}
+    (checked,) = check_rows(tiny, [row])
+    assert codes(checked, "warning") == ["unread-key"]
+    assert key in checked.faults[0].message
+
+
+@pytest.mark.parametrize("key", ["systemPrompt", "system_message", "systemMessage"])
+def test_a_system_prompt_by_another_name_is_one(tiny: AxTokenizer, key: str) -> None:
+    row = {"messages": chat("질문?", "대답.")["messages"], key: "짧게 답하세요."}
+    (checked,) = check_rows(tiny, [row])
+    (sample,) = checked.samples
+    assert "<|system|>짧게 답하세요." in tiny.decode(sample.input_ids)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.rows import check_rows, codes, tool
 
+from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data import turns as module
 from axtune.data.conversation import Conversation
 from axtune.data.parse import read_row
@@ -380,3 +382,26 @@ def test_an_unknown_role_names_the_nearest(role: Any, hint: str) -> None:
     assert problem.code == "bad-role"
     assert problem.message.startswith("messages[0]: ")
     assert hint in problem.message
+
+
+@pytest.mark.parametrize("key", ["toolCalls", "tool_call", "functionCall", "toolUse", "tool_use"])
+def test_calls_by_other_names_are_calls(tiny: AxTokenizer, key: str) -> None:
+    turn = {"role": "assistant", "content": "봅니다.", key: {"name": "f", "args": {"a": 1}}}
+    row = {"messages": [{"role": "user", "content": "q"}, turn], "tools": [tool("f")]}
+    (checked,) = check_rows(tiny, [row])
+    (sample,) = checked.samples
+    assert '<tool_call>{"name": "f", "arguments": {"a": 1}}' in tiny.decode(sample.input_ids)
+
+
+@pytest.mark.parametrize("key", ["channel", "recipient", "toolInvocations", "actions"])
+def test_what_a_turn_calls_in_a_form_that_is_not_read_is_named(tiny: AxTokenizer, key: str) -> None:
+    turn = {"role": "assistant", "content": "봅니다.", key: "functions.f"}
+    row = {"messages": [{"role": "user", "content": "q"}, turn]}
+    (checked,) = check_rows(tiny, [row])
+    assert codes(checked, "warning") == ["unread-key"]
+
+
+def test_several_texts_of_one_turn_are_refused(tiny: AxTokenizer) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": ["좋은 답", "나쁜 답"]}]
+    (checked,) = check_rows(tiny, [{"conversations": turns}])
+    assert codes(checked) == ["bad-content"]

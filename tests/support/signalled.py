@@ -31,6 +31,7 @@ for case in json.load(sys.stdin):
             if value is not None:
                 os.environ[name] = value
         os.chdir(case["cwd"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has none
         if case["place"]:
             module, _, names = case["place"].partition(":")
             *outer, name = names.split(".")
