@@ -7,6 +7,7 @@ and a run say the same, at the line of the key.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -132,15 +133,27 @@ def outside_limits(section: str, given: dict[str, Any]) -> Iterator[tuple[str, s
     Yields:
         The key, and what is wrong with it; a key's first fault alone.
     """
+    expected: dict[str, list[str]] = {}
     try:
         LIMITS[section].model_validate(given)
     except ValidationError as error:
-        expected: dict[str, list[str]] = {}
         for item in error.errors(include_url=False):
             expected.setdefault(str(item["loc"][0]), []).append(item["msg"])
-        for key, messages in expected.items():  # each branch of a union says what it would take
-            ways = dict.fromkeys(map(_in_words, messages))
-            yield key, f"found {given[key]!r}; expected {' or '.join(ways)}."
+    for key, value in given.items():
+        if not _is_finite(value):
+            expected.setdefault(key, ["finite numbers"])
+    for key, messages in expected.items():  # each branch of a union says what it would take
+        ways = dict.fromkeys(map(_in_words, messages))
+        yield key, f"found {given[key]!r}; expected {' or '.join(ways)}."
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value holds finite numbers alone: others are no JSON, and so no record of a run."""
+    if isinstance(value, dict):
+        return all(_is_finite(each) for pair in value.items() for each in pair)
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _in_words(message: str) -> str:

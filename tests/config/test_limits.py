@@ -169,3 +169,13 @@ def test_a_key_that_lacks_another(training: dict[str, Any], task: str, said: str
 )
 def test_a_key_that_has_what_it_needs(training: dict[str, Any], task: str) -> None:
     assert needs(training, task, eval=0.1) == []
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("held", [lambda it: it, lambda it: [it], lambda it: {"a": [1, it]}])
+def test_numbers_that_are_not_finite_are_refused_wherever_they_stand(
+    held: Any, value: float
+) -> None:
+    found = list(outside_limits("lora", {"bias": held(value), "r": 8}))
+    assert [key for key, _ in found] == ["bias"]
+    assert found[0][1].endswith("expected finite numbers.")
