@@ -22,6 +22,12 @@ from axtune.data.turns import Message, reasoning_unseen
 from axtune.errors import Problem, Severity
 
 # Conjoining jamo: Hangul in NFD, as macOS file names and some scanners write it.
+# How other models write calls, turns and ends, which is text to these: Llama, Mistral, Nemotron,
+# Functionary, Gemma.
+_FOREIGN = re.compile(
+    r"<\|python_tag\|>|\[TOOL_CALLS\]|</?TOOLCALL>|<function=\w|\[/?INST\]|<</?SYS>>"
+    r"|<\|(?:start_header_id|end_header_id|eot_id|begin_of_text)\|>|</s>|<eos>|<(?:start|end)_of_turn>"
+)
 _NFD_HANGUL = re.compile("[\u1100-\u11ff]")
 # Characters of other categories that show nothing: Hangul fillers, a joiner, an empty Braille cell.
 _UNSEEN = frozenset("\u115f\u1160\u3164\uffa0\u034f\u2800\ufe0e\ufe0f")
@@ -64,7 +70,7 @@ def _checked(conversation: Conversation, strict: int) -> tuple[Conversation, lis
 def text_problems(
     row: Conversation | PreferenceRow, control: re.Pattern[str] | None, *, nfd: bool
 ) -> list[Problem]:
-    """What is wrong with the texts themselves: control tokens in them, decomposed Hangul.
+    """What is wrong with the texts themselves: control tokens in them, decomposed Hangul, markup.
 
     The tokenizer takes a control token written in a text for the real one.
 
@@ -86,6 +92,12 @@ def text_problems(
                     "data.control_tokens: keep to train on it as vLLM would serve it."
                 )
                 problems.append(Problem("control-token", message))
+        if role == "assistant" and ("<" in text or "[" in text) and (sign := _FOREIGN.search(text)):
+            message = (
+                f"{place} holds {sign[0]}, which other models write for a call or an end of turn; "
+                "to this model it is text like any other. Write calls as tool_calls, or remove it."
+            )
+            problems.append(Problem("foreign-markup", message, "warning"))
     if decomposed:
         message = (
             "Hangul in decomposed form (NFD), rare in pre-training; data.nfc: true converts it."

@@ -262,3 +262,20 @@ def test_nfd_is_reported_and_converted(tiny: AxTokenizer) -> None:
         assert converted.faults == []
         assert "한국어" in tiny.decode(converted.samples[0].input_ids)
         assert "한국어" not in tiny.decode(kept.samples[0].input_ids)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['<|python_tag|>{"name": "w"}', '[TOOL_CALLS][{"name": "w"}]', "<TOOLCALL>[{}]</TOOLCALL>",
+     "<function=w>{}</function>", "[INST] 안녕 [/INST]", "네.</s>", "네.<end_of_turn>"],
+)  # fmt: skip
+def test_markup_of_other_models_in_an_answer_is_named(tiny: AxTokenizer, said: str) -> None:
+    (checked,) = check_rows(tiny, [chat("질문", said)])
+    assert codes(checked, "warning") == ["foreign-markup"]
+    assert not checked.refused
+
+
+def test_brackets_and_tags_of_any_text_are_no_markup(tiny: AxTokenizer) -> None:
+    for said in ("배열 [1, 2] 입니다.", "<b>굵게</b>", "[참고] a < b", "<script>"):
+        (checked,) = check_rows(tiny, [chat("질문", said)])
+        assert codes(checked, "warning") == []
