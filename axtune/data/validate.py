@@ -185,11 +185,11 @@ def _check_calls(conversation: Conversation, strict: int, problems: list[Problem
                 continue
             if tool["function"]["parameters"] is None:
                 continue
-            validator = _validator(tool.json)
+            validator = parameters_validator(tool.json)
             if validator is None:
                 bad_schemas.add(tool["function"]["name"])
                 continue
-            for keyword in _violations(validator, call["function"]["arguments"]):
+            for keyword in violations(validator, call["function"]["arguments"]):
                 text = f"{at}: the arguments break the tool's JSON Schema (keyword {keyword})."
                 problems.append(Problem("schema-violation", text, severity))
     if bad_schemas:
@@ -246,7 +246,7 @@ def _out_of_order(result: Message, calls: list[Message], number: int) -> tuple[s
     return None
 
 
-def _violations(validator: Any, arguments: dict[str, Any]) -> list[str]:
+def violations(validator: Any, arguments: dict[str, Any]) -> list[str]:
     """The keyword of each rule that arguments break; names of properties are the row's content."""
     try:
         return [error.kind.name for error in validator.iter_errors(arguments)]
@@ -257,7 +257,7 @@ def _violations(validator: Any, arguments: dict[str, Any]) -> list[str]:
 
 
 @lru_cache(maxsize=4096)
-def _validator(tool: str) -> Any:
+def parameters_validator(tool: str) -> Any:
     """A validator of a tool's parameters, or None when the schema is itself not valid."""
     try:
         parameters = json.loads(tool)["function"]["parameters"]

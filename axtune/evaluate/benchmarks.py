@@ -1,0 +1,290 @@
+"""Benchmarks of the field, read from their files as they are published.
+
+**BFCL** (the Berkeley Function-Calling Leaderboard, v4): the categories that need no execution, in
+Python's types. A file of questions has its right answers in ``possible_answer`` beside it, under
+the same name. Its rules, as its own checker has them:
+
+- Strings are equal without space, ``,./-_*^`` and case, and with ``'`` for ``"``.
+- Every argument lists its right values; ``""`` among them says that it may be left out, if it is
+  not required. Then an empty list and an empty string are right as well. Defaults say nothing.
+- 5 is right for 5.0 where the schema says float. 5.0 is not right for 5.
+- A value has the declared type or the type of the first right value; right values of another type
+  are never met.
+- ``irrelevance`` wants no call, ``live_relevance`` any call.
+
+**FunctionChat-Bench** (Kakao): Dialog, Singlecall and CallDecision. Turns of type ``call`` are held
+against its exact-match rule; others (slot, relevance, completion) are texts, which it gives to a
+judge. Strings are equal without spaces and case, and ``acceptable_arguments`` adds right values;
+where it is a sentence for the judge, it adds none. Defaults say nothing. Unlike the benchmark,
+true is not 1, and a call behind the first one is not overlooked. The system prompt that its program
+puts before Dialog and Singlecall is not in its files, and not in these questions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from axtune.data.literals import parse_json
+from axtune.data.readers import Row, read_rows
+from axtune.data.tools import as_json_schema
+from axtune.errors import DataError, Fault
+from axtune.evaluate.score import Argument, Fields, Rules, Wanted, WantedCall, wanted_of
+
+_LONGEST_LINE = 64_000_000
+
+_BFCL_PUNCTUATION = re.compile(r"[ ,./\-_*^]")
+_BFCL_CATEGORIES = (
+    "simple_python",
+    "multiple",
+    "parallel",
+    "parallel_multiple",
+    "irrelevance",
+    "live_simple",
+    "live_multiple",
+    "live_parallel",
+    "live_parallel_multiple",
+    "live_irrelevance",
+    "live_relevance",
+)
+_BFCL_TYPES: dict[str, type] = {
+    "string": str,
+    "integer": int,
+    "float": float,
+    "boolean": bool,
+    "array": list,
+    "tuple": list,
+    "dict": dict,
+    "any": str,
+}
+_LEFT_OUT = ""  # among the right values of an argument: it may be left out
+
+
+def bfcl_text(text: str) -> str:
+    """A string as BFCL compares it (its ``standardize_string``)."""
+    return _BFCL_PUNCTUATION.sub("", text).lower().replace("'", '"')
+
+
+def functionchat_text(text: str) -> str:
+    """A string as FunctionChat-Bench compares it."""
+    return text.replace(" ", "").lower()
+
+
+BFCL = Rules(text=bfcl_text, defaults=False, integral_floats=False)
+FUNCTIONCHAT = Rules(text=functionchat_text, defaults=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked, and what is right.
+
+    Attributes:
+        id: The benchmark's own, unique in its file.
+        category: By which answers are counted.
+        messages: The prompt, in OpenAI's form.
+        tools: In OpenAI's form, with JSON Schema types.
+        wanted: What is right.
+        rules: What is equal.
+    """
+
+    id: str
+    category: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]]
+    wanted: Wanted
+    rules: Rules
+
+
+def read_questions(path: Path, answers: Path | None = None) -> Iterator[Question]:
+    """The questions of a benchmark's file, which its rows tell.
+
+    Args:
+        path: Of BFCL or FunctionChat-Bench.
+        answers: BFCL's right answers; None for ``possible_answer/NAME`` beside the file.
+
+    Raises:
+        DataError: When a row cannot be read, is of no benchmark that is known, or has no answer.
+    """
+    known: dict[str, list[Any]] | None = None
+    for row in read_rows(path, max_line_bytes=_LONGEST_LINE):
+        value = _object(row)
+        try:
+            if "function" in value and "question" in value:
+                if known is None:
+                    known = _bfcl_answers(answers or path.parent / "possible_answer" / path.name)
+                yield _bfcl(value, known)
+            elif "turns" in value:
+                yield from _dialog(value)
+            elif "input_messages" in value:
+                yield _call_decision(value)
+            elif "function_num" in value:
+                yield from _single_call(value)
+            else:
+                raise ValueError("it is of neither BFCL nor FunctionChat-Bench")
+        except _Unanswered as unanswered:
+            raise _refused(row, "not-scored", str(unanswered)) from None
+        except (LookupError, TypeError, AttributeError, ValueError):
+            text = "it has not the form of a question of BFCL v4 or FunctionChat-Bench"
+            raise _refused(row, "bad-question", text) from None
+
+
+def _object(row: Row) -> dict[str, Any]:
+    if row.fault is not None:
+        raise DataError("A benchmark's file cannot be read.", [row.fault])
+    if not isinstance(row.value, dict):
+        raise _refused(row, "bad-question", "a row is an object")
+    return row.value
+
+
+def _refused(row: Row, code: str, message: str) -> DataError:
+    remedy = "Give the file as the benchmark publishes it."
+    return DataError(
+        "A benchmark's file cannot be read.",
+        [Fault(row.file, row.line, code, f"{message}.")],
+        remedy,
+    )
+
+
+# --- BFCL -----------------------------------------------------------------------------------------
+
+
+class _Unanswered(Exception):
+    """A question that cannot be scored."""
+
+
+def _bfcl_answers(path: Path) -> dict[str, list[Any]]:
+    """The right answers by question; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    rows = [_object(row) for row in read_rows(path, max_line_bytes=_LONGEST_LINE)]
+    return {row["id"]: row["ground_truth"] for row in rows}
+
+
+def _bfcl(row: Mapping[str, Any], answers: Mapping[str, list[Any]]) -> Question:
+    category = row["id"].rpartition("_")[0]
+    if category not in _BFCL_CATEGORIES:
+        raise _Unanswered("its category is scored by execution or in another language than Python")
+    functions = {function["name"]: function for function in row["function"]}
+    if category.endswith("irrelevance"):
+        wanted = Wanted("no-call")
+    elif category.endswith("relevance"):
+        wanted = Wanted("any-call")
+    elif row["id"] in answers:
+        calls = [_bfcl_call(call, functions) for call in answers[row["id"]]]
+        wanted = Wanted("calls", tuple(calls))
+    else:
+        raise _Unanswered("its right answer is missing; expected it in possible_answer, by its id")
+    tools = [{"type": "function", "function": as_json_schema(one)} for one in row["function"]]
+    (messages,) = row["question"]
+    return Question(row["id"], category, messages, tools, wanted, BFCL)
+
+
+def _bfcl_call(call: Mapping[str, Any], functions: Mapping[str, Any]) -> WantedCall:
+    ((name, possible),) = call.items()
+    parameters = functions[name]["parameters"]
+    required = parameters["required"]
+    # What is required and has no right value is never right; nor is what the tool does not know.
+    nothing = {name: Argument(()) for name in required if name not in possible}
+    arguments = {
+        argument: _bfcl_argument(values, parameters["properties"].get(argument), required, argument)
+        for argument, values in possible.items()
+    }
+    return WantedCall(name, Fields(arguments | nothing))
+
+
+def _bfcl_argument(values: list[Any], schema: Any, required: list[str], name: str) -> Argument:
+    optional = _LEFT_OUT in values and name not in required
+    if schema is None:
+        return Argument((), optional)
+    declared = _BFCL_TYPES[schema["type"]]
+    first = next((type(value) for value in values if value != _LEFT_OUT), declared)
+    types = {declared, first} | ({int} if declared is float else set())
+    right = [_bfcl_value(value) for value in values if type(value) in types]
+    if _LEFT_OUT in values and declared is list:
+        right.append([])
+    return Argument(tuple(right), optional)
+
+
+def _bfcl_value(value: Any) -> Any:
+    """A right value; an object's properties have several each, in a list of objects too."""
+    if isinstance(value, list):
+        return [_bfcl_value(item) if isinstance(item, dict) else item for item in value]
+    if isinstance(value, dict) and all(isinstance(values, list) for values in value.values()):
+        return Fields(
+            {name: Argument(tuple(some), _LEFT_OUT in some) for name, some in value.items()}
+        )
+    return value
+
+
+# --- FunctionChat-Bench ---------------------------------------------------------------------------
+
+
+def _dialog(row: Mapping[str, Any]) -> Iterator[Question]:
+    for turn in row["turns"]:
+        yield Question(
+            id=f"dialog_{row['dialog_num']}_{turn['turn_num']}",
+            category=f"dialog_{turn['type_of_output']}",
+            messages=turn["query"],
+            tools=row["tools"],
+            wanted=_accepting(wanted_of(turn["ground_truth"]), turn["acceptable_arguments"]),
+            rules=FUNCTIONCHAT,
+        )
+
+
+def _call_decision(row: Mapping[str, Any]) -> Question:
+    return Question(
+        id=f"call_decision_{row['serial_num']}",
+        category=f"call_decision_{row['category']}",
+        messages=row["input_messages"],
+        tools=row["input_tools"],
+        wanted=_accepting(wanted_of(row["ground_truth"]), row["acceptable_arguments"]),
+        rules=FUNCTIONCHAT,
+    )
+
+
+def _single_call(row: Mapping[str, Any]) -> Iterator[Question]:
+    """Each question with every choice of tools."""
+    asked = zip(row["query"], row["ground_truth"], row["acceptable_arguments"], strict=True)
+    for query, truth, acceptable in asked:
+        message = {"tool_calls": [{"function": parse_json(truth["content"])}]}
+        wanted = _accepting(wanted_of(message), acceptable["content"])
+        for choice in row["tools"]:
+            yield Question(
+                id=f"single_call_{query['serial_num']}_{choice['type']}",
+                category=f"single_call_{choice['type']}",
+                messages=[{"role": "user", "content": query["content"]}],
+                tools=choice["content"],
+                wanted=wanted,
+                rules=FUNCTIONCHAT,
+            )
+
+
+def _accepting(wanted: Wanted, acceptable: Any) -> Wanted:
+    """What is wanted, with further right values; an argument of null may be left out."""
+    further = _acceptable(acceptable)
+
+    def widened(call: WantedCall) -> WantedCall:
+        arguments = {
+            name: Argument(argument.values + further.get(name, ()), argument.values == (None,))
+            for name, argument in call.arguments.properties.items()
+        }
+        return WantedCall(call.name, Fields(arguments))
+
+    return replace(wanted, calls=tuple(map(widened, wanted.calls)))
+
+
+def _acceptable(given: Any) -> dict[str, tuple[Any, ...]]:
+    """Further right values by argument: an object, or its JSON text."""
+    try:
+        found = parse_json(given) if isinstance(given, str) else given
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):  # nothing, or a sentence for the judge
+        return {}
+    return {
+        name: tuple(values) if isinstance(values, list) else (values,)
+        for name, values in found.items()
+    }
