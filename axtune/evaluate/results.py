@@ -1,0 +1,117 @@
+"""What an evaluation found: ``result.json``, which the table, the report and the card are made of."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from axtune.checkpoint.atomic import write_text
+from axtune.checkpoint.locate import read_json
+from axtune.errors import CheckpointError
+
+RESULT = "result.json"
+FORMAT = 1
+
+Verdict = Literal["better", "worse", "cannot be told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure and its 95% interval.
+
+    Attributes:
+        value: A share from 0 to 1, or in the metric's own unit (chrF: 0 to 100; loss: nats).
+        low: Of the interval.
+        high: Of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One metric of one category of questions.
+
+    Attributes:
+        metric: ``accuracy``, ``decision``, ``tool``, ``arguments``, ``valid_json``,
+            ``schema_valid``, ``exact``, ``chrf``, ``json``, ``loss``, ``perplexity`` or one of
+            lm-evaluation-harness.
+        category: Of the questions; ``all`` for all that the metric is of.
+        n: Questions.
+        value: Of the model.
+        before: Of what it is held against; None without.
+        difference: `value` less `before`, with an interval of its own: the same questions.
+        verdict: What the difference says at 95%.
+    """
+
+    metric: str
+    category: str
+    n: int
+    value: Estimate
+    before: Estimate | None = None
+    difference: Estimate | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An evaluation.
+
+    Attributes:
+        model: As the user named it.
+        against: Likewise; None without.
+        settings: Backend, precision, temperature, samples, longest answer, seed.
+        data: ``file``, ``rows``, ``questions`` of each file.
+        questions: How many were asked.
+        left_out: Questions that were not asked, by why.
+        measured: In the order in which they are shown.
+        reasons: Why answers are not right, by code: how many of the model's.
+        reasons_before: Likewise of `against`.
+        ties: Where two backends of one checkpoint part, how many parted at a tie.
+        seconds: That answers took; those kept from before cost none.
+        created: When, in UTC, ISO 8601.
+        versions: Of the packages that took part.
+    """
+
+    model: str
+    against: str | None
+    settings: dict[str, Any]
+    data: list[dict[str, Any]]
+    questions: int
+    left_out: dict[str, int]
+    measured: list[Measured]
+    reasons: dict[str, int]
+    reasons_before: dict[str, int] = field(default_factory=dict)
+    ties: dict[str, int] | None = None
+    seconds: float = 0.0
+    created: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Replace ``result.json``."""
+        text = json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False, indent=2)
+        write_text(folder / RESULT, text + "\n")
+
+
+def read_result(folder: Path) -> Result:
+    """An evaluation's ``result.json``.
+
+    Raises:
+        CheckpointError: When the file cannot be read, or is not what this version writes.
+    """
+    file = folder / RESULT
+    values = read_json(file)
+    if values.pop("format", None) == FORMAT:
+        with suppress(ValidationError):
+            return TypeAdapter(Result).validate_python(values)
+    raise CheckpointError(
+        f"{file} is no result of this version of axtune.",
+        "Evaluate again: answers that are there already cost nothing.",
+    )

@@ -1,0 +1,37 @@
+"""What an evaluation found is read back as it was written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from axtune.errors import CheckpointError
+from axtune.evaluate.results import RESULT, Estimate, Measured, Result, read_result
+
+
+def result() -> Result:
+    found = Measured(
+        "accuracy", "simple", 86, Estimate(0.4, 0.3, 0.5), Estimate(0.1, 0.05, 0.2),
+        Estimate(0.3, 0.2, 0.4), "better",
+    )  # fmt: skip
+    return Result(
+        "runs/sft", "tiny-ax-4.0", {"samples": 1}, [{"file": "rows.jsonl", "rows": 3}], 86,
+        {"too-long": 1}, [found, Measured("chrf", "all", 3, Estimate(40.0, 30.0, 50.0))],
+        {"wrong-tool": 4},
+    )  # fmt: skip
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    result().write(tmp_path)
+    assert read_result(tmp_path) == result()
+
+
+@pytest.mark.parametrize("edit", [{"format": 2}, {"measured": [{"metric": 1}]}, {"seconds": "x"}])
+def test_a_damaged_result_is_named(tmp_path: Path, edit: dict[str, object]) -> None:
+    result().write(tmp_path)
+    values = json.loads((tmp_path / RESULT).read_text())
+    (tmp_path / RESULT).write_text(json.dumps(values | edit))
+    with pytest.raises(CheckpointError, match=r"result\.json is no result of this version"):
+        read_result(tmp_path)
