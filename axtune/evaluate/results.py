@@ -1,4 +1,4 @@
-"""What an evaluation found: ``result.json``, which the table, the report and the card are made of."""
+"""What an evaluation found: ``result.json``, of which table, report and card are made."""
 
 from __future__ import annotations
 
