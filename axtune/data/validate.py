@@ -246,10 +246,10 @@ def _out_of_order(result: Message, calls: list[Message], number: int) -> tuple[s
     return None
 
 
-def violations(validator: Any, arguments: dict[str, Any]) -> list[str]:
-    """The keyword of each rule that arguments break; names of properties are the row's content."""
+def violations(validator: Any, value: Any) -> list[str]:
+    """The keyword of each rule that a value breaks; names of properties are the row's content."""
     try:
-        return [error.kind.name for error in validator.iter_errors(arguments)]
+        return [error.kind.name for error in validator.iter_errors(value)]
     except UnicodeEncodeError:
         raise
     except ValueError:  # jsonschema_rs at its own limit, far below Python's
@@ -260,8 +260,15 @@ def violations(validator: Any, arguments: dict[str, Any]) -> list[str]:
 def parameters_validator(tool: str) -> Any:
     """A validator of a tool's parameters, or None when the schema is itself not valid."""
     try:
-        parameters = json.loads(tool)["function"]["parameters"]
-        return jsonschema_rs.validator_for(parameters, retriever=_retrieve_nothing)
+        return schema_validator(json.loads(tool)["function"]["parameters"])
+    except ValueError:
+        return None
+
+
+def schema_validator(schema: Any) -> Any:
+    """A validator of a JSON Schema, or None when it is itself not valid."""
+    try:
+        return jsonschema_rs.validator_for(schema, retriever=_retrieve_nothing)
     except (jsonschema_rs.ValidationError, ValueError):
         return None
 

@@ -1,0 +1,276 @@
+"""Figures with their 95% intervals, and what the difference of two models says.
+
+**Shares** (of right answers): Wilson's interval; for the difference of two models on the same
+questions, Newcombe's, which joins two of Wilson's by their correlation (method 10 of Statistics in
+Medicine 17, 1998, 2635-2650), and McNemar's exact test. It needs no discordant pair, and covers
+well from few questions on (Fagerland, Lydersen and Laake, Statistics in Medicine 33, 2014,
+2850-2875).
+
+**Everything else** (chrF, losses, shares over several samples of each question): the bootstrap over
+questions, bias-corrected and accelerated (BCa) up to a thousand of them, by percentiles beyond, the
+same questions of both models drawn together; and the permutation test that swaps the two answers of
+a question.
+
+A difference is only called better or worse when its interval leaves 0 out and the test agrees.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from axtune.evaluate.results import Estimate, Measured, Verdict
+from axtune.evaluate.text import chrf
+
+LEVEL = 0.95
+SEED = 0
+RESAMPLES = 4000
+# A bootstrap knows only what it was given: of fewer questions its interval is far too narrow.
+ENOUGH = 10
+# BCa takes as much work as the square of the questions, and beyond this many corrects nothing.
+MANY = 1000
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of what the answers to many questions add up to.
+
+    Attributes:
+        of: From the mean of the questions' parts, (…, parts), to the figure, (…).
+        each: From a question's parts, (questions, parts), to what is compared question by question.
+        lower_is_better: Of a loss.
+    """
+
+    of: Callable[[Values], Values]
+    each: Callable[[Values], Values]
+    lower_is_better: bool = False
+
+
+def _first(parts: Values) -> Values:
+    return parts[..., 0]
+
+
+def _ratio(parts: Values) -> Values:
+    ratio: Values = parts[..., 0] / parts[..., 1]
+    return ratio
+
+
+# The mean of one number a question.
+MEAN = Figure(_first, _first)
+# Of (nats, tokens) a question: the mean over all tokens, and its exponential.
+LOSS = Figure(_ratio, _first, lower_is_better=True)
+PERPLEXITY = Figure(lambda parts: np.exp(_ratio(parts)), _first, lower_is_better=True)
+# Of `axtune.evaluate.text.chrf_counts`.
+CHRF = Figure(chrf, chrf)
+
+
+def measure_shares(
+    metric: str, category: str, after: Sequence[float], before: Sequence[float] | None = None
+) -> Measured:
+    """A share of right answers, and what became of it.
+
+    Args:
+        metric: Its name.
+        category: Of the questions.
+        after: Of each question whether it is right; with several samples of each, how many of them.
+        before: The same of the other model, question by question.
+
+    Raises:
+        ValueError: When there is no question, or a value is no share.
+    """
+    now = _column(after)
+    then = None if before is None else _column(before)
+    both = now if then is None else np.concatenate([now, then])
+    if not ((both >= 0) & (both <= 1)).all():
+        raise ValueError("a share is from 0 to 1")
+    if not np.isin(both, (0, 1)).all():
+        return measure(metric, category, MEAN, now, then)
+    n, right = len(now), now[:, 0] == 1
+    value = wilson(int(right.sum()), n)
+    if then is None:
+        return Measured(metric, category, n, value)
+    _require_pairs(now, then)
+    was = then[:, 0] == 1
+    gained, lost = int((right & ~was).sum()), int((was & ~right).sum())
+    difference = newcombe(int((right & was).sum()), gained, lost, int((~right & ~was).sum()))
+    verdict = _verdict(difference, mcnemar(gained, lost), lower_is_better=False)
+    return Measured(metric, category, n, value, wilson(int(was.sum()), n), difference, verdict)
+
+
+def measure(
+    metric: str,
+    category: str,
+    figure: Figure,
+    after: ArrayLike,
+    before: ArrayLike | None = None,
+) -> Measured:
+    """A figure of any other kind, and what became of it.
+
+    Args:
+        metric: Its name.
+        category: Of the questions.
+        figure: What it is.
+        after: (questions, parts), as `figure` takes them; (questions,) of one part.
+        before: The same of the other model, question by question.
+
+    Raises:
+        ValueError: When there is no question, or the two are not of the same ones.
+    """
+    now = _column(after)
+    n, value = len(now), _bootstrap(now, figure.of)
+    if before is None:
+        return Measured(metric, category, n, value)
+    then = _column(before)
+    _require_pairs(now, then)
+    parts = now.shape[1]
+    difference = _bootstrap(
+        np.hstack([now, then]),
+        lambda both: figure.of(both[..., :parts]) - figure.of(both[..., parts:]),
+    )
+    p = swap_test(figure.each(now) - figure.each(then)) if n >= ENOUGH else 1.0
+    verdict = _verdict(difference, p, lower_is_better=figure.lower_is_better)
+    return Measured(metric, category, n, value, _bootstrap(then, figure.of), difference, verdict)
+
+
+def _verdict(difference: Estimate, p: float, *, lower_is_better: bool) -> Verdict:
+    if p >= 1 - LEVEL or difference.low <= 0 <= difference.high:
+        return "cannot be told"
+    return "better" if (difference.value > 0) is not lower_is_better else "worse"
+
+
+def _column(values: ArrayLike) -> Values:
+    """(questions, parts), of at least one question."""
+    array = np.asarray(values, dtype=np.float64)
+    array = array[:, None] if array.ndim == 1 else array
+    if not len(array):
+        raise ValueError("there is no question to measure")
+    if not np.isfinite(array).all():
+        raise ValueError("a value is not finite")
+    return array
+
+
+def _require_pairs(after: Values, before: Values) -> None:
+    if after.shape != before.shape:
+        raise ValueError(f"{len(after)} questions are held against {len(before)}")
+
+
+# --- Shares ---------------------------------------------------------------------------------------
+
+
+def wilson(right: int, n: int) -> Estimate:
+    """A share and Wilson's score interval.
+
+    Raises:
+        ValueError: When there is no question.
+    """
+    found = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
+    return Estimate(right / n, float(found.low), float(found.high))
+
+
+def newcombe(both: int, gained: int, lost: int, neither: int) -> Estimate:
+    """The difference of two shares of the same questions: Newcombe's interval, method 10.
+
+    Args:
+        both: Questions that both models answer right.
+        gained: That the new one alone answers right.
+        lost: That the old one alone answers right.
+        neither: That none does.
+
+    Raises:
+        ValueError: When there is no question.
+    """
+    n = both + gained + lost + neither
+    after, before = wilson(both + gained, n), wilson(both + lost, n)
+    correlation = _phi(both, gained, lost, neither)
+
+    def reach(one: float, other: float) -> float:
+        return sqrt(max(0.0, one * one + other * other - 2 * correlation * one * other))
+
+    value = (gained - lost) / n
+    low = value - reach(after.value - after.low, before.high - before.value)
+    high = value + reach(after.high - after.value, before.value - before.low)
+    return Estimate(value, low, high)
+
+
+def _phi(both: int, gained: int, lost: int, neither: int) -> float:
+    """The correlation of two answers to a question, with Newcombe's correction for continuity."""
+    margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
+    if not margins:
+        return 0.0
+    excess = both * neither - gained * lost
+    if excess > 0:
+        excess = max(0.0, excess - (both + gained + lost + neither) / 2)
+    return float(excess / sqrt(margins))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """McNemar's exact test, two-sided: how likely so uneven a change is when nothing changed."""
+    if not gained + lost:
+        return 1.0
+    return float(stats.binomtest(gained, gained + lost).pvalue)
+
+
+# --- Everything else ------------------------------------------------------------------------------
+
+
+def _bootstrap(parts: Values, of: Callable[[Values], Values]) -> Estimate:
+    """A figure of (questions, parts) and its interval, by drawing questions."""
+    value = float(of(parts.mean(axis=0)))
+    if (parts == parts[0]).all():
+        return Estimate(value, value, value)  # every draw is the same
+
+    def drawn(rows: NDArray[np.int64], axis: int) -> Values:
+        return of(parts[rows].mean(axis=-2))
+
+    def interval(method: str) -> Any:
+        return stats.bootstrap(
+            (np.arange(len(parts)),),
+            drawn,
+            n_resamples=RESAMPLES,
+            batch=max(1, 4_000_000 // parts.size),  # draws at a time, within tens of megabytes
+            confidence_level=LEVEL,
+            method=method,
+            rng=np.random.default_rng(SEED),
+        ).confidence_interval
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a bootstrap without spread, which is seen below
+        found = interval("BCa" if len(parts) <= MANY else "percentile")
+        if not np.isfinite([found.low, found.high]).all():
+            found = interval("percentile")
+    # The figure itself is always within: a percentile of few different draws need not reach it.
+    return Estimate(value, min(value, float(found.low)), max(value, float(found.high)))
+
+
+def swap_test(differences: ArrayLike) -> float:
+    """How likely so large a mean difference is when the two models are alike, two-sided.
+
+    The answers of a question are then as likely to be of one model as of the other: signs are
+    swapped in all ways where these are few, else at random.
+
+    Args:
+        differences: (questions,).
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    values = values[values != 0]  # swapping those changes nothing
+    if not len(values):
+        return 1.0
+    found = stats.permutation_test(
+        (values,),
+        lambda signed, axis: signed.mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, 4_000_000 // len(values)),
+        rng=np.random.default_rng(SEED),
+    )
+    return float(found.pvalue)

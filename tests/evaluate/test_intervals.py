@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from axtune.evaluate.intervals import (
+    CHRF,
+    LOSS,
+    MANY,
+    MEAN,
+    PERPLEXITY,
+    mcnemar,
+    measure,
+    measure_shares,
+    newcombe,
+    swap_test,
+    wilson,
+)
+from axtune.evaluate.text import chrf, chrf_counts
+
+CELLS = st.integers(min_value=0, max_value=60)
+
+
+# --- Shares ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 17, 1998, 857-872, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (0, 10, 0.0, 0.2775),
+    ],
+)
+def test_wilsons_interval_as_published(right, n, low, high):
+    found = wilson(right, n)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+    assert found.value == right / n
+
+
+@pytest.mark.parametrize(
+    ("cells", "low", "high"),
+    [
+        # Altman and others, Statistics with Confidence, 2000, p. 52: a stress test with thallium.
+        ((14, 5, 0, 22), 0.011, 0.226),
+        # Fagerland, Lydersen and Laake, Statistical Analysis of Contingency Tables, 2017, ch. 8.
+        ((59, 6, 16, 80), -0.1186, -0.0046),
+        ((1, 1, 7, 12), -0.5069, -0.0256),
+    ],
+)
+def test_newcombes_interval_as_published(cells, low, high):
+    found = newcombe(*cells)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=6e-4)
+
+
+@given(both=CELLS, gained=CELLS, lost=CELLS, neither=CELLS)
+def test_the_interval_of_a_difference_keeps_its_bounds_and_its_symmetry(
+    both, gained, lost, neither
+):
+    if not both + gained + lost + neither:
+        with pytest.raises(ValueError, match="not less than 1"):
+            newcombe(both, gained, lost, neither)
+        return
+    found = newcombe(both, gained, lost, neither)
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    other_way = newcombe(both, lost, gained, neither)
+    assert (other_way.low, other_way.high) == pytest.approx((-found.high, -found.low))
+    other_side = newcombe(neither, gained, lost, both)  # wrong for right, old for new
+    assert (other_side.low, other_side.high) == pytest.approx((found.low, found.high))
+
+
+@pytest.mark.parametrize("both", [10, 5, 0])
+def test_without_a_discordant_pair_the_interval_says_how_little_is_known(both):
+    found = newcombe(both, 0, 0, 10 - both)
+    assert found.value == 0
+    assert found.low == pytest.approx(-found.high)
+    assert 0.1 < found.high < 0.3
+    assert mcnemar(0, 0) == 1
+
+
+def test_mcnemars_test_is_exact():
+    assert mcnemar(5, 0) == pytest.approx(2 / 2**5)
+    assert mcnemar(6, 0) == mcnemar(0, 6) == pytest.approx(2 / 2**6)
+    assert mcnemar(9, 1) == pytest.approx(2 * (1 + 10) / 2**10)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "verdict"),
+    [
+        (0, 0, "cannot be told"),
+        (5, 0, "cannot be told"),
+        (12, 0, "better"),
+        (0, 12, "worse"),
+        (12, 10, "cannot be told"),
+        (30, 10, "better"),
+    ],
+)
+def test_what_a_difference_of_shares_says(gained, lost, verdict):
+    before = [True] * lost + [False] * gained + [True] * 10 + [False] * 10
+    after = [False] * lost + [True] * gained + [True] * 10 + [False] * 10
+    found = measure_shares("accuracy", "all", after, before)
+    assert found.verdict == verdict
+    assert (found.metric, found.category, found.n) == ("accuracy", "all", len(after))
+    assert found.value == wilson(sum(after), len(after))
+    assert found.before == wilson(sum(before), len(before))
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx((gained - lost) / len(after))
+
+
+def test_five_questions_that_all_became_right_do_not_say_better():
+    assert measure_shares("accuracy", "all", [True] * 5, [False] * 5).verdict == "cannot be told"
+
+
+def test_a_share_alone_has_no_verdict():
+    found = measure_shares("accuracy", "parallel", [True, False, True])
+    assert (found.before, found.difference, found.verdict) == (None, None, None)
+
+
+def test_shares_over_several_samples_are_drawn_by_question():
+    before = [0.25, 0.5, 0.0, 0.25] * 10
+    found = measure_shares("accuracy", "all", [0.75, 1.0, 0.5, 0.5] * 10, before)
+    assert found.verdict == "better"
+    assert found.value.low < found.value.value == 0.6875 < found.value.high
+    # All right in every sample: as much is known as of that many questions, not more.
+    assert measure_shares("accuracy", "all", [1.0] * 8).value == wilson(8, 8)
+
+
+@pytest.mark.parametrize("values", [[], [1.5], [-0.1], [float("nan")]], ids=str)
+def test_what_is_no_share_is_refused(values):
+    with pytest.raises(ValueError, match=r"question|share|finite"):
+        measure_shares("accuracy", "all", values)
+
+
+def test_other_questions_are_refused():
+    with pytest.raises(ValueError, match="3 questions are held against 2"):
+        measure_shares("accuracy", "all", [True] * 3, [True] * 2)
+    with pytest.raises(ValueError, match="3 questions are held against 2"):
+        measure("mean", "all", MEAN, [1.0] * 3, [1.0] * 2)
+
+
+# --- Everything else ------------------------------------------------------------------------------
+
+
+def test_the_interval_of_a_mean_is_scipys_bca():
+    values = np.random.default_rng(1).lognormal(size=40)
+    found = measure("seconds", "all", MEAN, values)
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert found.value.value == pytest.approx(values.mean())
+    assert found.value.low == pytest.approx(expected.low, rel=0.05)
+    assert found.value.high == pytest.approx(expected.high, rel=0.05)
+    assert measure("seconds", "all", MEAN, values) == found  # the draws have a seed
+
+
+@given(
+    values=st.lists(
+        st.tuples(*[st.floats(min_value=0, max_value=100)] * 2), min_size=1, max_size=30
+    )
+)
+def test_a_figure_stands_inside_of_its_interval_whatever_the_values(values):
+    after, before = zip(*values, strict=True)
+    found = measure("mean", "all", MEAN, after, before)
+    assert found.difference is not None
+    for estimate in (found.value, found.before, found.difference):
+        assert estimate is not None
+        assert estimate.low <= estimate.value <= estimate.high
+        assert np.isfinite([estimate.low, estimate.high]).all()
+    assert found.difference.value == pytest.approx(np.mean(after) - np.mean(before), abs=1e-9)
+    if len(values) < 10:
+        assert found.verdict == "cannot be told"
+
+
+def test_a_handful_of_questions_that_all_gained_the_same_says_nothing():
+    assert measure("mean", "all", MEAN, [9.0] * 9, [1.0] * 9).verdict == "cannot be told"
+    assert measure("mean", "all", MEAN, [9.0] * 30, [1.0] * 30).verdict == "better"
+    assert measure("mean", "all", MEAN, [1.0] * 30, [9.0] * 30).verdict == "worse"
+    assert measure("mean", "all", MEAN, [1.0] * 30, [1.0] * 30).verdict == "cannot be told"
+
+
+def test_the_swap_test_is_exact_where_it_can_be():
+    assert swap_test([1.0] * 5) == pytest.approx(2 / 2**5)
+    assert swap_test([3.0, 2.0, 1.0, 0.0]) == pytest.approx(2 / 2**3)
+    assert swap_test([0.0, 0.0]) == 1
+    assert swap_test([1.0] * 40) < 0.01
+    assert swap_test([1.0, -1.0] * 20) == 1
+
+
+def test_a_loss_is_the_mean_over_all_tokens_and_lower_is_better():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, 50, 30)
+    before = np.stack([tokens * rng.normal(2.0, 0.1, 30), tokens], axis=1)
+    after = before - np.array([0.3, 0.0]) * tokens[:, None]
+    loss = measure("loss", "사내 문서", LOSS, after, before)
+    assert loss.value.value == pytest.approx(after[:, 0].sum() / tokens.sum())
+    assert loss.difference is not None
+    assert loss.difference.value == pytest.approx(-0.3)
+    assert loss.verdict == "better"
+    perplexity = measure("perplexity", "사내 문서", PERPLEXITY, before, after)
+    assert perplexity.value.value == pytest.approx(np.exp(before[:, 0].sum() / tokens.sum()))
+    assert perplexity.verdict == "worse"
+    assert measure("loss", "all", LOSS, before, before).verdict == "cannot be told"
+
+
+def test_chrf_is_that_of_the_corpus():
+    references = [f"주문 {number}번은 내일 도착합니다." for number in range(40)]
+    before = np.array([chrf_counts("모릅니다.", [reference]) for reference in references])
+    after = np.array([chrf_counts("내일 도착합니다.", [reference]) for reference in references])
+    found = measure("chrf", "all", CHRF, after, before)
+    assert found.value.value == pytest.approx(float(chrf(after.sum(axis=0))))
+    assert found.before is not None
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx(found.value.value - found.before.value)
+    assert found.verdict == "better"
+
+
+def test_thousands_of_questions_take_a_moment():
+    values = np.random.default_rng(0).random((2 * MANY, 2))
+    found = measure("mean", "all", MEAN, values[:, 0], values[:, 1]).difference
+    assert found is not None
+    assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(2 / 12 / (2 * MANY)), rel=0.1)
+
+
+# --- Coverage: intervals of models whose difference is known --------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "cells"),
+    [
+        (20, (0.5, 0.2, 0.1, 0.2)),
+        (20, (0.9, 0.05, 0.05, 0.0)),
+        (50, (0.3, 0.3, 0.05, 0.35)),
+        (149, (0.6, 0.15, 0.05, 0.2)),
+    ],
+)
+def test_the_interval_of_a_difference_of_shares_covers(n, cells):
+    truth, count = cells[1] - cells[2], 400
+    drawn = np.random.default_rng(0).multinomial(n, cells, count).tolist()
+    found = [newcombe(*row) for row in drawn]
+    covered = np.mean([one.low <= truth <= one.high for one in found])
+    assert covered > 0.92
+
+
+def test_equal_models_are_seldom_told_apart():
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(300):
+        before, after = rng.random((2, 30)) < 0.6
+        wrong += measure_shares("accuracy", "all", after, before).verdict != "cannot be told"
+    assert wrong <= 0.05 * 300
+
+
+def test_the_bootstrap_of_a_paired_difference_covers_and_errs_seldom():
+    rng = np.random.default_rng(0)
+    covered, wrong, count = 0, 0, 150
+    for _ in range(count):
+        shared = rng.gamma(2.0, size=30)  # questions differ more than models do
+        before, after = shared + rng.gamma(1.0, 0.5, (2, 30))
+        found = measure("mean", "all", MEAN, after, before)
+        assert found.difference is not None
+        covered += found.difference.low <= 0 <= found.difference.high
+        wrong += found.verdict != "cannot be told"
+    assert covered / count > 0.87
+    assert wrong / count < 0.09
