@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from axtune.checkpoint.leftovers import private_files
 from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
+from axtune.config.recipe import Data
 from axtune.data.dataset import held_out_rows
 from axtune.data.pipeline import RowChecker
 from axtune.data.render import prompt_ids
@@ -24,11 +26,12 @@ from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError, DataError
 from axtune.evaluate.answers import Answers, Kept, key_of, open_answers
 from axtune.evaluate.benchmarks import is_benchmark, read_questions
-from axtune.evaluate.figures import Scored, figures, reasons, scored
+from axtune.evaluate.figures import METRICS, Scored, figures, reasons, scored
 from axtune.evaluate.generate import Sampling
 from axtune.evaluate.models import Asked, Endpoint, LocalModel, Model
 from axtune.evaluate.questions import Question, questions_of
 from axtune.evaluate.results import Result
+from axtune.evaluate.ties import ties_of
 from axtune.quiet import quiet_libraries
 from axtune.training.progress import Report
 from axtune.units import package_version, plural
@@ -60,7 +63,7 @@ class Settings:
     against: str | None = None
     url: str | None = None
     stream: bool = False
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     samples: int = 1
     seed: int = 0
     limit: int | None = None
@@ -87,7 +90,8 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
         other = _other(name, run, settings, report)
         folder = settings.out or (run.path / FOLDER if run else Path(FOLDER) / Path(name).name)
         asked, left_out, data = _asked(model.tokenizer, run, settings)
-        report.table([("questions", _counted(asked, left_out)), ("answers", str(folder))])
+        count = len(asked) // settings.samples
+        report.table([("questions", f"{count:,}{_but(left_out)}"), ("answers", str(folder))])
         began = time.monotonic()
         with open_answers(folder) as answers:
             after = _answered(model, asked, settings, answers, report)
@@ -106,17 +110,52 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
                 "limit": settings.limit,
             },
             data=data,
-            questions=len(asked),
+            questions=count,
             left_out=left_out,
             measured=figures(now, then),
             reasons=reasons(now),
             reasons_before=reasons(then) if then else {},
+            ties=_ties(model, other, after, before) if other and before else None,
             seconds=round(time.monotonic() - began, 1),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions={name: package_version(name) or "" for name in _PACKAGES},
         )
         result.write(folder)
     return result, folder
+
+
+def bounds(given: Sequence[str]) -> dict[str, float]:
+    """What ``--at-least`` says: figures by their metrics.
+
+    Raises:
+        AxtuneError: When one is no ``METRIC=VALUE``.
+    """
+    found = {}
+    for word in given:
+        metric, _, value = word.partition("=")
+        try:
+            found[metric] = float(value)
+        except ValueError:
+            found[metric] = nan
+        if metric not in METRICS or isnan(found[metric]):
+            raise AxtuneError(
+                f"--at-least {word} is no figure.",
+                f"Expected METRIC=VALUE with one of {', '.join(METRICS)}, such as accuracy=0.8.",
+            )
+    return found
+
+
+def below(result: Result, least: Mapping[str, float]) -> list[str]:
+    """What is wrong with a result, a sentence each: figures below their bounds, or not there."""
+    found = []
+    for metric, bound in least.items():
+        # The first of a metric is that of all categories.
+        value = next((one.value.value for one in result.measured if one.metric == metric), None)
+        if value is None:
+            found.append(f"no question is about {metric}, which was to be at least {bound:g}.")
+        elif value < bound:
+            found.append(f"{metric} is {value:.4g}, and was to be at least {bound:g}.")
+    return found
 
 
 # --- who is asked ---------------------------------------------------------------------------------
@@ -174,7 +213,7 @@ def _asked(
         ready = [ready[place] for place in kept]
     if not ready:
         raise AxtuneError(
-            f"None of {plural(len(found), 'question')} can be asked: {_codes(left_out)}.",
+            f"None of {plural(len(found), 'question')} can be asked: {_listed(left_out)}.",
             "Give shorter answers room with --max-new-tokens, or other files.",
         )
     asked = [
@@ -189,14 +228,17 @@ def _questions(tokenizer: AxTokenizer, run: Run | None, settings: Settings) -> I
     if not settings.data:
         yield from _held_out(tokenizer, run)
         return
-    options = run.recipe.data if run else data_options(settings.data, max_length=tokenizer.context)
-    sources = data_options(settings.data).train
+    whole = {"max_length": tokenizer.context, "truncate": False}
+    options = data_options(settings.data, **whole)
+    sources = options.train
+    if run:  # rows are read as those that it was trained on
+        options = run.recipe.data.model_copy(update=whole)
     for file in [file for source in sources for file in files_of(source)]:
         if is_benchmark(file):
             yield from read_questions(file)
         else:
             checker = RowChecker(tokenizer, options, with_turns=True)
-            yield from questions_of(_sound(checker.stream([file])))
+            yield from questions_of(_sound(checker.stream([file]), options))
 
 
 def _held_out(tokenizer: AxTokenizer, run: Run | None) -> Iterator[Question]:
@@ -207,19 +249,27 @@ def _held_out(tokenizer: AxTokenizer, run: Run | None) -> Iterator[Question]:
             f"The run in {run.path} held out no rows.",
             "Give some that it was not trained on: --data FILE.",
         )
-    yield from questions_of(held_out_rows(run.recipe, tokenizer))
+    yield from questions_of(_sound(held_out_rows(run.recipe, tokenizer), run.recipe.data))
 
 
-def _sound(rows: Iterator[RowResult]) -> Iterator[RowResult]:
+def _sound(rows: Iterator[RowResult], data: Data) -> Iterator[RowResult]:
     """Rows without a fault; what training would refuse cannot be a right answer either."""
     for checked in rows:
-        if checked.refused:
+        if checked.refused and data.on_error == "stop":
             raise DataError(
                 "A row cannot be asked.",
                 checked.faults,
                 "axtune data check lists every one; mend or remove them.",
             )
         yield checked
+
+
+def _but(left_out: dict[str, int]) -> str:
+    return f"; not asked: {_listed(left_out)}" if left_out else ""
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{code} {count:,}" for code, count in counts.items())
 
 
 def _seed(seed: int, prompt: list[int], sample: int) -> int:
@@ -271,6 +321,15 @@ def _answered(
                     if number in missing:
                         count()
     return [kept[key] for key in keys]
+
+
+def _ties(
+    model: Model, other: Model, after: Sequence[Kept], before: Sequence[Kept]
+) -> dict[str, float] | None:
+    """Where answers of the same weights part; None of other weights."""
+    if model.weights != other.weights:
+        return None
+    return ties_of(after, before, max(model.epsilon, other.epsilon))
 
 
 def _scored(asked: Sequence[Asked], answers: Sequence[Kept]) -> list[Scored]:

@@ -10,15 +10,19 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.provenance import base_digests
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.data.native_calls import Answer, form_of
 from axtune.evaluate.generate import Prompt, Sampling, generate
 from axtune.evaluate.questions import Question
+from axtune.model.dtypes import PRECISIONS, stated_dtype
+from axtune.model.load import choose_precision
 from axtune.model.trained import load_trained, trained_checkpoint
 from axtune.verify.vllm import Reply, Served, connect, require_client
 
@@ -65,12 +69,16 @@ class Model(Protocol):
         name: As the user gave it.
         backend: ``transformers``, or ``endpoint``.
         tokenizer: That renders its prompts.
+        weights: Digests of what it computes with.
+        epsilon: Between 1 and the next number that it computes with.
         facts: JSON by which its answers are known again.
     """
 
     name: str
     backend: str
     tokenizer: AxTokenizer
+    weights: dict[str, Any]
+    epsilon: float
     facts: dict[str, Any]
 
     def answers(
@@ -107,16 +115,17 @@ class LocalModel:
     def __init__(self, name: str, say: Callable[[str], None]) -> None:
         self.name = name
         self._say = say
-        self._checkpoint, run, adapter = trained_checkpoint(name)
-        self.tokenizer = load_tokenizer(self._checkpoint)
-        recipe = run.recipe if run else None
+        checkpoint, run, adapter = trained_checkpoint(name)
+        self.tokenizer = load_tokenizer(checkpoint)
+        precision = choose_precision(run.recipe.precision if run else "auto")
+        self.epsilon = torch.finfo(PRECISIONS[precision]).eps
+        self.weights = _digests(checkpoint, adapter)
         self.facts = {
             "backend": self.backend,
             "device": "cuda" if torch.cuda.is_available() else "cpu",
-            "base": base_digests(self._checkpoint.folder),
-            "adapter": base_digests(adapter) if adapter else None,
-            "precision": recipe.precision if recipe else "auto",
-            "quantization": recipe.quantization if recipe else None,
+            "weights": self.weights,
+            "precision": precision,
+            "quantization": run.recipe.quantization if run else None,
         }
 
     def answers(
@@ -145,7 +154,7 @@ class Endpoint:
 
     Args:
         url: Of the server.
-        name: What it serves: a run or checkpoint, whose tokenizer renders prompts to be counted.
+        name: What it serves: a run, an adapter or a checkpoint.
         stream: Whether answers are asked for in parts.
 
     Raises:
@@ -159,14 +168,18 @@ class Endpoint:
         require_client()
         served = connect(url)
         self.name = served.url
-        self.tokenizer = load_tokenizer(trained_checkpoint(name)[0])
+        checkpoint, _, adapter = trained_checkpoint(name)
+        self.tokenizer = load_tokenizer(checkpoint)
+        stored = getattr(torch, str(stated_dtype(checkpoint.config)), torch.float32)
+        self.epsilon = torch.finfo(stored).eps
+        self.weights = _digests(checkpoint, adapter)
         self._served = replace(served, retries=_RETRIES)
         self._stream = stream
         self.facts = {
             "backend": self.backend,
             "url": served.url,
             "model": served.model,
-            "base": base_digests(trained_checkpoint(name)[0].folder),
+            "weights": self.weights,
             "stream": stream,
         }
 
@@ -185,6 +198,14 @@ class Endpoint:
                     yield {waiting[done]: done.result()}
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _digests(checkpoint: Checkpoint, adapter: Path | None) -> dict[str, Any]:
+    """What identifies the weights and the tokenizer that answers come from."""
+    return {
+        "base": base_digests(checkpoint.folder),
+        "adapter": base_digests(adapter) if adapter else None,
+    }
 
 
 def _ask(served: Served, asked: Asked, sampling: Sampling, *, stream: bool) -> Said:
