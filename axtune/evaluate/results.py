@@ -74,9 +74,9 @@ class Result:
         measured: In the order in which they are shown.
         reasons: Why answers are not right, by code: how many of the model's.
         reasons_before: Likewise of `against`.
-        ties: Of two backends of the same weights: ``compared`` answers, how many ``differ``, how
-            many of those part ``at_a_tie``, where the best token leads by at most ``bound``, and the
-            ``widest`` lead where two part.
+        ties: Of two backends of the same weights: answers ``compared``, how many ``differ``, how
+            many of those part ``at_a_tie`` (where the best token leads by at most ``bound``), and
+            the ``widest`` lead where two part.
         seconds: That answers took; those kept from before cost none.
         created: When, in UTC, ISO 8601.
         versions: Of the packages that took part.

@@ -33,6 +33,8 @@ def show(console: Console, result: Result) -> None:
         cells = _difference(one) if compared else plain
         table.add_row(name, f"{one.n:,}", *cells)
     console.print(table)
+    if any(one.verdict == "cannot be told" for one in result.measured):
+        console.print("cannot be told with n = …: so few questions differ by chance", style="dim")
     for title, counts in (("not right", result.reasons), ("before", result.reasons_before)):
         if counts:
             most = list(counts.items())[:_MOST_REASONS]
@@ -69,12 +71,11 @@ def _difference(one: Measured) -> tuple[str | Text, ...]:
     if one.before is None or one.difference is None or one.verdict is None:
         return "", value, "", ""
     difference = _written(one, one.difference.value, signed=True)
-    words = one.verdict if one.verdict != "cannot be told" else f"cannot be told with n = {one.n}"
     return (
         _written(one, one.before.value),
         value,
         Text(f"{difference} ") + _interval(one, one.difference, signed=True),
-        Text(words, style=_STYLES[one.verdict]),
+        Text(one.verdict, style=_STYLES[one.verdict]),
     )
 
 
