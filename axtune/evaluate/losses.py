@@ -142,7 +142,9 @@ def _token_losses(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> to
     held = head.weight  # one in host memory is on the device for as long as somebody holds it
     losses = [
         torch.nn.functional.cross_entropy(head(states).float(), wanted, reduction="none")
-        for states, wanted in zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
+        for states, wanted in zip(
+            torch.split(hidden, HEAD_ROWS), torch.split(targets, HEAD_ROWS), strict=True
+        )
     ]
     del held
     return torch.cat(losses)
