@@ -15,15 +15,11 @@ from rich.text import Text
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from axtune.checkpoint import locate
-from axtune.checkpoint.provenance import base_facts
-from axtune.checkpoint.run_dir import is_run, open_run
-from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.native_calls import Answer, form_of
 from axtune.data.render import prompt_ids
 from axtune.errors import AxtuneError
-from axtune.model.adapter import load_adapter
-from axtune.model.load import choose_precision, load_model
+from axtune.model.trained import load_trained
 from axtune.quiet import quiet_libraries
 
 HELP = "/system TEXT   /tools FILE   /reset   /exit"
@@ -59,45 +55,13 @@ def chat(
     console = console or Console(highlight=False, soft_wrap=True)
     tools = read_tools(tools_file) if tools_file else None
     with quiet_libraries():
-        talk = Talk(*load(run, console), console, tools, temperature, max_new_tokens)
+        loaded = load_trained(run, lambda text: console.print(text, style="yellow"))
+        talk = Talk(*loaded, console, tools, temperature, max_new_tokens)
         talk.system(system)
         if message is None:
             _converse(talk, run)
             return None
         return talk.say({"role": "user", "content": message})
-
-
-def load(run: str, console: Console) -> tuple[PreTrainedModel, AxTokenizer]:
-    """A run's base with its adapter, in the precision and bits it was trained in."""
-    if not is_run(Path(run)):
-        checkpoint = locate.find(run)
-        tokenizer = load_tokenizer(checkpoint)
-        return load_model(checkpoint, tokenizer, precision=choose_precision("auto")), tokenizer
-    opened = open_run(run)
-    recipe = opened.recipe
-    checkpoint = locate.find(recipe.model, revision=recipe.revision)
-    if _digests(base_facts(checkpoint, None)) != _digests(opened.manifest["base"]):
-        console.print(
-            f"The files of {recipe.model} have changed since this run was trained on them.",
-            style="yellow",
-        )
-    if opened.adapter.name != "adapter":
-        console.print(f"The run has not finished; this is {opened.adapter.name}.", style="yellow")
-    tokenizer = load_tokenizer(checkpoint)
-    base = load_model(
-        checkpoint,
-        tokenizer,
-        precision=choose_precision(recipe.precision),
-        attention=recipe.attention,
-        quantization=recipe.quantization,
-    )
-    model = load_adapter(base, opened.adapter)
-    return model.eval(), tokenizer
-
-
-def _digests(base: dict[str, Any]) -> list[dict[str, str]]:
-    """Of the 16-bit base, and of the folder quantised from it that a run was trained on."""
-    return [base["digests"], base.get("quantized", {}).get("digests", {})]
 
 
 def read_tools(file: str | Path) -> list[dict[str, Any]]:

@@ -6,16 +6,12 @@ import json
 import pytest
 import torch
 from rich.console import Console
-from support.tiny import LIBRARY_WARNINGS, checkpoint, recipe
+from support.tiny import LIBRARY_WARNINGS, checkpoint
 
-from axtune.chat import Talk, _Stream, call_text, chat, load, read_tools
-from axtune.checkpoint import locate
-from axtune.checkpoint.run_dir import claim, describe
-from axtune.checkpoint.tokenizer import load_tokenizer
+from axtune.chat import Talk, _Stream, call_text, chat, read_tools
 from axtune.data.render import prompt_ids
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.model.adapter import add_adapter
-from axtune.model.load import load_model
+from axtune.model.trained import load_trained
 
 pytestmark = LIBRARY_WARNINGS
 
@@ -28,7 +24,7 @@ def console():
 
 @pytest.fixture(scope="module")
 def tiny():
-    return load("tiny-ax-4.0", console())
+    return load_trained("tiny-ax-4.0", print)
 
 
 def talk_with(tiny, **changes):
@@ -62,7 +58,7 @@ def test_the_answer_is_the_models_greedy_one_on_the_served_prompt(tiny):
 
 def test_a_prompt_longer_than_the_context_is_refused_and_forgotten(tmp_path):
     found = checkpoint(tmp_path / "m")  # a context of 512
-    talk = talk_with(load(str(found.folder), console()))
+    talk = talk_with(load_trained(str(found.folder), print))
     with pytest.raises(AxtuneError, match="the model reads at most 512"):
         talk.say({"role": "user", "content": "가나다 " * 600})
     assert talk.messages == []
@@ -141,30 +137,6 @@ def test_results_go_in_as_tool_turns_until_the_model_stops_calling(monkeypatch, 
     assert '<tool_output>{"ok": true}</tool_output>' in prompts[1]
     assert "f()" in talk.console.file.getvalue()
     assert isinstance(Answer("", []), tuple)
-
-
-def test_a_run_is_loaded_with_its_adapter(tmp_path):
-    job = recipe(tmp_path)
-    found = locate.find(job.model)
-    tokenizer = load_tokenizer(found)
-    adapter = add_adapter(load_model(found, tokenizer, precision="fp32"), {"r": 4}, seed=0)
-    with torch.no_grad():
-        for parameter in adapter.model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.05
-    run_dir = claim(job)
-    run_dir.begin(job, describe(job, found, {}))
-    run_dir.write_adapter(adapter.save)
-    ids = torch.arange(40, 60)[None]
-    out = console()
-    model, _ = load(str(run_dir.path), out)
-    torch.testing.assert_close(model(ids).logits, adapter.model.eval()(ids).logits)
-    assert out.file.getvalue() == ""
-    manifest = json.loads((run_dir.path / "manifest.json").read_text())
-    manifest["base"]["digests"]["config.json"] = "sha256:0"
-    run_dir.write_manifest(manifest)
-    load(str(run_dir.path), out)
-    assert "have changed since" in out.file.getvalue()
 
 
 def test_what_is_neither_run_nor_model_is_a_sentence():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -154,6 +154,37 @@ def prepare(
         plan["eval"] = {"file": "eval.arrow", "account": ledger.account().to_json()}
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     return Prepared.load(folder)
+
+
+def held_out_rows(recipe: Recipe, tokenizer: AxTokenizer) -> Iterator[RowResult]:
+    """The rows that training a recipe holds out, with their turns; none where it holds out none.
+
+    Args:
+        recipe: Its data section says which; a fraction is drawn again, from the same seed.
+        tokenizer: The checkpoint's.
+
+    Raises:
+        DataError: When a fraction of the rows cannot be held out.
+        AxtuneError: When a path is not there.
+    """
+    data = recipe.data
+    if isinstance(data.eval, list):
+        checker = RowChecker(tokenizer, data, recipe.task, with_turns=True)
+        yield from checker.stream([file for source in data.eval for file in files_of(source)])
+    elif isinstance(data.eval, float):
+        files = [file for source in data.train for file in files_of(source)]
+        used, keys = array("Q"), array("Q")
+        for row, checked in enumerate(RowChecker(tokenizer, data, recipe.task).stream(files)):
+            if checked.samples:
+                used.append(row)
+                keys.append(checked.key)
+        rng = np.random.default_rng(recipe.seed)
+        rows = np.asarray(used, np.int64)
+        held = set(_hold_out(rows, np.asarray(keys), data.eval, rng).tolist())
+        checker = RowChecker(tokenizer, data, recipe.task, with_turns=True)
+        for row, checked in enumerate(checker.stream(files)):
+            if row in held:
+                yield checked
 
 
 def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:

@@ -23,8 +23,8 @@ puts before Dialog and Singlecall is not in its files, and not in these question
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from axtune.data.literals import parse_json
 from axtune.data.readers import Row, read_rows
 from axtune.data.tools import as_json_schema
 from axtune.errors import DataError, Fault
+from axtune.evaluate.questions import Question
 from axtune.evaluate.score import Argument, Fields, Rules, Wanted, WantedCall, wanted_of
 
 _LONGEST_LINE = 64_000_000
@@ -77,25 +78,16 @@ BFCL = Rules(text=bfcl_text, defaults=False, integral_floats=False)
 FUNCTIONCHAT = Rules(text=functionchat_text, defaults=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a model is asked, and what is right.
+_BFCL_KEYS = {"id", "question", "function"}
+_FUNCTIONCHAT_KEYS = ({"dialog_num", "turns"}, {"input_messages", "serial_num"},
+                      {"function_num", "query"})  # fmt: skip
 
-    Attributes:
-        id: The benchmark's own, unique in its file.
-        category: By which answers are counted.
-        messages: The prompt, in OpenAI's form.
-        tools: In OpenAI's form, with JSON Schema types.
-        wanted: What is right.
-        rules: What is equal.
-    """
 
-    id: str
-    category: str
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]]
-    wanted: Wanted
-    rules: Rules
+def is_benchmark(path: Path) -> bool:
+    """Whether a file's first row is of a benchmark that `read_questions` reads."""
+    first = next(read_rows(path, max_line_bytes=_LONGEST_LINE), None)
+    keys = set(first.value) if first and isinstance(first.value, dict) else set()
+    return any(known <= keys for known in (_BFCL_KEYS, *_FUNCTIONCHAT_KEYS))
 
 
 def read_questions(path: Path, answers: Path | None = None) -> Iterator[Question]:
@@ -115,15 +107,16 @@ def read_questions(path: Path, answers: Path | None = None) -> Iterator[Question
             if "function" in value and "question" in value:
                 if known is None:
                     known = _bfcl_answers(answers or path.parent / "possible_answer" / path.name)
-                yield _bfcl(value, known)
+                found: Iterable[Question] = [_bfcl(value, known)]
             elif "turns" in value:
-                yield from _dialog(value)
+                found = _dialog(value)
             elif "input_messages" in value:
-                yield _call_decision(value)
+                found = [_call_decision(value)]
             elif "function_num" in value:
-                yield from _single_call(value)
+                found = _single_call(value)
             else:
                 raise ValueError("it is of neither BFCL nor FunctionChat-Bench")
+            yield from [replace(question, file=row.file, line=row.line) for question in found]
         except _Unanswered as unanswered:
             raise _refused(row, "not-scored", str(unanswered)) from None
         except (LookupError, TypeError, AttributeError, ValueError):
@@ -231,6 +224,7 @@ def _dialog(row: Mapping[str, Any]) -> Iterator[Question]:
             tools=row["tools"],
             wanted=_accepting(wanted_of(turn["ground_truth"]), turn["acceptable_arguments"]),
             rules=FUNCTIONCHAT,
+            reference=turn["ground_truth"].get("content") or "",
         )
 
 
@@ -242,6 +236,7 @@ def _call_decision(row: Mapping[str, Any]) -> Question:
         tools=row["input_tools"],
         wanted=_accepting(wanted_of(row["ground_truth"]), row["acceptable_arguments"]),
         rules=FUNCTIONCHAT,
+        reference=row["ground_truth"].get("content") or "",
     )
 
 

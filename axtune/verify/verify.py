@@ -25,6 +25,7 @@ from axtune.config.loader import data_options
 from axtune.config.recipe import Data, Source, Task
 from axtune.data.conversation import normalise_request
 from axtune.data.native_calls import CallForm, form_of
+from axtune.data.requests import Request, read_requests, requests_of, same_answer
 from axtune.data.sources import files_of
 from axtune.data.turns import Message
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
@@ -33,7 +34,6 @@ from axtune.quiet import quiet_libraries
 from axtune.verify.certificate import Certificate, Check
 from axtune.verify.doctor import CONVERSATION, TOOLS, examine
 from axtune.verify.layerwise import Layerwise, Reading
-from axtune.verify.requests import Request, read_requests, requests_of, same_answer
 from axtune.verify.vllm import Reply, Served, connect, find_vllm, require_client, serve
 from axtune.weights.nf4 import FourBit, four_bit
 

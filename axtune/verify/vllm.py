@@ -56,10 +56,14 @@ class Served:
     Attributes:
         url: Where it answers, such as ``http://localhost:8000``.
         model: The name by which requests ask for the model.
+        tells_ids: Whether it says the tokens of an answer, as vLLM does when asked.
+        retries: How often a request is sent again that the server could not take.
     """
 
     url: str
     model: str
+    tells_ids: bool = True
+    retries: int = 0
 
     def tokenize(
         self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None
@@ -82,21 +86,23 @@ class Served:
         tools: Sequence[dict[str, Any]] | None = None,
         *,
         max_tokens: int = 512,
+        temperature: float = 0.0,
         **extra: Any,
     ) -> Reply:
-        """One answer at temperature 0, through the OpenAI client.
+        """One answer, through the OpenAI client.
 
         Args:
             messages: In OpenAI's form.
             tools: What may be called.
             max_tokens: Longest answer.
+            temperature: 0 always takes the likeliest token.
             extra: vLLM's own parameters.
 
         Raises:
             AxtuneError: When the server refuses the request or does not answer.
             MissingPackageError: When the package openai is not installed.
         """
-        with self._completion(messages, tools, max_tokens, extra) as answer:
+        with self._completion(messages, tools, max_tokens, temperature, extra) as answer:
             choice = answer.choices[0]
             return Reply(
                 content=choice.message.content or "",
@@ -114,6 +120,7 @@ class Served:
         tools: Sequence[dict[str, Any]] | None = None,
         *,
         max_tokens: int = 512,
+        temperature: float = 0.0,
         **extra: Any,
     ) -> Reply:
         """The same answer as it arrives in parts, put together as clients do.
@@ -122,6 +129,7 @@ class Served:
             messages: As for `ask`, and so the others.
             tools: What may be called.
             max_tokens: Longest answer.
+            temperature: 0 always takes the likeliest token.
             extra: vLLM's own parameters.
 
         Raises:
@@ -129,7 +137,8 @@ class Served:
             MissingPackageError: When the package openai is not installed.
         """
         reply = Reply("", [], "", [])
-        with self._completion(messages, tools, max_tokens, extra, stream=True) as parts:
+        completion = self._completion(messages, tools, max_tokens, temperature, extra, stream=True)
+        with completion as parts:
             for part in parts:
                 if part.choices:
                     reply = grown(reply, part.choices[0])
@@ -141,6 +150,7 @@ class Served:
         messages: Sequence[dict[str, Any]],
         tools: Sequence[dict[str, Any]] | None,
         max_tokens: int,
+        temperature: float,
         extra: dict[str, Any],
         **how: Any,
     ) -> Iterator[Any]:
@@ -149,17 +159,21 @@ class Served:
         import openai
 
         client = openai.OpenAI(
-            base_url=f"{self.url}/v1", api_key="none", timeout=_ANSWER_SECONDS, max_retries=0
+            base_url=f"{self.url}/v1",
+            api_key=os.environ.get("OPENAI_API_KEY", "none"),
+            timeout=_ANSWER_SECONDS,
+            max_retries=self.retries,
         )
+        wanted = {"return_token_ids": True} if self.tells_ids else {}
         try:
             with client:
                 yield client.chat.completions.create(
                     model=self.model,
                     messages=list(messages),  # type: ignore[arg-type]
                     tools=list(tools) if tools else openai.omit,  # type: ignore[arg-type]
-                    temperature=0,
+                    temperature=temperature,
                     max_tokens=max_tokens,
-                    extra_body={"return_token_ids": True, **extra},
+                    extra_body={**wanted, **extra},
                     **how,
                 )
         except openai.OpenAIError as error:
@@ -206,9 +220,13 @@ def connect(url: str) -> Served:
     if "://" not in url:
         url = f"http://{url}"
     try:
-        with urllib.request.urlopen(f"{url}/v1/models", timeout=10) as stream:
-            models = json.load(stream)["data"]
-        return Served(url, str(models[0]["id"]))
+        key = os.environ.get("OPENAI_API_KEY", "none")
+        request = urllib.request.Request(
+            f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as stream:
+            first = json.load(stream)["data"][0]
+        return Served(url, str(first["id"]), tells_ids=first.get("owned_by") == "vllm")
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise AxtuneError(
             f"No vLLM answers at {url} ({error}).", "Give the URL of its server, or --vllm alone."

@@ -25,9 +25,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.data.pipeline import render_row
+from axtune.data.requests import Request, read_requests, same_answer
 from axtune.data.samples import PairSample
 from axtune.errors import AxtuneError
-from axtune.verify.requests import Request, read_requests, same_answer
 from axtune.verify.verify import verify
 from axtune.verify.vllm import Served, find_vllm, serve
 

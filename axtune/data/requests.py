@@ -43,7 +43,7 @@ def requests_of(conversation: Conversation, tokenizer: AxTokenizer) -> Iterator[
     Raises:
         CheckpointError: When the template cannot write the conversation.
     """
-    return map(_request, turns_of(conversation, render(tokenizer, conversation)))
+    return map(request_of, turns_of(conversation, render(tokenizer, conversation)))
 
 
 def read_requests(
@@ -67,10 +67,11 @@ def read_requests(
         except AxtuneError:
             continue
         for checked in checker.stream(files):
-            yield from map(_request, checked.turns)
+            yield from map(request_of, checked.turns)
 
 
-def _request(learned: LearnedTurn) -> Request:
+def request_of(learned: LearnedTurn) -> Request:
+    """The request that a learned turn answers."""
     conversation = learned.conversation
     before, answer = conversation.messages[: learned.turn], conversation.messages[learned.turn]
     return Request(_as_sent(before), conversation.tools, learned.prompt, answer)

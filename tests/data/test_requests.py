@@ -12,8 +12,8 @@ from support.rows import TEMPLATES, calls, chat, check_rows, codes, tool, write_
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
 from axtune.data.render import prompt_ids
+from axtune.data.requests import Request, read_requests, same_answer
 from axtune.data.samples import IGNORED, Sample, learned_turns
-from axtune.verify.requests import Request, read_requests, same_answer
 
 
 def requests(tokenizer: AxTokenizer, *files: Path) -> list[Request]:

@@ -1,0 +1,77 @@
+"""What a model is asked: every assistant turn of a conversation is a question.
+
+The prompt is what stands before the turn, as it is served (`axtune.data.requests`), and what is
+wanted is the turn itself. Benchmarks bring their questions and rules themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from axtune.data.requests import Request, request_of
+from axtune.data.statistics import RowResult
+from axtune.evaluate.score import Rules, Wanted, wanted_of
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked, and what is right.
+
+    Attributes:
+        id: Unique in its file.
+        category: By which answers are counted.
+        messages: The prompt, in OpenAI's form.
+        tools: In OpenAI's form, with JSON Schema types.
+        wanted: What is right.
+        rules: What is equal.
+        reference: The text that is recorded, where a text is wanted.
+        file: Where it stands.
+        line: Of the file, from 1.
+        prompt: Token ids, where training rendered them; None where the messages are still to be.
+    """
+
+    id: str
+    category: str
+    messages: list[dict[str, Any]]
+    tools: Sequence[dict[str, Any]]
+    wanted: Wanted
+    rules: Rules
+    reference: str = ""
+    file: str = ""
+    line: int = 0
+    prompt: list[int] | None = None
+
+
+def questions_of(rows: Iterable[RowResult]) -> Iterator[Question]:
+    """The questions of conversation rows.
+
+    Args:
+        rows: Checked with their turns; one that is refused has none.
+    """
+    for checked in rows:
+        for number, turn in enumerate(checked.turns):
+            request = request_of(turn)
+            yield Question(
+                id=f"{checked.file}:{checked.line}" + (f"#{number + 1}" if number else ""),
+                category=_category(request),
+                messages=request.messages,
+                tools=request.tools or (),
+                wanted=wanted_of(request.answer),
+                rules=Rules(),
+                reference=request.answer["content"],
+                file=checked.file,
+                line=checked.line,
+                prompt=request.prompt,
+            )
+
+
+def _category(request: Request) -> str:
+    """What the recorded answer does."""
+    calls = len(request.answer.get("tool_calls", ()))
+    if calls:
+        return "call" if calls == 1 else "parallel_calls"
+    if request.messages and request.messages[-1]["role"] == "tool":
+        return "after_result"
+    return "no_call" if request.tools else "text"

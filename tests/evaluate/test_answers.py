@@ -1,0 +1,91 @@
+"""Answers survive a kill, and damage to them has a place."""
+
+from __future__ import annotations
+
+import random
+import stat
+from pathlib import Path
+
+import pytest
+
+from axtune.errors import AxtuneError
+from axtune.evaluate.answers import ANSWERS, Kept, key_of, open_answers, read_answers
+
+
+def kept(number: int, **changes: object) -> Kept:
+    calls = [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    values = {
+        "key": key_of(prompt=[number]), "model": "m", "question": f"rows.jsonl:{number}",
+        "category": "call", "sample": 0, "content": "서울은 맑음", "tool_calls": calls,
+        "ended": True, "ids": [1, 2], "margins": [0.25, 1.5],
+    }  # fmt: skip
+    return Kept(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
+    with open_answers(tmp_path) as answers:
+        answers.add([kept(1), kept(2)])
+        answers.add([kept(2, content="another"), kept(3)])  # the first answer to a key stays
+    with open_answers(tmp_path) as answers:
+        assert [answers[key] for key in answers] == [kept(1), kept(2), kept(3)]
+    assert read_answers(tmp_path) == [kept(1), kept(2), kept(3)]
+    assert stat.S_IMODE((tmp_path / ANSWERS).stat().st_mode) == 0o600
+
+
+def test_a_line_cut_short_at_any_byte_is_asked_again(tmp_path: Path) -> None:
+    with open_answers(tmp_path) as answers:
+        answers.add([kept(1), kept(2)])
+    file = tmp_path / ANSWERS
+    whole = file.read_bytes()
+    first = whole.index(b"\n") + 1
+    for cut in range(first, len(whole)):
+        file.write_bytes(whole[:cut])
+        with open_answers(tmp_path) as answers:
+            assert list(answers.values()) == [kept(1)]
+            answers.add([kept(2)])
+        assert file.read_bytes() == whole
+
+
+def test_a_flipped_bit_is_named_with_its_line(tmp_path: Path) -> None:
+    with open_answers(tmp_path) as answers:
+        answers.add([kept(1), kept(2), kept(3)])
+    file = tmp_path / ANSWERS
+    whole = file.read_bytes()
+    begin, end = (
+        place + 1 for place in (whole.index(b"\n"), whole.index(b"\n", whole.index(b"\n") + 1))
+    )
+    draw = random.Random(0)
+    for _ in range(200):
+        place, bit = draw.randrange(begin, end), 1 << draw.randrange(8)
+        changed = bytearray(whole)
+        changed[place] ^= bit
+        if changed[place] in b"\n\r":
+            continue  # a line more, both of them damaged
+        file.write_bytes(changed)
+        with (
+            pytest.raises(AxtuneError, match=r"answers\.jsonl:2 is damaged"),
+            open_answers(tmp_path),
+        ):
+            pass
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with (
+        open_answers(tmp_path),
+        pytest.raises(AxtuneError, match="Another process evaluates into"),
+        open_answers(tmp_path),
+    ):
+        pass
+
+
+def test_a_folder_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(AxtuneError, match="cannot be written"), open_answers(tmp_path / "file"):
+        pass
+    with pytest.raises(AxtuneError, match="cannot be read"):
+        read_answers(tmp_path / "nowhere")
+
+
+def test_a_key_is_of_everything_that_decides() -> None:
+    assert key_of(prompt=[1], model="a") == key_of(model="a", prompt=[1])
+    assert key_of(prompt=[1], model="a") != key_of(prompt=[1], model="b")
