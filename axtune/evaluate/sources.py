@@ -24,6 +24,8 @@ from axtune.evaluate.benchmarks import is_benchmark, read_questions
 from axtune.evaluate.questions import Question, questions_of
 from axtune.units import plural
 
+_ANY_LENGTH = 1 << 40
+
 
 @dataclass(slots=True)
 class Selection:
@@ -99,7 +101,10 @@ def select(
         selected.questions = [selected.questions[place] for place in kept]
     rows = dict.fromkeys((question.file, question.line) for question, _ in selected.questions)
     selected.samples = [
-        (Path(file).name, sample) for file, line in rows for sample in samples.get((file, line), ())
+        (Path(file).name, sample)
+        for file, line in rows
+        for sample in samples.get((file, line), ())
+        if sample.length <= tokenizer.context
     ]
     return selected
 
@@ -113,7 +118,8 @@ def _questions(
     if not files:
         yield from questions_of(_kept(_held_out(tokenizer, run), samples))
         return
-    whole = {"max_length": tokenizer.context, "truncate": False}
+    # Of a row that is longer than the context, the first turns can still be asked.
+    whole = {"max_length": _ANY_LENGTH, "truncate": False}
     options = data_options(files, **whole)
     sources = options.train
     if run:  # rows are read as those that it was trained on
