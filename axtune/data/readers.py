@@ -14,7 +14,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -39,12 +39,14 @@ class Row:
         line: 1-based line where the row begins; the row's number in a Parquet or Arrow file.
         value: The parsed row; None when it could not be read.
         fault: Why not.
+        warning: What was lost of a row that could be read.
     """
 
     file: str
     line: int
     value: Any
     fault: Fault | None = None
+    warning: Fault | None = None
 
 
 def read_rows(path: Path, *, max_line_bytes: int) -> Iterator[Row]:
@@ -125,6 +127,7 @@ def _pyarrow(what: str) -> Any:
 def _read_lines(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
     name = str(path)
     number = 0
+    reader = _JsonReader(_refuse_constant)
     while line := stream.readline(limit + 1):
         number += 1
         if len(line) > limit and not line.endswith(b"\n"):
@@ -143,15 +146,15 @@ def _read_lines(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
             line = line[len(_BOM) :]
         if line.isspace() or not line:
             continue
-        yield _parse(name, number, line)
+        yield _parse(name, number, line, reader)
 
 
 def _read_json_list(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
     """The items of one JSON list; a window of text slides over the file."""
     name = str(path)
     chunks = _chunks(stream)
-    constants: list[str] = []  # NaN and its like, which Python's JSON takes and JSON does not have
-    decoder = json.JSONDecoder(parse_constant=constants.append)
+    constants: list[str] = []
+    reader = _JsonReader(constants.append)
     window, at, line, expect = "", 0, 1, "["
 
     def refused(code: str, message: str, where: int = 0) -> Row:
@@ -196,8 +199,9 @@ def _read_json_list(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
                     return
                 expect, at = "row or ]" if expect == "[" else "row", at + 1
                 continue
+            reader.repeated = False
             try:
-                value, end = decoder.raw_decode(window, at)
+                value, end = reader.decoder.raw_decode(window, at)
             except json.JSONDecodeError as error:
                 cut = error.pos > len(window) - 10 or error.msg.startswith("Unterminated string")
                 if cut and len(window) - at <= limit and grow():
@@ -222,7 +226,8 @@ def _read_json_list(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
                 yield refused("not-json", _not_json(ValueError()))
                 constants.clear()
             else:
-                yield Row(name, line, value, _surrogates(name, line, raw, value))
+                lost = reader.warning(name, line)
+                yield Row(name, line, value, _surrogates(name, line, raw, value), lost)
             line += raw.count("\n")
             at, expect = end, ", or ]"
     except UnicodeDecodeError as error:
@@ -250,19 +255,49 @@ def _chunks(stream: IO[bytes]) -> Iterator[str]:
             return
 
 
-def _parse(name: str, number: int, line: bytes) -> Row:
+class _JsonReader:
+    """JSON with an eye for keys that stand twice in an object, of which Python keeps the last.
+
+    Args:
+        constant: Called with NaN and its like, which Python's JSON takes and JSON does not have.
+    """
+
+    def __init__(self, constant: Callable[[str], Any]) -> None:
+        self.repeated = False
+        self.decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=constant)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            self.repeated |= any(value[key] != one for key, one in pairs)
+        return value
+
+    def warning(self, name: str, number: int) -> Fault | None:
+        """What was lost of the value read last."""
+        if not self.repeated:
+            return None
+        message = (
+            "a key stands twice in an object, with different values, and the last one is read; "
+            "keep one, or give the other a name of its own."
+        )
+        return Fault(name, number, "duplicate-key", message, "warning")
+
+
+def _parse(name: str, number: int, line: bytes, reader: _JsonReader) -> Row:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
         return Row(name, number, None, Fault(name, number, *_encoding(line)))
+    reader.repeated = False
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = reader.decoder.decode(text)
     except json.JSONDecodeError as error:
         message = f"{error.msg} (column {error.colno})."
         return Row(name, number, None, Fault(name, number, "not-json", message))
     except (ValueError, RecursionError) as error:
         return Row(name, number, None, Fault(name, number, "not-json", _not_json(error)))
-    return Row(name, number, value, _surrogates(name, number, text, value))
+    lost = reader.warning(name, number)
+    return Row(name, number, value, _surrogates(name, number, text, value), lost)
 
 
 def _not_json(error: ValueError | RecursionError) -> str:

@@ -308,3 +308,33 @@ def test_hub_data_set_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("hf:owner/name", "hf:not a name"):
         with pytest.raises(AxtuneError, match="neither in the cache"):
             names(name)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_a_key_that_stands_twice_is_said_where_something_is_lost(
+    tmp_path: Path, suffix: str
+) -> None:
+    lines = [
+        '{"output": "여섯 시", "output": "모름"}',
+        '{"output": "여섯 시", "output": "여섯 시"}',
+        '{"messages": [{"role": "user", "role": "assistant"}]}',
+        '{"output": "여섯 시"}',
+    ]
+    path = tmp_path / f"a{suffix}"
+    text = "\n".join(lines) if suffix == ".jsonl" else "[" + ",\n".join(lines) + "]"
+    path.write_text(text, encoding="utf-8")
+    rows = list(read_rows(path, max_line_bytes=LIMIT))
+    assert [row.value.get("output") for row in rows] == ["모름", "여섯 시", None, "여섯 시"]
+    assert all(row.fault is None for row in rows)
+    warned = [row.warning for row in rows if row.warning]
+    assert [(w.line, w.code, w.severity) for w in warned] == [
+        (1, "duplicate-key", "warning"),
+        (3, "duplicate-key", "warning"),
+    ]
+    assert "output" not in str(warned[0])
+
+
+def test_a_repeated_key_of_a_broken_row_is_not_said_of_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"b": {"a": 1, "a": 2}, oops\n{"a": 1}\n')
+    assert [row.warning for row in read_rows(path, max_line_bytes=LIMIT)] == [None, None]
