@@ -66,7 +66,7 @@ def problems_of(row: Any) -> list[tuple[str, str]]:
             [("schema-violation", "error")],
         ),
         (
-            chat("q", calls(("f", {})), tools=[tool("f", {"type": "strng"})]),
+            chat("q", calls(("f", {})), tools=[tool("f", {"type": "object", "required": 3})]),
             [("bad-schema", "warning")],
         ),
         (
