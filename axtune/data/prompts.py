@@ -57,9 +57,17 @@ def with_system(
 
 
 def take_conversation(fields: dict[str, Any], key: str, problems: list[Problem]) -> list[Placed]:
-    """Take the turns of a list; an exchange of question and answer in it is two turns."""
+    """Take the turns of a list.
+
+    An exchange of question and answer in it is two turns; ``conversations`` of plain texts are the
+    user's and the assistant's in turn, as LIMA writes them.
+    """
+    said = placed(fields.pop(key, None), key, problems)
+    if key in CONVERSATIONS and all(isinstance(item, str) for _, item in said):
+        roles = ("user", "assistant")
+        return [(at, {"role": roles[n % 2], "content": text}) for n, (at, text) in enumerate(said)]
     turns: list[Placed] = []
-    for place, item in placed(fields.pop(key, None), key, problems):
+    for place, item in said:
         if both := _exchange(place, item):
             turns += both
         else:
@@ -68,15 +76,23 @@ def take_conversation(fields: dict[str, Any], key: str, problems: list[Problem])
 
 
 def _exchange(place: str, item: Any) -> list[Placed]:
-    """The two turns of an object such as ``{"human": …, "assistant": …}``; none of another."""
-    if not isinstance(item, dict) or "role" in item or "from" in item or len(item) != 2:
+    """The turns of an object such as ``{"human": …, "assistant": …}``; none of another.
+
+    XTuner's may have a ``system`` before them. What it has besides belongs to the answer.
+    """
+    if not isinstance(item, dict) or "type" in item or speaker_of(item) is not None:
         return []
-    ask, answer = (next((key for key in keys if key in item), None) for keys in (_ASKS, _ANSWERS))
-    if ask is None or answer is None:
+    questions, answers = ([key for key in keys if key in item] for keys in (_ASKS, _ANSWERS))
+    if len(questions) != 1 or len(answers) != 1:
         return []
+    ask, answer = questions[0], answers[0]
+    rest = {key: item[key] for key in item if key not in ("system", ask, answer)}
     asked = {"role": "tool" if ask == "tool" else "user", "content": item[ask]}
-    answered = {"role": "assistant", "content": item[answer]}
-    return [(f"{place}.{ask}", asked), (f"{place}.{answer}", answered)]
+    answered = {"role": "assistant", "content": item[answer], **rest}
+    turns = [(f"{place}.{ask}", asked), (f"{place}.{answer}", answered)]
+    if says(item.get("system")):
+        turns.insert(0, (f"{place}.system", {"role": "system", "content": item["system"]}))
+    return turns
 
 
 def asks(fields: dict[str, Any]) -> bool:

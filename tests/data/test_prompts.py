@@ -8,6 +8,8 @@ import pytest
 from support.judged import ASKED, GOOD, SYSTEM
 
 from axtune.data.cells import says
+from axtune.data.conversation import Conversation
+from axtune.data.parse import read_row
 from axtune.data.prompts import (
     take_answer,
     take_conversation,
@@ -129,3 +131,51 @@ def test_a_number_is_neither(key: str) -> None:
     take = take_prompt if key == "prompt" else lambda f, p: take_answer(f, key, p)
     assert take({key: 2}, problems) == []
     assert [problem.code for problem in problems] == ["bad-content"]
+
+
+EXCHANGE = {"system": "조수", "input": "q", "output": "a", "output_with_loss": False}
+
+
+def test_an_exchange_of_xtuner_has_a_system_prompt_and_a_flag() -> None:
+    problems: list[Problem] = []
+    turns = take_conversation({"conversation": [EXCHANGE]}, "conversation", problems)
+    assert said(turns) == [("system", "조수"), ("user", "q"), ("assistant", "a")]
+    assert [place for place, _ in turns] == [
+        "conversation[0].system",
+        "conversation[0].input",
+        "conversation[0].output",
+    ]
+    assert turns[2][1]["output_with_loss"] is False
+    assert problems == []
+    row = {"conversation": [EXCHANGE, {"input": "q", "output": "b"}]}
+    conversation, problems = read_row(row)
+    assert isinstance(conversation, Conversation)
+    assert (conversation.learn, problems) == ([4], [])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"tool": "f", "input": "q", "output": "a"},  # a step of an agent
+        {"instruction": "q", "input": "q", "output": "a"},
+        {"type": "x", "input": "q", "output": "a"},
+        {"input": "q"},
+    ],
+)
+def test_what_may_be_something_else_is_no_exchange(item: dict[str, Any]) -> None:
+    (turn,) = take_conversation({"conversation": [item]}, "conversation", [])
+    assert turn == ("conversation[0]", item)
+
+
+def test_what_an_exchange_has_besides_is_not_lost() -> None:
+    item = {"human": "q", "assistant": "a", "action": "x"}
+    _, (problem,) = read_row({"conversation": [item]})
+    assert problem.code == "unread-key"
+
+
+def test_plain_texts_are_the_users_and_the_assistants_in_turn() -> None:
+    fields: dict[str, Any] = {"conversations": ["q", "a", "r", "b"]}
+    turns = take_conversation(fields, "conversations", [])
+    assert said(turns) == [("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b")]
+    _, problems = read_row({"messages": ["q", "a"]})  # of these nothing says who speaks
+    assert {problem.code for problem in problems} == {"bad-messages"}
