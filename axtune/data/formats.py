@@ -35,6 +35,7 @@ from axtune.data.prompts import (
     ANSWERS,
     CONVERSATIONS,
     QUESTIONS,
+    repeats_prompt,
     take_answer,
     take_conversation,
     take_prompt,
@@ -276,6 +277,10 @@ def _open(fields: dict[str, Any], shape: str, problems: list[Problem]) -> RawRow
         preference = take_rejected(fields, turns, rejected, problems)
     else:
         preference = take_pair(fields, pair or PAIRS[0], problems)
+    answers = filter(None, (preference.chosen, preference.rejected))
+    said = {answer.key: answer.turns for answer in answers}
+    if repeated := repeats_prompt(preference.prompt or [], said):
+        problems.append(repeated)
     preference = behind(system, preference, problems)
     preference.tools = _tools(fields)
     return preference
@@ -293,6 +298,8 @@ def _take_learned(fields: dict[str, Any], shape: str, problems: list[Problem]) -
         return take_conversation(fields, _key_of(fields, _LEARNED_KEYS[shape][0]), problems)
     before = len(problems)
     prompt, answer = _take_answered(fields, shape, problems)
+    if repeated := repeats_prompt(prompt, {answer.key: answer.turns}):
+        problems.append(repeated)
     asked = text_of(prompt[-1][1]) if prompt else ""
     if len(problems) == before and isinstance(asked, str) and not asked.strip():
         text = "there is no text before the answer; give the row a question or an instruction."

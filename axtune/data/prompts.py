@@ -17,6 +17,7 @@ _SYSTEMS = ("system", "system_prompt", "systemPrompt", "system_message", "system
 # Who says what in a list of exchanges, as ms-swift, Capybara and others write it.
 _ASKS = ("human", "user", "input", "query", "question", "prompt", "instruction", "tool")
 _ANSWERS = ("assistant", "gpt", "bot", "output", "response", "answer")
+_NO_GREETING = 10  # characters of a prompt that no answer begins with by chance
 _NO_INPUT = ("<noinput>", "<no input>")  # stanford_alpaca, self-instruct
 
 
@@ -183,6 +184,38 @@ def _take_history(fields: dict[str, Any], problems: list[Problem]) -> list[Place
             message = f"{place}: expected a pair of question and answer."
             problems.append(Problem("bad-messages", message))
     return turns
+
+
+def repeats_prompt(prompt: list[Placed], answers: dict[str, list[Placed]]) -> Problem | None:
+    """The warning that answers begin with what they answer.
+
+    Some tools keep prompt and answer in one text beside the prompt. Where it is shown before the
+    answer already, the model would learn to say it again.
+
+    Args:
+        prompt: What stands before the answers.
+        answers: The turns of each, by their keys.
+    """
+    asked = text_of(prompt[-1][1]) if prompt else None
+    if not isinstance(asked, str) or not asked.strip() or not answers:
+        return None
+    if not all(turns and _begins_with(text_of(turns[0][1]), asked) for turns in answers.values()):
+        return None
+    message = (
+        f"{' and '.join(answers)}: the answer begins with the whole prompt, which stands before it "
+        "already, and the model would learn to repeat it; remove it there."
+    )
+    return Problem("repeats-prompt", message, "warning")
+
+
+def _begins_with(answer: Any, prompt: str) -> bool:
+    """Whether an answer is a prompt and more; a greeting may begin as its answer does."""
+    if not isinstance(answer, str):
+        return False
+    said, prompt = answer.lstrip(), prompt.strip()
+    rest = said[len(prompt) :]
+    own_line = rest[:1] in ("\n", "\r") or len(prompt) >= _NO_GREETING
+    return said.startswith(prompt) and bool(rest.strip()) and own_line
 
 
 def take_answer(fields: dict[str, Any], key: str, problems: list[Problem]) -> list[Placed]:

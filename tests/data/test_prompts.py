@@ -11,6 +11,7 @@ from axtune.data.cells import says
 from axtune.data.conversation import Conversation
 from axtune.data.parse import read_row
 from axtune.data.prompts import (
+    repeats_prompt,
     take_answer,
     take_conversation,
     take_prompt,
@@ -179,3 +180,56 @@ def test_plain_texts_are_the_users_and_the_assistants_in_turn() -> None:
     assert said(turns) == [("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b")]
     _, problems = read_row({"messages": ["q", "a"]})  # of these nothing says who speaks
     assert {problem.code for problem in problems} == {"bad-messages"}
+
+
+QUESTION = "택배는 몇 시까지 오나요?"
+
+
+@pytest.mark.parametrize("between", ["\n", " ", "", "\n\nAssistant: "])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("prompt", "chosen", "rejected"),
+        ("query", "chosen_response", "rejected_response"),
+        ("prompt", "completion"),
+        ("instruction", "output"),
+        ("input", "response"),
+    ],
+)
+def test_an_answer_that_repeats_the_whole_prompt_is_said(
+    keys: tuple[str, ...], between: str
+) -> None:
+    question, *answers = keys
+    row = {question: QUESTION}
+    row |= {key: f"{QUESTION}{between}{key} 시" for key in answers}
+    _, (problem,) = read_row(row)
+    assert (problem.code, problem.severity) == ("repeats-prompt", "warning")
+    assert "택배" not in problem.message
+    if len(answers) == 2:  # one that does is an answer of its own
+        assert read_row(row | {answers[0]: "여섯 시"})[1] == []
+    _, (problem,) = read_row({"prompt": QUESTION, "completion": f"{QUESTION}\n여섯", "label": True})
+    assert problem.code == "repeats-prompt"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("안녕", "안녕하세요"),
+        ("안녕", "안녕 친구"),
+        (QUESTION, QUESTION),
+        (QUESTION, f"{QUESTION} "),
+        (QUESTION, "여섯 시"),
+        (QUESTION, f"말씀하신 {QUESTION} 여섯 시"),
+    ],
+)
+def test_an_answer_may_begin_as_the_prompt_does(question: str, answer: str) -> None:
+    assert read_row({"prompt": question, "completion": answer})[1] == []
+    turns = [("prompt", {"role": "user", "content": question})]
+    assert repeats_prompt(turns, {"completion": []}) is None
+    assert repeats_prompt([], {"completion": turns}) is None
+
+
+def test_turns_say_themselves_who_repeats() -> None:
+    answer = {"role": "assistant", "content": f"{QUESTION}\n여섯 시"}
+    row = {"messages": [{"role": "user", "content": QUESTION}, answer]}
+    assert read_row(row)[1] == []
