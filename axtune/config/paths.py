@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+from axtune.config.splits import Splits, of_split
 from axtune.errors import AxtuneError
 
 TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -54,17 +55,17 @@ def local_files(given: str, split: str = "train") -> list[Path]:
 
     Args:
         given: A file, a folder, or a glob; relative to the current folder.
-        split: Which one of a folder that ``datasets`` saved with several.
+        split: Which one of a folder that has several.
 
     Raises:
-        AxtuneError: When there is no such file, or none of a format that axtune reads.
+        AxtuneError: When there is no such file or split, or none of a format that axtune reads.
     """
     path, matches = _matches(given, split)
     if path.is_file():
         if not data_suffix(path):
             raise AxtuneError(f"{given} is not of a format that axtune reads.", _EXPECTED)
         return [path]
-    files = sorted(file for file in matches if data_suffix(file))
+    files, _ = _of_split(path, matches, split)
     if not files:
         what = "holds no" if path.is_dir() else "is no file, folder or pattern of"
         raise AxtuneError(
@@ -88,6 +89,34 @@ def left_out(given: str, split: str = "train") -> list[Path]:
     return sorted(
         file for file in matches if not data_suffix(file) and file.suffix.lower() not in _NO_DATA
     )
+
+
+def held_out(given: str, split: str = "train") -> Splits:
+    """The data files of a folder that belong to other splits, by these.
+
+    Args:
+        given: As `local_files` takes it.
+        split: As `local_files` takes it.
+
+    Raises:
+        AxtuneError: As `local_files` does.
+    """
+    path, matches = _matches(given, split)
+    if not path.is_dir():
+        return {}
+    if (path / _SAVED_SPLITS).is_file():
+        names = sorted(part.parent.name for part in path.glob(f"*/{_SAVED}"))
+        return {name: [path / name] for name in names if name != split}
+    _, others = _of_split(path, matches, split)
+    return others
+
+
+def _of_split(path: Path, matches: Iterable[Path], split: str) -> tuple[list[Path], Splits]:
+    """The data files of a split, sorted by name, and those of the folder's other splits."""
+    files = sorted(file for file in matches if data_suffix(file))
+    if not path.is_dir() or (path / _SAVED_SPLITS).is_file():
+        return files, {}
+    return of_split(path, files, split)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
