@@ -13,7 +13,7 @@ QUESTIONS = ("prompt", "query", "question", "input")
 ANSWERS = ("completion", "response", "answer", "output")
 # Keys that hold a whole conversation as turns of other tools.
 CONVERSATIONS = ("conversations", "conversation")
-_SYSTEMS = ("system", "system_prompt", "systemPrompt", "system_message", "systemMessage")
+SYSTEMS = ("system", "system_prompt", "systemPrompt", "system_message", "systemMessage")
 # Who says what in a list of exchanges, as ms-swift, Capybara and others write it.
 _ASKS = ("human", "user", "input", "query", "question", "prompt", "instruction", "tool")
 _ANSWERS = ("assistant", "gpt", "bot", "output", "response", "answer")
@@ -28,7 +28,7 @@ def take_system(fields: dict[str, Any], problems: list[Problem]) -> Placed | Non
         fields: The row's cells that are not null; what is read is taken out.
         problems: Appended to.
     """
-    for key in _SYSTEMS:
+    for key in SYSTEMS:
         if not says(fields.get(key)):
             continue
         content = fields.pop(key)

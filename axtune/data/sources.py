@@ -22,6 +22,7 @@ from axtune.config.paths import (
 )
 from axtune.config.recipe import Source
 from axtune.config.splits import SHARD, keyword, splits_said, words
+from axtune.data.llama_factory import DATASET_INFO, unread_mapping
 from axtune.errors import AxtuneError, Fault
 
 
@@ -37,7 +38,9 @@ def files_of(source: Source) -> list[Path]:
 
 
 def unread_files(source: Source) -> list[Fault]:
-    """A warning for each file of a source that may hold data and is not read.
+    """A warning for each thing beside the rows of a source that says of them and is not read.
+
+    Files that may hold data, other splits, and a mapping of columns.
 
     Raises:
         AxtuneError: When the source cannot be looked up.
@@ -52,10 +55,24 @@ def unread_files(source: Source) -> list[Fault]:
         "the file is left out: it is of no format that axtune reads "
         f"({', '.join(SUFFIXES)}; texts also as {' and '.join(COMPRESSED)})."
     )
+    mapped = {file: unread_mapping(file) for file in files_of(source)}
+    others += [
+        Fault(str(file), 0, "unread-mapping", _mapping_says(said), "warning")
+        for file, said in mapped.items()
+        if said
+    ]
     return others + [
         Fault(str(path), 0, "left-out", message, "warning")
         for path in left_out(source.path, source.split)
     ]
+
+
+def _mapping_says(said: list[str]) -> str:
+    return (
+        f"{DATASET_INFO} beside it (LLaMA-Factory's) says {', '.join(said)}, which is not read: "
+        "each key is taken by its name. Rename the keys in the rows; data_templates/README.md has "
+        "their names."
+    )
 
 
 def _other_split(name: str, files: int, split: str) -> str:

@@ -168,6 +168,12 @@ def bad_role(place: str, role: Any, known: Iterable[str]) -> Problem:
     return Problem("bad-role", f"{place}: unknown role; {hint}")
 
 
+def known_role(written: str) -> str | None:
+    """The role that some tool calls so; ``tool_call`` of a turn that is calls."""
+    name = written.lower().replace("-", "_")
+    return "tool_call" if name in _CALL_ROLES else _ROLES.get(name)
+
+
 def as_context(turn: Any) -> Any:
     """A turn that is context unless it says itself that it is to be labelled."""
     if not isinstance(turn, dict) or any(turn.get(key) is not None for key in _LABELLED + _MASKED):
@@ -221,7 +227,7 @@ def _is_plain(turn: Any) -> bool:
 def _continues(before: Any, turn: Message, message: Message) -> bool:
     """Whether a turn of nothing but calls is part of the assistant's message before it."""
     return (
-        _written_role(turn)[1] in _CALL_ROLES
+        _written_role(turn)[1] == "tool_call"
         and isinstance(before, dict)
         and before.get("role") == "assistant"
         and not message["content"]
@@ -265,10 +271,10 @@ def _is_ui_message(turn: Message) -> bool:
 
 
 def _written_role(turn: Message) -> tuple[str, str | None]:
-    """The key of a turn's role, and the role that stands there in the form of `_ROLES`."""
+    """The key of a turn's role, and the role that stands there; None of an unknown one."""
     key = next((key for key in _SPEAKERS if turn.get(key) is not None), "role")
     written = turn.get(key)
-    return key, written.lower().replace("-", "_") if isinstance(written, str) else None
+    return key, known_role(written) if isinstance(written, str) else None
 
 
 def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Placed]:
@@ -319,10 +325,7 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
 
 def _role(place: str, turn: Message, problems: list[Problem]) -> str | None:
     """The role of a turn; those of calls are kept."""
-    key, name = _written_role(turn)
-    if name in _CALL_ROLES:
-        return "tool_call"
-    role = _ROLES.get(name) if name else None
+    key, role = _written_role(turn)
     if role is None:
         if key == "type":
             text = f"{place}: an item of a type that is not read; expected keys role and content."
@@ -332,6 +335,8 @@ def _role(place: str, turn: Message, problems: list[Problem]) -> str | None:
                 bad_role(place, turn.get(key), _SHAREGPT_ROLES if key == "from" else ROLES)
             )
         return None
+    if role == "tool_call":
+        return role
     other = turn.get("from")
     if key == "role" and isinstance(other, str) and _ROLES.get(other.lower(), role) != role:
         problems.append(Problem("bad-role", f"{place}: role and from differ; remove one."))
