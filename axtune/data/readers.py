@@ -7,12 +7,15 @@ stays exact, and a key that a row lacks stays absent.
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import csv
 import gzip
 import io
 import json
+import lzma
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,7 +29,12 @@ from axtune.errors import Fault, MissingPackageError
 _BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20
 _HEAD = 1 << 16  # what says of a file how it is laid out
-_MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
+_MAGIC = {
+    ".gz": b"\x1f\x8b",
+    ".zst": b"\x28\xb5\x2f\xfd",
+    ".bz2": b"BZh",
+    ".xz": b"\xfd7zXZ",
+}
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -62,13 +70,10 @@ def read_rows(path: Path, *, max_line_bytes: int) -> Iterator[Row]:
     message = ""
     try:
         yield from _read(path, max_line_bytes)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         message = "the archive is damaged or cut off; later rows are lost. Copy the file again."
-    except OSError as error:
-        if error.strerror or path.suffix.lower() != ".zst":
-            message = f"{error.strerror or 'it cannot be read'}."
-        else:  # pyarrow's, without an error number
-            message = "the archive is damaged or cut off; later rows are lost. Copy the file again."
+        if isinstance(error, OSError) and error.strerror:  # the system's, not the archive's
+            message = f"{error.strerror}."
     if message:
         yield Row(str(path), 0, None, Fault(str(path), 0, "unreadable", message))
 
@@ -100,14 +105,20 @@ def _open(path: Path) -> IO[bytes]:
     Raises:
         OSError: When it cannot be opened.
     """
-    with path.open("rb") as stream:
-        begin = stream.read(4)
-    suffix = path.suffix.lower()
-    if begin.startswith(_MAGIC[".gz"]) or (suffix == ".gz" and begin):
-        return gzip.open(path)  # type: ignore[return-value] # read only
-    if begin == _MAGIC[".zst"] or (suffix == ".zst" and begin):
+    form = _packed_as(path)
+    if not form and path.stat().st_size:
+        form = path.suffix.lower()
+    if form == ".zst":
         return io.BufferedReader(_pyarrow(".zst files").input_stream(path, compression="zstd"))
-    return path.open("rb")
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return openers.get(form, Path.open)(path, "rb")  # type: ignore[no-any-return] # read only
+
+
+def _packed_as(path: Path) -> str:
+    """How a file is compressed, by its first bytes; empty when it is not."""
+    with path.open("rb") as stream:
+        begin = stream.read(8)
+    return next((form for form, magic in _MAGIC.items() if begin.startswith(magic)), "")
 
 
 def _pyarrow(what: str) -> Any:
@@ -439,8 +450,14 @@ def _read_table(path: Path, suffix: str) -> Iterator[Row]:
     try:
         schema, batches = (_parquet if form == "Parquet" else _arrow)(path)
     except (pa.ArrowException, OSError, ValueError):
-        message = f"the file is not {form}; copy it again."
+        packed = path.is_file() and (_packed_as(path) or zipfile.is_zipfile(path))
+        remedy = "it is compressed once more; unpack it" if packed else "copy it again"
+        message = f"the file is not {form}; {remedy}."
         yield Row(name, 0, None, Fault(name, 0, code, message))
+        return
+    if len(set(schema.names)) < len(schema.names):
+        message = "two columns have the same name, of which one would be lost; rename one."
+        yield Row(name, 0, None, Fault(name, 0, "duplicate-key", message))
         return
     if column := _typed_object(schema):
         message = (

@@ -12,6 +12,7 @@ from pathlib import Path
 from axtune.config.paths import (
     COMPRESSED,
     HUB,
+    READ,
     SUFFIXES,
     TEXTS,
     data_suffix,
@@ -19,6 +20,7 @@ from axtune.config.paths import (
     left_out,
     local_files,
     visible_files,
+    why_unread,
 )
 from axtune.config.recipe import Source
 from axtune.config.splits import SHARD, keyword, splits_said, words
@@ -51,10 +53,6 @@ def unread_files(source: Source) -> list[Fault]:
         Fault(source.path, 0, "left-out", _other_split(name, len(files), source.split), "warning")
         for name, files in held_out(source.path, source.split).items()
     ]
-    message = (
-        "the file is left out: it is of no format that axtune reads "
-        f"({', '.join(SUFFIXES)}; texts also as {' and '.join(COMPRESSED)})."
-    )
     mapped = {file: unread_mapping(file) for file in files_of(source)}
     others += [
         Fault(str(file), 0, "unread-mapping", _mapping_says(said), "warning")
@@ -62,9 +60,13 @@ def unread_files(source: Source) -> list[Fault]:
         if said
     ]
     return others + [
-        Fault(str(path), 0, "left-out", message, "warning")
+        Fault(str(path), 0, "left-out", _left_out(path), "warning")
         for path in left_out(source.path, source.split)
     ]
+
+
+def _left_out(path: Path) -> str:
+    return f"the file is left out: {why_unread(path)}; axtune reads {READ}."
 
 
 def _mapping_says(said: list[str]) -> str:
