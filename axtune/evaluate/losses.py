@@ -7,16 +7,21 @@ batches, so that a token of a long row weighs less there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from axtune.checkpoint.atomic import write_text
 from axtune.data.samples import IGNORED, Sample
 from axtune.evaluate.intervals import LOSS, PERPLEXITY, measure
 from axtune.evaluate.results import Measured
 from axtune.plan.memory import HEAD_ROWS
 
+LOSSES = "losses.json"
 BATCH_TOKENS = 4096  # of a batch, padding included
 
 
@@ -95,6 +100,29 @@ def measure_losses(
             measure("perplexity", category, PERPLEXITY, now, then),
         ]
     return measured
+
+
+def read_losses(file: Path) -> dict[str, list[SampleLoss]]:
+    """Losses that were kept, by what they are of; none where the file is absent or damaged."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if values["sha256"] == _digest(values["losses"]):
+            return {
+                key: [SampleLoss(*one) for one in each] for key, each in values["losses"].items()
+            }
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return {}
+
+
+def write_losses(file: Path, losses: Mapping[str, Sequence[SampleLoss]]) -> None:
+    """Keep losses; computing them again gives the same."""
+    text = json.dumps({"losses": losses, "sha256": _digest(losses)})
+    write_text(file, text + "\n")
+
+
+def _digest(losses: Mapping[str, Sequence[SampleLoss]]) -> str:
+    return hashlib.sha256(json.dumps(losses, sort_keys=True).encode()).hexdigest()
 
 
 def _batches(samples: Sequence[Sample], batch_tokens: int) -> Iterator[list[int]]:
