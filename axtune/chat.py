@@ -17,7 +17,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from axtune.checkpoint import locate
 from axtune.checkpoint.provenance import base_facts
-from axtune.checkpoint.run_dir import is_run, open_run
+from axtune.checkpoint.run_dir import is_run, open_run, require_whole
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.data.native_calls import Answer, form_of
 from axtune.data.render import prompt_ids
@@ -69,6 +69,7 @@ def chat(
 
 def load(run: str, console: Console) -> tuple[PreTrainedModel, AxTokenizer]:
     """A run's base with its adapter, in the precision and bits it was trained in."""
+    require_whole(Path(run))
     if not is_run(Path(run)):
         checkpoint = locate.find(run)
         tokenizer = load_tokenizer(checkpoint)
