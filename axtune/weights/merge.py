@@ -32,8 +32,8 @@ from axtune.weights.lora_delta import (
     open_adapter,
 )
 from axtune.weights.nf4 import FourBit, four_bit, rounding
+from axtune.weights.output_tensor import OutputTensor, Shards, Step
 from axtune.weights.safetensors_file import TensorInfo, read_checkpoint, require_floats
-from axtune.weights.stream_writer import OutputTensor, Shards, Step
 
 Into = Literal["16bit", "nf4"]
 
