@@ -240,6 +240,7 @@ def require_writable(output_dir: str) -> None:
     try:
         if "\0" in output_dir:
             raise ValueError
+        require_no_file_in_the_way(Path(output_dir))
         nearest = next(place for place in (folder, *folder.parents) if place.exists())
         with TemporaryDirectory(prefix=".axtune-", dir=nearest):
             pass
@@ -248,6 +249,26 @@ def require_writable(output_dir: str) -> None:
         raise AxtuneError(
             f"output_dir {output_dir} cannot be written: {reason}.", "Set another output_dir."
         ) from None
+
+
+def file_in_the_way(folder: Path) -> Path | None:
+    """What keeps a path from being a folder: itself or one of its parents, where it is none."""
+    places = (folder, *folder.parents)
+    nearest = next(place for place in places if place.exists() or place.is_symlink())
+    return None if nearest.is_dir() else nearest
+
+
+def require_no_file_in_the_way(folder: Path) -> None:
+    """Refuse an ``output_dir`` that cannot be a folder.
+
+    Raises:
+        AxtuneError: When it is a file, or would be inside of one.
+    """
+    if file := file_in_the_way(folder):
+        which = "it" if file == folder else file
+        raise AxtuneError(
+            f"output_dir {folder} cannot be a folder: {which} is a file.", "Set another output_dir."
+        )
 
 
 def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
