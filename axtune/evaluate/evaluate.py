@@ -17,7 +17,7 @@ from axtune.checkpoint.leftovers import private_files
 from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
-from axtune.config.recipe import Data
+from axtune.config.recipe import Data, Recipe
 from axtune.data.dataset import held_out_rows
 from axtune.data.pipeline import RowChecker
 from axtune.data.render import prompt_ids
@@ -89,7 +89,8 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
         model = _model(name, settings.url, settings, report)
         other = _other(name, run, settings, report)
         folder = settings.out or (run.path / FOLDER if run else Path(FOLDER) / Path(name).name)
-        asked, left_out, data = _asked(model.tokenizer, run, settings)
+        recipe = run.recipe if run else None
+        asked, left_out, data = ready(model.tokenizer, recipe, settings)
         count = len(asked) // settings.samples
         report.table([("questions", f"{count:,}{_but(left_out)}"), ("answers", str(folder))])
         began = time.monotonic()
@@ -187,11 +188,24 @@ def _other(name: str, run: Run | None, settings: Settings, report: Report) -> Mo
 # --- what is asked --------------------------------------------------------------------------------
 
 
-def _asked(
-    tokenizer: AxTokenizer, run: Run | None, settings: Settings
+def ready(
+    tokenizer: AxTokenizer, recipe: Recipe | None, settings: Settings
 ) -> tuple[list[Asked], dict[str, int], list[dict[str, Any]]]:
-    """The questions, how many were left out by why, and what each file gave."""
-    found = list(_questions(tokenizer, run, settings))
+    """The questions, ready to be asked.
+
+    Args:
+        tokenizer: Of the model that is asked.
+        recipe: What it was trained by: rows are read as its own, and those that it holds out are
+            asked where `settings` names no files. None for a checkpoint.
+        settings: Which questions, and how many.
+
+    Returns:
+        The questions, how many were left out by why, and what each file gave.
+
+    Raises:
+        AxtuneError: When there is none, or a file cannot be read.
+    """
+    found = list(_questions(tokenizer, recipe, settings))
     if not found:
         raise AxtuneError("There is nothing to ask.", "Give files whose rows have an answer.")
     left_out: Counter[str] = Counter()
@@ -224,15 +238,17 @@ def _asked(
     return asked, dict(left_out), [{"file": Path(f).name, "questions": n} for f, n in files.items()]
 
 
-def _questions(tokenizer: AxTokenizer, run: Run | None, settings: Settings) -> Iterator[Question]:
+def _questions(
+    tokenizer: AxTokenizer, recipe: Recipe | None, settings: Settings
+) -> Iterator[Question]:
     if not settings.data:
-        yield from _held_out(tokenizer, run)
+        yield from _held_out(tokenizer, recipe)
         return
     whole = {"max_length": tokenizer.context, "truncate": False}
     options = data_options(settings.data, **whole)
     sources = options.train
-    if run:  # rows are read as those that it was trained on
-        options = run.recipe.data.model_copy(update=whole)
+    if recipe:  # rows are read as those that it was trained on
+        options = recipe.data.model_copy(update=whole)
     for file in [file for source in sources for file in files_of(source)]:
         if is_benchmark(file):
             yield from read_questions(file)
@@ -241,15 +257,15 @@ def _questions(tokenizer: AxTokenizer, run: Run | None, settings: Settings) -> I
             yield from questions_of(_sound(checker.stream([file]), options))
 
 
-def _held_out(tokenizer: AxTokenizer, run: Run | None) -> Iterator[Question]:
-    if run is None:
+def _held_out(tokenizer: AxTokenizer, recipe: Recipe | None) -> Iterator[Question]:
+    if recipe is None:
         raise AxtuneError("A checkpoint has no rows of its own.", "Give them: --data FILE.")
-    if run.recipe.data.eval is None:
+    if recipe.data.eval is None:
         raise AxtuneError(
-            f"The run in {run.path} held out no rows.",
+            f"The run in {recipe.output_dir} held out no rows.",
             "Give some that it was not trained on: --data FILE.",
         )
-    yield from questions_of(_sound(held_out_rows(run.recipe, tokenizer), run.recipe.data))
+    yield from questions_of(_sound(held_out_rows(recipe, tokenizer), recipe.data))
 
 
 def _sound(rows: Iterator[RowResult], data: Data) -> Iterator[RowResult]:
