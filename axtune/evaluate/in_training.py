@@ -11,9 +11,10 @@ from axtune.config.faults import bad_value, refused
 from axtune.config.objective import listed
 from axtune.config.recipe import Figure, Recipe, best_figure, evaluate_of
 from axtune.data.native_calls import Answer, form_of
-from axtune.evaluate.evaluate import Settings, ready
+from axtune.evaluate.evaluate import Settings
 from axtune.evaluate.figures import figures, scored
 from axtune.evaluate.generate import Prompt, Sampling, generate
+from axtune.evaluate.sources import select
 
 # Metrics as a run's events name them, beside its loss.
 NAMES: dict[str, Figure] = {
@@ -64,10 +65,15 @@ class TrainingQuestions:
 
     def __init__(self, recipe: Recipe, tokenizer: AxTokenizer) -> None:
         settings = settings_of(recipe)
+        room = settings.sampling.max_new_tokens
+        selected = select(
+            tokenizer, recipe, settings.data, room=room, limit=settings.limit, seed=settings.seed
+        )
         self._tokenizer = tokenizer
         self._sampling = settings.sampling
-        self._asked, self.left_out, files = ready(tokenizer, recipe, settings)
-        self.files = len(files)
+        self._asked = selected.questions
+        self.left_out = dict(selected.left_out)
+        self.files = len(selected.files)
         # What answers are worth hangs on them; which figures there are hangs on the questions.
         told = self.figures(dict.fromkeys(range(len(self)), Answer("", [])))
         best = best_figure(recipe)
@@ -81,7 +87,7 @@ class TrainingQuestions:
     @property
     def prompt_tokens(self) -> int:
         """Of all prompts."""
-        return sum(len(one.prompt) for one in self._asked)
+        return sum(len(prompt) for _, prompt in self._asked)
 
     def answers(
         self, model: PreTrainedModel, numbers: Sequence[int]
@@ -96,7 +102,7 @@ class TrainingQuestions:
             Answers, as a client gets them, by the numbers of their questions.
         """
         form = form_of(self._tokenizer.family)
-        prompts = [Prompt(self._asked[number].prompt) for number in numbers]
+        prompts = [Prompt(self._asked[number][1]) for number in numbers]
         for batch in generate(model, self._tokenizer, prompts, self._sampling):
             yield {
                 numbers[place]: form.parse(
@@ -107,7 +113,9 @@ class TrainingQuestions:
 
     def figures(self, answers: Mapping[int, Answer]) -> dict[str, float]:
         """What the answers to all questions are worth, by `axtune.config.recipe.FIGURES`."""
-        judged = [scored(one.question, [answers[number]]) for number, one in enumerate(self._asked)]
+        judged = [
+            scored(question, [answers[number]]) for number, (question, _) in enumerate(self._asked)
+        ]
         found: dict[str, float] = {}
         for measured in figures(judged):  # the first of a metric is that of all questions
             found.setdefault(NAMES[measured.metric], measured.value.value)

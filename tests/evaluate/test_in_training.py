@@ -57,9 +57,9 @@ def test_the_held_out_rows_are_asked_unless_files_are_given(
     assert len(given) == 5
     assert given.left_out == {"limit": 2}
     again = TrainingQuestions(recipe(tmp_path, evaluate=files), tokenizer)
-    assert [one.prompt for one in again._asked] == [one.prompt for one in given._asked]
+    assert again._asked == given._asked
     other = TrainingQuestions(recipe(tmp_path, evaluate=files, seed=1), tokenizer)
-    assert [one.prompt for one in other._asked] != [one.prompt for one in given._asked]
+    assert other._asked != given._asked
 
 
 def test_answers_are_worth_what_axtune_eval_says(tmp_path: Path, tokenizer: AxTokenizer) -> None:
@@ -70,6 +70,22 @@ def test_answers_are_worth_what_axtune_eval_says(tmp_path: Path, tokenizer: AxTo
     assert figures["tool_accuracy"] == 0.75
     assert figures["tool_name_accuracy"] == 0.75
     assert figures["decision_accuracy"] == figures["schema_valid"] == 1.0
+    assert questions.figures(dict(enumerate(right)))["tool_accuracy"] == 1.0
+
+
+def test_an_answer_that_is_not_wanted_is_no_right_one(
+    tmp_path: Path, tokenizer: AxTokenizer
+) -> None:
+    rows = [
+        {"prompt": [{"role": "user", "content": f"{city} 날씨 알려줘"}],
+         "completion": [call(name, city)], "label": name == "get_weather", "tools": TOOLS}
+        for city in CITIES[:3]
+        for name in ("get_weather", "get_time")
+    ]  # fmt: skip
+    held_out = str(write_jsonl(tmp_path / "unpaired.jsonl", rows))
+    job = recipe(tmp_path, task="kto", data={"train": held_out}, evaluate={"data": held_out})
+    questions = TrainingQuestions(job, tokenizer)
+    right = [Answer("", call("get_weather", city)["tool_calls"]) for city in CITIES[:3]]
     assert questions.figures(dict(enumerate(right)))["tool_accuracy"] == 1.0
 
 
