@@ -272,7 +272,7 @@ def require_no_file_in_the_way(folder: Path) -> None:
 
 
 def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
-    """What ``data``, ``model`` and ``preference.start_from`` name and is not there.
+    """What ``data``, ``evaluate``, ``model`` and ``preference.start_from`` name and is not there.
 
     Args:
         values: A recipe's plain values, valid or not.
@@ -281,9 +281,12 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         The place of the key, a fault's code, and its message.
     """
     data, preference = values.get("data"), values.get("preference")
+    evaluate = values.get("evaluate")
     if isinstance(data, dict):
         for part in ("train", "eval"):
             yield from _missing_data(("data", part), data.get(part))
+    if isinstance(evaluate, dict):
+        yield from _missing_data(("evaluate", "data"), evaluate.get("data"))
     model = values.get("model")
     if isinstance(model, str) and model.startswith((".", "/", "~")) and not _is_folder(model):
         yield ("model",), _CODE, f"there is no folder {model}. {_where()}"
