@@ -48,9 +48,9 @@ STREAMING = 300_000_000
 EFFICIENCY, UNPACKING = 0.45, 0.7
 UNCERTAINTY = 0.4  # of the time, either way
 
-# How axtune.evaluate.generate makes batches on a card: answers at once, and the share of what is
-# free that their keys and values may take.
-_MOST_AT_ONCE, _ROOM = 64, 0.5
+# How axtune.evaluate.generate makes batches on a card: answers at once, and what their keys and
+# values may take: a share of what is free, and this many times the weights.
+_MOST_AT_ONCE, _ROOM, _OF_WEIGHTS = 64, 0.5, 2
 # Seconds to start the kernels of a layer and its adapter, which a token waits for: assumed.
 _LAUNCHING = 1e-3
 
@@ -397,7 +397,7 @@ def answers(plan: Plan, card: Card, count: int, prompt_tokens: float) -> float |
     longest = prompt_tokens / count + config.max_new_tokens
     kept = 2 * a.layers * a.key * job.width * longest  # bytes of an answer's keys and values
     weights = job.four_bit * job.quantized + job.width * (a.parameters - job.quantized)
-    room = _ROOM * max(0.0, card.usable - weights)
+    room = min(_ROOM * max(0.0, card.usable - weights), _OF_WEIGHTS * weights)
     at_once = max(1, min(_MOST_AT_ONCE, int(room / kept)))
     read = job.width * (a.parameters - job.quantized) + unpacking(job, gradients=False)
     token = (read + at_once * kept) / (card.bandwidth * 1e9 * UNPACKING) + a.layers * _LAUNCHING
