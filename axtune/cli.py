@@ -402,6 +402,27 @@ def clean(
         print("Nothing was left behind.")
 
 
+@app.command(
+    short_help="Show a run, or compare several, as one page.",
+    epilog="Example: axtune report runs/sft-lora",
+)
+def report(
+    runs: Annotated[list[str], typer.Argument(help="run folders; several are compared")],
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="file; default: report.html in the run, or here for several"),
+    ] = None,
+    with_examples: Annotated[
+        bool,
+        typer.Option("--with-examples", help="also answers of the evaluation, which are data"),
+    ] = False,
+) -> None:
+    """Write one HTML page that needs nothing else: data, curves, evaluation, recipe."""
+    from axtune.report.page import write_report
+
+    print(write_report(runs, out, with_examples=with_examples))
+
+
 def _show(checks: Sequence[Check], machine_readable: Any) -> None:
     """A table, or JSON."""
     from rich.console import Console

@@ -48,6 +48,7 @@ from axtune.model.load import (
 from axtune.model.offload import embeddings_to_host
 from axtune.plan.search import Search
 from axtune.quiet import quiet_libraries
+from axtune.report.page import write_report
 from axtune.signals import sigterm_as_ctrl_c
 from axtune.training.arguments import training_arguments
 from axtune.training.distributed import (
@@ -59,7 +60,14 @@ from axtune.training.distributed import (
     use_all_cores,
 )
 from axtune.training.initial_adapter import start_adapter
-from axtune.training.memory_check import check_memory, is_out_of_memory, out_of_memory, search_of
+from axtune.training.memory_check import (
+    PeakMemory,
+    check_memory,
+    is_out_of_memory,
+    out_of_memory,
+    planned,
+    search_of,
+)
 from axtune.training.plots import plot
 from axtune.training.progress import Report
 from axtune.training.summary import (
@@ -68,6 +76,7 @@ from axtune.training.summary import (
     counts,
     derived,
     how_to_go_on,
+    measured,
     outcome,
     rehearsed,
     summary,
@@ -153,6 +162,7 @@ def _train(recipe: Recipe) -> Run:
             once(state, lambda: _require_fit(run_dir, origin, known_by))
 
             # What trains it.
+            memory = PeakMemory()
             model = load_model(
                 checkpoint,
                 tokenizer,
@@ -175,6 +185,7 @@ def _train(recipe: Recipe) -> Run:
             counted = counts(args, data, size, batch)
             report.table(derived(context, precision, size, batch, trainer.packing))
             facts = {"precision": precision, "counts": counted, "data": accounts(data)}
+            facts |= {"plan": planned(search)}
             facts |= {"forked_from": origin.facts} if origin else {}
             manifest = describe(recipe, checkpoint, facts) if state.is_main_process else {}
             if state.is_main_process:
@@ -188,8 +199,10 @@ def _train(recipe: Recipe) -> Run:
                 trainer.make_ready(checkpoint, precision)
                 with trainer.stopper.watching():
                     resumed = run_dir.resumes_from
+                    stepped = time.monotonic()
                     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
                 if state.is_main_process:
+                    manifest["measured"] = measured(trainer, memory.read(), stepped)
                     manifest["metrics"] = summary(run_dir.metrics())
                     if not trainer.stopper.interrupted:
                         card = model_card(manifest, run_dir.path / "adapter")
@@ -206,6 +219,7 @@ def _train(recipe: Recipe) -> Run:
                     manifest["wall_seconds"] = round(time.monotonic() - began, 1)
                     run_dir.write_manifest(manifest)
                     plot(run_dir.metrics(), run_dir.path / "loss.png")
+                    write_report([run_dir.path])
                 if status == "interrupted":
                     report.say(how_to_go_on(run_dir, forked=origin is not None), "yellow")
 
@@ -220,6 +234,7 @@ def _train(recipe: Recipe) -> Run:
 
                 with umask(usual):
                     finish(run, report)
+                write_report([run_dir.path])
             return run
 
 

@@ -6,10 +6,14 @@
         manifest.json   what was trained on what, with which versions, and how it ended
         metrics.jsonl   one JSON object for each log event
         loss.png        the curves
+        report.html     all of this as one page (`axtune.report`)
         checkpoints/    what training resumes from, the best one among them
+        evaluation/     what `axtune eval` asked and found
+        logs/           TensorBoard's, for those who asked for them
 
 Everything is written next to its place and renamed into it, so a reader never sees half a file. The
-folder can be given to a stranger: it holds no rows, and no path but those that the user typed.
+folder can be given to a stranger: it holds no rows, and no path but those that the user typed; only
+``evaluation`` holds answers.
 """
 
 from __future__ import annotations
@@ -48,6 +52,9 @@ _FILES = ("recipe.yaml", "manifest.json", "metrics.jsonl")
 MERGED = "merged"  # what `after` makes in the run's folder: the base's own layout
 SERVED = "vllm"  # for a plain `vllm serve`
 PRODUCTS = (MERGED, SERVED)
+REPORT = "report.html"
+EVALUATION = "evaluation"
+LOGS = "logs"
 
 
 @dataclass(frozen=True)
@@ -180,12 +187,7 @@ def open_run(path: str | Path) -> Run:
     Raises:
         AxtuneError: When the folder is not a run's, or holds no trained adapter yet.
     """
-    folder = Path(path)
-    if not is_run(folder):
-        what = "is not a run folder" if folder.is_dir() else "does not exist"
-        raise AxtuneError(
-            f"{path} {what}.", "Give the folder that output_dir named; it holds manifest.json."
-        )
+    folder = require_run(path)
     manifest = read_manifest(folder)
     adapter: Path | None = folder / "adapter"
     if not (folder / "adapter" / ADAPTER_CONFIG).is_file():
@@ -216,6 +218,21 @@ def open_run(path: str | Path) -> Run:
             "Finish it: train the same recipe with resume=true.",
         )
     return Run(folder, adapter, recipe, manifest)
+
+
+def require_run(path: str | Path) -> Path:
+    """The folder of a run, finished or not.
+
+    Raises:
+        AxtuneError: When it is none.
+    """
+    folder = Path(path)
+    if not is_run(folder):
+        what = "is not a run folder" if folder.is_dir() else "does not exist"
+        raise AxtuneError(
+            f"{path} {what}.", "Give the folder that output_dir named; it holds manifest.json."
+        )
+    return folder
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -331,7 +348,7 @@ def _foreign(folder: Path) -> list[str]:
     """The names in a folder that no run writes."""
     if not folder.is_dir():
         return []
-    own = {"adapter", "checkpoints", "loss.png", *_FILES, *PRODUCTS}
+    own = {"adapter", "checkpoints", "loss.png", REPORT, EVALUATION, LOGS, *_FILES, *PRODUCTS}
     hidden = tuple(f".{name}." for name in own)  # what is written before it gets its name
     names = sorted(entry.name for entry in folder.iterdir())
     return [name for name in names if name not in own and not name.startswith(hidden)]

@@ -85,7 +85,8 @@ def test_the_main_job_learns(tmp_path, monkeypatch, model, name):
     assert run.manifest["status"] == "finished"
     assert run.manifest["data"]["train"]["rows_read"] == run.manifest["counts"]["rows"] == 16
     assert {file.name for file in run.path.iterdir()} == {
-        "adapter", "checkpoints", "recipe.yaml", "manifest.json", "metrics.jsonl", "loss.png"
+        "adapter", "checkpoints", "recipe.yaml", "manifest.json", "metrics.jsonl", "loss.png",
+        "report.html",
     }  # fmt: skip
     if name == "sft_qlora":
         found = locate.find(model)
