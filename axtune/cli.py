@@ -377,6 +377,108 @@ def doctor(
 
 
 @app.command(
+    "eval",
+    short_help="Ask a model questions, and say what it gets right.",
+    epilog="Example: axtune eval runs/sft-lora --against base",
+)
+def evaluate(
+    model: Annotated[str, typer.Argument(help="run, adapter or checkpoint (Hub id, folder, name)")],
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="files of conversations, BFCL or FunctionChat-Bench; default: the rows that the "
+            "run held out"
+        ),
+    ] = None,
+    against: Annotated[
+        Optional[str],
+        typer.Option(
+            help="run, checkpoint or URL that is asked the same; base: what the run was trained on"
+        ),
+    ] = None,
+    url: Annotated[
+        Optional[str],
+        typer.Option(help="ask a server that serves the model, such as http://localhost:8000"),
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="ask servers for answers in parts")
+    ] = False,
+    limit: Annotated[
+        Optional[int], typer.Option(min=1, help="ask this many questions, drawn by --seed")
+    ] = None,
+    tasks: Annotated[
+        Optional[str],
+        typer.Option(help="tasks of lm-evaluation-harness, such as kmmlu,haerae (axtune[harness])"),
+    ] = None,
+    task_folder: Annotated[
+        Optional[list[Path]], typer.Option(help="folder with tasks of your own, as YAML files")
+    ] = None,
+    num_fewshot: Annotated[
+        Optional[int], typer.Option(min=0, help="examples in a task's prompt")
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="put the prompts of tasks through the chat template")
+    ] = False,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0,
+    samples: Annotated[int, typer.Option(min=1, help="answers to each question")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="of everything that is drawn")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 512,
+    batch_size: Annotated[
+        Optional[int], typer.Option(min=1, help="answers at once; default: what memory allows")
+    ] = None,
+    at_least: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="METRIC=VALUE", help="exit 1 below it, such as accuracy=0.8"),
+    ] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="folder of the answers; default: evaluation in the run, or in ."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the result as JSON")] = False,
+) -> None:
+    """Ask a model the questions of some files, and say with intervals what it gets right.
+
+    Every assistant turn of a conversation is a question. Answers are kept: a command that was
+    stopped goes on, and a second look costs nothing. Exits with 1 when a figure is below what
+    --at-least says.
+    """
+    from rich.console import Console
+
+    from axtune.evaluate.evaluate import Settings, below, bounds
+    from axtune.evaluate.evaluate import evaluate as run_evaluate
+    from axtune.evaluate.generate import Sampling
+    from axtune.evaluate.show import show
+    from axtune.training.progress import Report
+
+    least = bounds(at_least or ())
+    settings = Settings(
+        data=data or (),
+        against=against,
+        url=url,
+        stream=stream,
+        sampling=Sampling(temperature, max_new_tokens, batch_size),
+        samples=samples,
+        seed=seed,
+        limit=limit,
+        tasks=[name for name in (tasks or "").split(",") if name],
+        task_folders=task_folder or (),
+        num_fewshot=num_fewshot,
+        chat=chat,
+        out=out,
+    )
+    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
+    result, folder = run_evaluate(model, settings, Report(console))
+    if as_json:
+        print((folder / "result.json").read_text(encoding="utf-8"), end="")
+    else:
+        show(console, result)
+    for line in (failed := below(result, least)):
+        print(f"axtune: {line}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command(
     short_help="Remove what killed runs left on the disk.",
     epilog="Example: axtune clean runs/sft-lora --checkpoints",
 )

@@ -1,4 +1,4 @@
-"""What many answers add up to: shares, chrF and reasons, by category, with what they were before."""
+"""What many answers add up to, by category: shares, chrF, reasons; now and before."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def _fitting(model: PreTrainedModel, length: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     element = torch.finfo(model.dtype).bits // 8
-    each = 2 * config.num_hidden_layers * heads * width * element * length
+    each: int = 2 * config.num_hidden_layers * heads * width * element * length
     room = _CPU_CACHE
     if model.device.type == "cuda":
         room = int(torch.cuda.mem_get_info(model.device)[0] * _GPU_SHARE)

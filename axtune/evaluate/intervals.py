@@ -206,10 +206,10 @@ def _phi(both: int, gained: int, lost: int, neither: int) -> float:
     margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     if not margins:
         return 0.0
-    excess = both * neither - gained * lost
+    excess = float(both * neither - gained * lost)
     if excess > 0:
         excess = max(0.0, excess - (both + gained + lost + neither) / 2)
-    return float(excess / sqrt(margins))
+    return excess / sqrt(margins)
 
 
 def mcnemar(gained: int, lost: int) -> float:

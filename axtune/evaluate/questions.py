@@ -6,7 +6,7 @@ wanted is the turn itself. Benchmarks bring their questions and rules themselves
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class Question:
     id: str
     category: str
     messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]]
+    tools: Sequence[dict[str, Any]]
     wanted: Wanted
     rules: Rules
     reference: str = ""
@@ -57,7 +57,7 @@ def questions_of(rows: Iterable[RowResult]) -> Iterator[Question]:
                 id=f"{checked.file}:{checked.line}" + (f"#{number + 1}" if number else ""),
                 category=_category(request),
                 messages=request.messages,
-                tools=request.tools or [],
+                tools=request.tools or (),
                 wanted=wanted_of(request.answer),
                 rules=Rules(),
                 reference=request.answer["content"],

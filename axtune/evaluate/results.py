@@ -74,7 +74,9 @@ class Result:
         measured: In the order in which they are shown.
         reasons: Why answers are not right, by code: how many of the model's.
         reasons_before: Likewise of `against`.
-        ties: Where two backends of one checkpoint part, how many parted at a tie.
+        ties: Of two backends of the same weights: answers ``compared``, how many ``differ``, how
+            many of those part ``at_a_tie`` (where the best token leads by at most ``bound``), and
+            the ``widest`` lead where two part.
         seconds: That answers took; those kept from before cost none.
         created: When, in UTC, ISO 8601.
         versions: Of the packages that took part.
@@ -89,7 +91,7 @@ class Result:
     measured: list[Measured]
     reasons: dict[str, int]
     reasons_before: dict[str, int] = field(default_factory=dict)
-    ties: dict[str, int] | None = None
+    ties: dict[str, float] | None = None
     seconds: float = 0.0
     created: str = ""
     versions: dict[str, str] = field(default_factory=dict)

@@ -143,4 +143,6 @@ def _container(text: str) -> str | None:
         value = parse_json(text)
     except ValueError:
         return None
-    return {dict: "object", list: "array"}.get(type(value))
+    if isinstance(value, dict):
+        return "object"
+    return "array" if isinstance(value, list) else None

@@ -1,0 +1,90 @@
+"""The figures of an evaluation, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from axtune.evaluate.figures import ALL
+from axtune.evaluate.results import Estimate, Measured, Result
+
+_STYLES = {"better": "green", "worse": "red", "cannot be told": "dim"}
+# Figures that are no shares, and how they are written.
+_PLAIN = {"chrf": "{:.1f}", "loss": "{:.4f}", "perplexity": "{:.3f}"}
+# What a category shows of itself: the first that it has of each.
+_OF_CATEGORY = (("accuracy", "decision"), ("chrf",), ("loss",))
+_MOST_REASONS = 6
+
+
+def show(console: Console, result: Result) -> None:
+    """Print the figures as a table, then why answers are not right."""
+    compared = result.against is not None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column("n", justify="right", no_wrap=True)
+    for name in ("before", "after", "difference [95%]", "") if compared else ("", "[95%]"):
+        table.add_column(Text(name), justify="right" if name else "left", no_wrap=bool(name))
+    for one in _shown(result.measured):
+        name = one.metric if one.category == ALL else f"{one.category}: {one.metric}"
+        plain = (_written(one, one.value.value), _interval(one, one.value))
+        cells = _difference(one) if compared else plain
+        table.add_row(name, f"{one.n:,}", *cells)
+    console.print(table)
+    if any(one.verdict == "cannot be told" for one in result.measured):
+        console.print("cannot be told with n = …: so few questions differ by chance", style="dim")
+    for title, counts in (("not right", result.reasons), ("before", result.reasons_before)):
+        if counts:
+            most = list(counts.items())[:_MOST_REASONS]
+            console.print(f"{title}: " + ", ".join(f"{code} {count:,}" for code, count in most))
+    if result.ties:
+        console.print(ties_in_words(result.ties))
+
+
+def ties_in_words(ties: dict[str, float]) -> str:
+    """What two backends of the same weights say of each other."""
+    if not ties["differ"]:
+        return f"all {ties['compared']:,.0f} answers are the same, token by token"
+    return (
+        f"{ties['differ']:,.0f} of {ties['compared']:,.0f} answers differ, {ties['at_a_tie']:,.0f} "
+        f"of them from a tie within {ties['bound']:g} on; the widest lead where two part is "
+        f"{ties['widest']:.3g}"
+    )
+
+
+def _shown(measured: list[Measured]) -> Iterator[Measured]:
+    """All of what is of all questions; of a category what it is best known by."""
+    categories = list(dict.fromkeys(one.category for one in measured))
+    for category in categories:
+        found = {one.metric: one for one in measured if one.category == category}
+        if category == ALL or len(categories) == 1:
+            yield from found.values()
+            continue
+        for metrics in _OF_CATEGORY:
+            yield from [found[metric] for metric in metrics if metric in found][:1]
+
+
+def _difference(one: Measured) -> tuple[str | Text, ...]:
+    value = _written(one, one.value.value)
+    if one.before is None or one.difference is None or one.verdict is None:
+        return "", value, "", ""
+    difference = _written(one, one.difference.value, signed=True)
+    return (
+        _written(one, one.before.value),
+        value,
+        Text(f"{difference} ") + _interval(one, one.difference, signed=True),
+        Text(one.verdict, style=_STYLES[one.verdict]),
+    )
+
+
+def _interval(one: Measured, estimate: Estimate, *, signed: bool = False) -> Text:
+    low, high = (_written(one, end, signed=signed) for end in (estimate.low, estimate.high))
+    return Text(f"[{low.rstrip('%')}, {high.rstrip('%')}]")
+
+
+def _written(one: Measured, value: float, *, signed: bool = False) -> str:
+    """A share in per cent, any other figure in its own unit."""
+    form = _PLAIN.get(one.metric, "{:.3f}" if "/" in one.metric else "{:.1%}")
+    return form.replace(":", ":+" if signed else ":").format(value)
