@@ -448,6 +448,7 @@ def evaluate(
     from axtune.evaluate.evaluate import evaluate as run_evaluate
     from axtune.evaluate.generate import Sampling
     from axtune.evaluate.show import show
+    from axtune.report.page import refresh
     from axtune.training.progress import Report
 
     least = bounds(at_least or ())
@@ -472,6 +473,8 @@ def evaluate(
         print((folder / "result.json").read_text(encoding="utf-8"), end="")
     else:
         show(console, result)
+    if page := refresh(folder):
+        console.print(f"report: {page}")
     for line in (failed := below(result, least)):
         print(f"axtune: {line}", file=sys.stderr)
     if failed:

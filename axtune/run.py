@@ -205,7 +205,8 @@ def _train(recipe: Recipe) -> Run:
                     manifest["measured"] = measured(trainer, memory.read(), stepped)
                     manifest["metrics"] = summary(run_dir.metrics())
                     if not trainer.stopper.interrupted:
-                        card = model_card(manifest, run_dir.path / "adapter")
+                        trained = Run(run_dir.path, run_dir.path / "adapter", recipe, manifest)
+                        card = model_card(trained)
                         run_dir.write_adapter(lambda to: _fill(to, adapter, tokenizer, card))
                 status = "interrupted" if trainer.stopper.interrupted else "finished"
             except KeyboardInterrupt:
@@ -232,9 +233,11 @@ def _train(recipe: Recipe) -> Run:
             if state.is_main_process and recipe.after:
                 from axtune.after import finish  # merging and exporting, for those who do
 
-                with umask(usual):
-                    finish(run, report)
-                write_report([run_dir.path])
+                try:
+                    with umask(usual):
+                        finish(run, report)
+                finally:
+                    write_report([run_dir.path])
             return run
 
 

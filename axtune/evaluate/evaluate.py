@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from axtune.checkpoint.base import run_of
 from axtune.checkpoint.leftovers import private_files
+from axtune.checkpoint.model_card import add_evaluation
 from axtune.checkpoint.run_dir import Run
 from axtune.errors import AxtuneError
 from axtune.evaluate.answers import Answers, Kept, key_of, open_answers
@@ -135,6 +136,8 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             versions={name: package_version(name) or "" for name in _PACKAGES},
         )
         result.write(folder)
+        if run and folder == run.path / FOLDER:
+            add_evaluation(run)
     return result, folder
 
 

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from axtune.checkpoint.atomic import reason_of, write_text
 from axtune.checkpoint.leftovers import private_files
-from axtune.checkpoint.run_dir import REPORT
+from axtune.checkpoint.run_dir import EVALUATION, REPORT, is_run
 from axtune.config import loader
 from axtune.errors import AxtuneError
 from axtune.report.chart import HEIGHT, WIDTH, number
@@ -71,6 +71,19 @@ def write_report(
             f"{file} cannot be written: {reason_of(error)}.", "Give another file with --out."
         ) from None
     return file
+
+
+def refresh(evaluation: Path) -> Path | None:
+    """Write a run's own page anew after an evaluation.
+
+    Args:
+        evaluation: Its folder.
+
+    Returns:
+        The page; None where the folder is not a run's own.
+    """
+    run = evaluation.parent
+    return write_report([run]) if evaluation.name == EVALUATION and is_run(run) else None
 
 
 def render(runs: Sequence[RunFacts]) -> str:
@@ -337,6 +350,7 @@ def _questions(run: RunFacts) -> Facts:
     found += [(f"left out: {code}", f"{count:,}") for code, count in result.left_out.items()]
     settings = {name: value for name, value in result.settings.items() if value is not None}
     found += [(name.replace("_", " "), str(value)) for name, value in settings.items()]
+    found += [(f"ties: {name}", number(value)) for name, value in (result.ties or {}).items()]
     found.append(("asked", result.created.replace("T", " ").replace("+00:00", " UTC")))
     return found
 

@@ -14,7 +14,7 @@ import pytest
 from support.reported import CANARY, certified, evaluated, run_folder
 
 from axtune.errors import AxtuneError
-from axtune.report.page import write_report
+from axtune.report.page import refresh, write_report
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -172,3 +172,9 @@ def test_an_evaluation_without_another_model(tmp_path: Path) -> None:
 def test_where_it_cannot_be_written(whole: Path) -> None:
     with pytest.raises(AxtuneError, match="cannot be written"):
         write_report([whole], whole / "nowhere" / "page.html")
+
+
+def test_an_evaluation_refreshes_the_page_of_its_own_run(whole: Path, tmp_path: Path) -> None:
+    assert refresh(whole / "evaluation") == whole / "report.html"
+    assert refresh(tmp_path / "evaluation" / "base") is None
+    assert refresh(whole / "elsewhere") is None
