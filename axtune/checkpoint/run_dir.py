@@ -22,6 +22,7 @@ import itertools
 import json
 import math
 import platform
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ class RunDir:
             manifest: As `describe` made it.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if self.resumes_from is None:
+            shutil.rmtree(self.path / LOGS, ignore_errors=True)  # of a run that is begun again
         last = step_of(self.resumes_from) if self.resumes_from else -1
         clear(self.checkpoints, last)
         write_text(self.path / "recipe.yaml", loader.dump(recipe))

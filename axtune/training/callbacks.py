@@ -65,7 +65,8 @@ class Recorder(TrainerCallback):
         **_: Any,
     ) -> None:
         logs = logs or {}
-        if not state.is_world_process_zero or not ("loss" in logs or "eval_loss" in logs):
+        told = "loss" in logs or any(name.startswith("eval_") for name in logs)
+        if not state.is_world_process_zero or not told:
             return
         event = {"step": state.global_step, **logs}
         event.pop("eval_num_tokens", None)
