@@ -81,6 +81,7 @@ from axtune.training.summary import (
     rehearsed,
     summary,
 )
+from axtune.training.trackers import failed
 from axtune.training.trainer import RunContext, make_trainer
 
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
@@ -275,6 +276,11 @@ class _Explained:
                     f"{self.output_dir} cannot be written: {reason_of(error)}.",
                     "Free some space and continue with resume=true, or set another output_dir.",
                 ) from error
+        if isinstance(error, Exception) and (tracker := failed(error)):
+            raise AxtuneError(
+                f"training.report_to: {tracker} failed: {first_line(error)}",
+                f"Set it up as {tracker} says, or remove it.",
+            ) from error
 
 
 def _say_unused_gpus(report: Report, state: PartialState) -> None:

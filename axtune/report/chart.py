@@ -223,15 +223,17 @@ def _exponent(value: float, digits: int) -> str:
 
 
 def _labelled(values: Sequence[float]) -> list[tuple[float, str]]:
-    """Ticks with as many decimals as tell them apart, and no more."""
-    if values and max(map(abs, values)) < 0.001:
-        return [(value, _exponent(value, 0) if value else "0") for value in values]
-    for decimals in range(7):
-        texts = [f"{value:,.{decimals}f}" for value in values]
-        if all(math.isclose(float(t.replace(",", "")), v, abs_tol=1e-9)
-               for t, v in zip(texts, values, strict=True)):  # fmt: skip
+    """Ticks with as many digits as tell them apart, and no more."""
+    small = max(map(abs, values), default=1.0) < 0.001
+    for digits in range(7):
+        texts = [
+            (_exponent(value, digits) if value else "0") if small else f"{value:,.{digits}f}"
+            for value in values
+        ]
+        read = [float(text.replace(",", "")) for text in texts]
+        if all(math.isclose(*pair, abs_tol=1e-12) for pair in zip(read, values, strict=True)):
             break
-    return list(zip(values, texts, strict=True)) if values else []
+    return list(zip(values, texts, strict=True))
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

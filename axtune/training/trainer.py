@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,10 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.integrations.integration_utils import TensorBoardCallback
 
 from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.record import require_as_written
-from axtune.checkpoint.run_dir import LOGS, RunDir
+from axtune.checkpoint.run_dir import RunDir
 from axtune.checkpoint.steps import (
     OPTIMIZER,
     begin_saving,
@@ -57,6 +56,7 @@ from axtune.training.divergence import DivergenceWatch, WithPlaces, check_rehear
 from axtune.training.optimisation import schedule
 from axtune.training.plain_state import random_state, read_state, set_random_state, write_state
 from axtune.training.progress import Report
+from axtune.training.trackers import log_into
 from axtune.training.trl_private import activation_offloading, counters_kept, rows_by
 
 
@@ -157,7 +157,7 @@ class RunTrainer(Trainer):
         except (ValueError, RuntimeError, ImportError) as error:  # loss_type, report_to, …
             key = key_named(error, "training", recipe.training)
             raise refused([bad_value(key, first_line(error))]) from error
-        _log_into(run.run_dir, self.callback_handler.callbacks)
+        log_into(run.run_dir, self.callback_handler.callbacks)
         self.data_collator = WithPlaces(self.data_collator)
         self._divergence.scaler = self.accelerator.scaler
         self.remove_callback(PrinterCallback)
@@ -385,16 +385,6 @@ class _Catch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self._trainer.catch_up()
-
-
-def _log_into(run_dir: RunDir, callbacks: Sequence[TrainerCallback]) -> None:
-    """Let TensorBoard's logs be in the run's folder, unless the environment names another place.
-
-    transformers would put them among the checkpoints, in a folder named after the machine.
-    """
-    for callback in callbacks:
-        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-            callback.logging_dir = str(run_dir.path / LOGS)
 
 
 def make_trainer(run: RunContext) -> RunTrainer:

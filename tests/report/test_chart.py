@@ -76,3 +76,20 @@ def test_one_point_and_flat_lines_are_drawn(points: list[tuple[int, float]]) -> 
     places = [float(pair.split(",")[1]) for pair in made.lines[0].points.split()]
     assert all(math.isfinite(y) and 0 <= y <= HEIGHT for y in places)
     assert len(made.dots) == (len(points) == 1)
+
+
+@pytest.mark.parametrize(
+    ("top", "texts"),
+    [
+        (2e-4, ["0", "5e-5", "1.0e-4", "1.5e-4", "2.0e-4"]),
+        (2.1, ["0.0", "0.5", "1.0", "1.5", "2.0"]),
+        (4000.0, ["0", "1,000", "2,000", "3,000", "4,000"]),
+    ],
+)
+def test_ticks_have_the_digits_that_tell_them_apart(top: float, texts: list[str]) -> None:
+    made = chart("Learning rate", [Series("training", 0, [(1, 0.0), (2, top)])])
+    said = [tick.text for tick in made.y_ticks]
+    assert len(set(said)) == len(said)
+    assert [float(one.replace(",", "")) for one in said] == pytest.approx(
+        [float(one.replace(",", "")) for one in texts]
+    )
