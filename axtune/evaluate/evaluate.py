@@ -273,6 +273,8 @@ def _answers(
                         model=model.name,
                         question=asked[number].question.id,
                         category=asked[number].question.category,
+                        asked=asked[number].question.asked,
+                        right=asked[number].question.right,
                         sample=number % settings.samples,
                         content=one.answer.content,
                         tool_calls=one.answer.tool_calls,

@@ -197,12 +197,16 @@ class Example:
     Attributes:
         question: Its id.
         category: Its category.
+        asked: The last message of its prompt.
+        right: A right answer.
         before: The pieces of the answer that is held against, each with whether it is different.
         after: Those of the model's.
     """
 
     question: str
     category: str
+    asked: str
+    right: str
     before: list[tuple[str, bool]]
     after: list[tuple[str, bool]]
 
@@ -221,7 +225,13 @@ def examples(result: Result, answers: Sequence[Kept]) -> tuple[list[Example], in
     for one in answers:
         asked.setdefault((one.question, one.sample), {})[one.model == result.model] = one
     found = [
-        Example(after.question, after.category, *marked(_said(before), _said(after)))
+        Example(
+            after.question,
+            after.category,
+            after.asked,
+            after.right,
+            *marked(_said(before), _said(after)),
+        )
         for pair in asked.values()
         if (before := pair.get(False)) and (after := pair.get(True))
         if _said(before) != _said(after)

@@ -131,7 +131,9 @@ def evaluated(run: Path, *, against: str | None = "base") -> Path:
 def kept(model: str, number: int, text: str, calls: list[dict[str, Any]] | None = None) -> Kept:
     """An answer as an evaluation keeps it."""
     key, question = f"{model}{number}", f"test.jsonl:{number + 1}"
-    return Kept(key, model, question, "call", 0, text, calls or [], ended=True)
+    return Kept(
+        key, model, question, "call", "서울 날씨는?", "f({})", 0, text, calls or [], ended=True
+    )
 
 
 def certified(run: Path) -> Path:
