@@ -426,6 +426,9 @@ def evaluate(
     batch_size: Annotated[
         Optional[int], typer.Option(min=1, help="answers at once; default: what memory allows")
     ] = None,
+    examples: Annotated[
+        int, typer.Option(min=0, help="show so many questions that the two answer differently")
+    ] = 0,
     at_least: Annotated[
         Optional[list[str]],
         typer.Option(metavar="METRIC=VALUE", help="exit 1 below it, such as accuracy=0.8"),
@@ -444,10 +447,11 @@ def evaluate(
     """
     from rich.console import Console
 
+    from axtune.evaluate.answers import read_answers
     from axtune.evaluate.evaluate import Settings, below, bounds
     from axtune.evaluate.evaluate import evaluate as run_evaluate
     from axtune.evaluate.generate import Sampling
-    from axtune.evaluate.show import show
+    from axtune.evaluate.show import show, show_examples
     from axtune.report.page import refresh
     from axtune.training.progress import Report
 
@@ -473,6 +477,8 @@ def evaluate(
         print((folder / "result.json").read_text(encoding="utf-8"), end="")
     else:
         show(console, result)
+        if examples:
+            show_examples(console, result, read_answers(folder), examples)
     if page := refresh(folder):
         console.print(f"report: {page}")
     for line in (failed := below(result, least)):

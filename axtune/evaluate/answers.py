@@ -69,6 +69,13 @@ class Kept:
     margins: list[float] = field(default_factory=list)
 
     @property
+    def said(self) -> str:
+        """What was said, for people: the text, and each call in a line."""
+        functions = [call["function"] for call in self.tool_calls]
+        calls = [f"{function['name']}({function['arguments']})" for function in functions]
+        return "\n".join(filter(None, [self.content, *calls]))
+
+    @property
     def answer(self) -> Answer:
         """What was said."""
         return Answer(self.content, self.tool_calls)
@@ -166,6 +173,21 @@ def read_answers(folder: Path) -> list[Kept]:
 def _line(answer: Kept) -> str:
     values = asdict(answer) | {"margins": [round(each, 4) for each in answer.margins]}
     return json.dumps({**values, "sha256": _digest(values)}, ensure_ascii=False) + "\n"
+
+
+def differing(answers: Iterable[Kept], before: str, after: str) -> list[tuple[Kept, Kept]]:
+    """The answers of two models to questions that they answer differently, in order.
+
+    Args:
+        answers: Of `read_answers`; the last one to a question counts.
+        before: The name of one model.
+        after: Of the other.
+    """
+    asked: dict[tuple[str, int], dict[str, Kept]] = {}
+    for one in answers:
+        asked.setdefault((one.question, one.sample), {})[one.model] = one
+    pairs = [(pair[before], pair[after]) for pair in asked.values() if {before, after} <= {*pair}]
+    return [(left, right) for left, right in pairs if left.said != right.said]
 
 
 def _read_lines(file: Path, lines: bytes) -> list[Kept]:

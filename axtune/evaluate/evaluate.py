@@ -114,8 +114,8 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             after = _heard(model, selected, tasks, settings, answers, report)
             before = _heard(other, selected, tasks, settings, answers, report) if other else None
         result = Result(
-            model=name,
-            against=settings.against,
+            model=model.name,
+            against=other.name if other else None,
             settings={
                 "backend": model.backend,
                 **({"against_backend": other.backend} if other else {}),

@@ -213,7 +213,7 @@ class Endpoint:
     def __init__(self, url: str, name: str, *, stream: bool = False) -> None:
         require_client()
         served = connect(url)
-        self.name = served.url
+        self.name = f"{name} at {served.url}"
         checkpoint, _, adapter = trained_checkpoint(name)
         self.tokenizer = load_tokenizer(checkpoint)
         stored = getattr(torch, str(stated_dtype(checkpoint.config)), torch.float32)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from axtune.evaluate.answers import Kept, differing
 from axtune.evaluate.figures import ALL
 from axtune.evaluate.results import Estimate, Measured, Result
 
@@ -41,6 +42,20 @@ def show(console: Console, result: Result) -> None:
             console.print(f"{title}: " + ", ".join(f"{code} {count:,}" for code, count in most))
     if result.ties:
         console.print(ties_in_words(result.ties))
+
+
+def show_examples(console: Console, result: Result, answers: Sequence[Kept], count: int) -> None:
+    """Print questions that two models answer differently: asked, right, before, after."""
+    found = differing(answers, result.against or "", result.model)
+    for before, after in found[:count]:
+        console.print(Text(f"\n{after.question}  {after.category}", style="bold"))
+        for name, text in (
+            ("asked", after.asked), ("right", after.right), ("before", before.said),
+            ("after", after.said),
+        ):  # fmt: skip
+            console.print(Text.assemble((f"{name:8}", "dim"), text))
+    if len(found) > count:
+        console.print(f"\n{len(found) - count:,} more differ", style="dim")
 
 
 def ties_in_words(ties: dict[str, float]) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from axtune.evaluate.answers import Kept
+from axtune.evaluate.answers import Kept, differing
 from axtune.evaluate.results import Estimate, Measured, Result, Verdict
 from axtune.report.chart import number
 
@@ -216,25 +215,20 @@ def examples(result: Result, answers: Sequence[Kept]) -> tuple[list[Example], in
 
     Args:
         result: Of the evaluation.
-        answers: Its answers; the last one to a question counts.
+        answers: Its answers.
 
     Returns:
         The first ones, and how many there are.
     """
-    asked: dict[tuple[str, int], dict[bool, Kept]] = {}
-    for one in answers:
-        asked.setdefault((one.question, one.sample), {})[one.model == result.model] = one
     found = [
         Example(
             after.question,
             after.category,
             after.asked,
             after.right,
-            *marked(_said(before), _said(after)),
+            *marked(before.said, after.said),
         )
-        for pair in asked.values()
-        if (before := pair.get(False)) and (after := pair.get(True))
-        if _said(before) != _said(after)
+        for before, after in differing(answers, result.against or "", result.model)
     ]
     return found[:_MOST_EXAMPLES], len(found)
 
@@ -249,17 +243,3 @@ def marked(before: str, after: str) -> tuple[list[tuple[str, bool]], list[tuple[
             if words:
                 side.append(("".join(words), kind != "equal"))
     return sides
-
-
-def _said(one: Kept) -> str:
-    """An answer as text: what was said, and the calls a line each."""
-    return "\n".join([one.content] * bool(one.content) + list(_calls(one)))
-
-
-def _calls(one: Kept) -> Iterator[str]:
-    for call in one.tool_calls:
-        function = call.get("function", call)
-        arguments = function.get("arguments")
-        if not isinstance(arguments, str):
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        yield f"{function.get('name')}({arguments})"

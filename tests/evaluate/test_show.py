@@ -6,8 +6,9 @@ import io
 
 from rich.console import Console
 
+from axtune.evaluate.answers import Kept
 from axtune.evaluate.results import Estimate, Measured, Result
-from axtune.evaluate.show import show
+from axtune.evaluate.show import show, show_examples
 
 
 def shown(measured: list[Measured], against: str | None, **changes: object) -> list[str]:
@@ -59,6 +60,22 @@ def test_a_category_shows_what_it_is_best_known_by() -> None:
     assert [line.split()[:2] for line in lines[1:5]] == [
         ["tool", "86"], ["call:", "accuracy"], ["no_call:", "decision"],
         ["a.jsonl:", "loss"],
+    ]  # fmt: skip
+
+
+def test_questions_that_are_answered_differently_stand_side_by_side() -> None:
+    def kept(model: str, question: str, content: str) -> Kept:
+        return Kept("k", model, question, "call", "서울 날씨는?", "f({})", 0, content, [], True)
+
+    result = Result("m", "base", {}, [], 1, {}, [], {})
+    console = Console(file=io.StringIO(), width=100, highlight=False)
+    said = [("a", "맑음"), ("b", "흐림"), ("c", "비")]
+    answers = [kept("base", question, text) for question, text in said]
+    answers += [kept("m", "a", "맑음"), kept("m", "b", "눈"), kept("m", "c", "안개")]
+    show_examples(console, result, answers, 1)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "", "b  call", "asked   서울 날씨는?", "right   f({})", "before  흐림", "after   눈", "",
+        "1 more differ",
     ]  # fmt: skip
 
 
