@@ -25,7 +25,7 @@ from axtune.data.sources import files_of
 from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError, DataError
 from axtune.evaluate.answers import Answers, Kept, key_of, open_answers
-from axtune.evaluate.benchmarks import is_benchmark, read_questions
+from axtune.evaluate.benchmarks import is_answers, is_benchmark, read_questions
 from axtune.evaluate.figures import METRICS, Scored, figures, reasons, scored
 from axtune.evaluate.generate import Sampling
 from axtune.evaluate.models import Asked, Endpoint, LocalModel, Model
@@ -233,7 +233,8 @@ def _questions(tokenizer: AxTokenizer, run: Run | None, settings: Settings) -> I
     sources = options.train
     if run:  # rows are read as those that it was trained on
         options = run.recipe.data.model_copy(update=whole)
-    for file in [file for source in sources for file in files_of(source)]:
+    files = [file for source in sources for file in files_of(source)]
+    for file in [file for file in files if not is_answers(file)]:
         if is_benchmark(file):
             yield from read_questions(file)
         else:
