@@ -408,6 +408,19 @@ def evaluate(
     limit: Annotated[
         Optional[int], typer.Option(min=1, help="ask this many questions, drawn by --seed")
     ] = None,
+    tasks: Annotated[
+        Optional[str],
+        typer.Option(help="tasks of lm-evaluation-harness, such as kmmlu,haerae (axtune[harness])"),
+    ] = None,
+    task_folder: Annotated[
+        Optional[list[Path]], typer.Option(help="folder with tasks of your own, as YAML files")
+    ] = None,
+    num_fewshot: Annotated[
+        Optional[int], typer.Option(min=0, help="examples in a task's prompt")
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="put the prompts of tasks through the chat template")
+    ] = False,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0,
     samples: Annotated[int, typer.Option(min=1, help="answers to each question")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="of everything that is drawn")] = 0,
@@ -468,6 +481,10 @@ def evaluate(
         samples=samples,
         seed=seed,
         limit=limit,
+        tasks=[name for name in (tasks or "").split(",") if name],
+        task_folders=task_folder or (),
+        num_fewshot=num_fewshot,
+        chat=chat,
         out=out,
     )
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
@@ -492,14 +509,16 @@ def _convert(
     as_json: bool,
 ) -> None:
     """Write benchmark files in two parts, and say what went where."""
-    from axtune.evaluate.convert import HELD_OUT, SPLIT, convert, show_split
+    from dataclasses import asdict
+
+    from axtune.evaluate.convert import HELD_OUT, convert, show_split
 
     if not data:
         raise AxtuneError("--convert needs a benchmark's files.", "Give them: --data FILE.")
     share = HELD_OUT if held_out is None else held_out
     split = convert(data, out, held_out=share, seed=seed, model=model)
     if as_json:
-        print((out / SPLIT).read_text(encoding="utf-8"), end="")
+        print(json.dumps(asdict(split), ensure_ascii=False, indent=2))
         return
     from rich.console import Console
 

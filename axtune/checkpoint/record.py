@@ -78,10 +78,10 @@ class Record:
         return record
 
 
-def write_record(
+def record_of(
     folder: Path, *, facts: Mapping[str, Any] | None = None, known: Mapping[str, str] | None = None
-) -> None:
-    """Record a folder whose files are all written.
+) -> Record:
+    """The record of a folder whose files are all written; nothing is written here.
 
     Args:
         folder: The folder.
@@ -96,7 +96,12 @@ def write_record(
     digests = _hashed(folder, [name for name in names if name not in (known or {})])
     digests.update(known or {})
     files = {name: ((folder / name).stat().st_size, digests[name]) for name in names}
-    Record(files, dict(facts or {})).write(folder)
+    return Record(files, dict(facts or {}))
+
+
+def write_record(folder: Path, *, known: Mapping[str, str] | None = None) -> None:
+    """Record a folder whose files are all written, as `record_of` has it."""
+    record_of(folder, known=known).write(folder)
 
 
 def differences(folder: Path, besides: Collection[str] = ()) -> list[str]:

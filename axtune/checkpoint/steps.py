@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from axtune.checkpoint.atomic import flush, fsync, reason_of, write_text
-from axtune.checkpoint.record import RECORD, Record, differences, write_record
+from axtune.checkpoint.record import RECORD, Record, differences, record_of
 from axtune.errors import AxtuneError
 
 STATE = "trainer_state.json"  # of transformers' Trainer
@@ -150,8 +151,13 @@ def publish(made: Path, facts: Mapping[str, Any]) -> Path:
     # finds it again by its step.
     values["best_model_checkpoint"] = None
     write_text(state, json.dumps(values, indent=2) + "\n")
-    write_record(made, facts={"step": step_of(made), **facts})
-    flush(made)
+    with ThreadPoolExecutor(1) as pool:  # while the disk is waited for, all is hashed
+        flushed = pool.submit(flush, made)
+        record = record_of(made, facts={"step": step_of(made), **facts})
+        flushed.result()
+    record.write(made)
+    fsync(made / RECORD)
+    fsync(made)
     _remove(target)  # of a run that came further before and went back to an older checkpoint
     made.rename(target)
     fsync(target.parent)

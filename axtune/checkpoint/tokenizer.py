@@ -175,6 +175,12 @@ class AxTokenizer:
         return token
 
     @cached_property
+    def bos_id(self) -> int | None:
+        """The id that a text began with in pre-training; None without one. Nothing adds it."""
+        text = self._special_tokens.get("bos_token")
+        return self.backend.token_to_id(text) if text else None
+
+    @cached_property
     def control_tokens(self) -> frozenset[str]:
         """Added tokens that steer the model and must not stand inside text: all but the masks."""
         added = self.backend.get_added_tokens_decoder().values()

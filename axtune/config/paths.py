@@ -14,10 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+from axtune.config.splits import Splits, of_split
 from axtune.errors import AxtuneError
 
 TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-COMPRESSED = (".gz", ".zst")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 # What axtune reads; texts also with one of `COMPRESSED` behind.
 SUFFIXES = (*TEXTS, ".parquet", ".arrow")
 HUB = "hf:"  # such a source is a data set of the Hugging Face Hub, and no path
@@ -25,7 +26,8 @@ HUB = "hf:"  # such a source is a data set of the Hugging Face Hub, and no path
 KeyPath = tuple[str | int, ...]  # where a value stands in a recipe: keys, and indices of lists
 
 _CODE = "bad-path"
-_EXPECTED = f"It reads {', '.join(SUFFIXES)}; texts also as {' and '.join(COMPRESSED)}."
+READ = f"{', '.join(SUFFIXES)}; texts also as {', '.join(COMPRESSED)}"
+_ARCHIVES = (*COMPRESSED, ".zip", ".7z", ".rar", ".tar", ".tgz")
 
 # Of `datasets.save_to_disk`, and of the card of a Hub data set: what says of a folder how it is
 # made.
@@ -49,27 +51,36 @@ def data_suffix(path: Path) -> str:
     return suffix if suffix in SUFFIXES else ""
 
 
+def why_unread(path: Path) -> str:
+    """What keeps a file from being read, by its name: the middle of a sentence."""
+    if path.suffix.lower() not in _ARCHIVES:
+        return "it is of no format that axtune reads"
+    inner = Path(path.stem).suffix.lower()
+    if path.suffix.lower() in COMPRESSED and inner in SUFFIXES:
+        return f"only texts are read compressed, and {inner} is compressed within; unpack it"
+    return "it is an archive; unpack it, and give what it holds"
+
+
 def local_files(given: str, split: str = "train") -> list[Path]:
     """The data files that a path stands for, sorted by name.
 
     Args:
         given: A file, a folder, or a glob; relative to the current folder.
-        split: Which one of a folder that ``datasets`` saved with several.
+        split: Which one of a folder that has several.
 
     Raises:
-        AxtuneError: When there is no such file, or none of a format that axtune reads.
+        AxtuneError: When there is no such file or split, or none of a format that axtune reads.
     """
     path, matches = _matches(given, split)
     if path.is_file():
         if not data_suffix(path):
-            raise AxtuneError(f"{given} is not of a format that axtune reads.", _EXPECTED)
+            raise AxtuneError(f"{given} is not read: {why_unread(path)}.", f"It reads {READ}.")
         return [path]
-    files = sorted(file for file in matches if data_suffix(file))
+    files, _ = _of_split(path, matches, split)
     if not files:
         what = "holds no" if path.is_dir() else "is no file, folder or pattern of"
         raise AxtuneError(
-            f"{given} {what} data files ({', '.join(SUFFIXES)}; texts also as "
-            f"{' and '.join(COMPRESSED)}).",
+            f"{given} {what} data files ({READ}).",
             f"Paths are relative to the current folder, {Path.cwd()}.",
         )
     return files
@@ -88,6 +99,34 @@ def left_out(given: str, split: str = "train") -> list[Path]:
     return sorted(
         file for file in matches if not data_suffix(file) and file.suffix.lower() not in _NO_DATA
     )
+
+
+def held_out(given: str, split: str = "train") -> Splits:
+    """The data files of a folder that belong to other splits, by these.
+
+    Args:
+        given: As `local_files` takes it.
+        split: As `local_files` takes it.
+
+    Raises:
+        AxtuneError: As `local_files` does.
+    """
+    path, matches = _matches(given, split)
+    if not path.is_dir():
+        return {}
+    if (path / _SAVED_SPLITS).is_file():
+        names = sorted(part.parent.name for part in path.glob(f"*/{_SAVED}"))
+        return {name: [path / name] for name in names if name != split}
+    _, others = _of_split(path, matches, split)
+    return others
+
+
+def _of_split(path: Path, matches: Iterable[Path], split: str) -> tuple[list[Path], Splits]:
+    """The data files of a split, sorted by name, and those of the folder's other splits."""
+    files = sorted(file for file in matches if data_suffix(file))
+    if not path.is_dir() or (path / _SAVED_SPLITS).is_file():
+        return files, {}
+    return of_split(path, files, split)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:

@@ -56,7 +56,7 @@ class Source(_Section):
     weight: float = Field(
         1.0, gt=0, le=1000, description="how often its rows are seen: 0.5 half, 2 twice"
     )
-    split: str = Field("train", description="split of a Hub data set")
+    split: str = Field("train", description="split of a Hub data set, or of a folder")
 
 
 def _as_sources(value: Any) -> Any:

@@ -40,12 +40,16 @@ def says(value: Any) -> bool:
 
 def text_of(turn: Any) -> Any:
     """What a turn says, whatever tool wrote it."""
-    return turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
+    if not isinstance(turn, dict):
+        return None
+    return turn.get("content", turn.get("value", turn.get("text")))
 
 
 def speaker_of(turn: Any) -> Any:
     """Who says a turn, by the name that its tool uses."""
-    return turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
+    if not isinstance(turn, dict):
+        return None
+    return turn.get("role", turn.get("from", turn.get("speaker", turn.get("sender"))))
 
 
 def placed(value: Any, key: str, problems: list[Problem]) -> list[Placed]:

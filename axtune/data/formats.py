@@ -35,6 +35,7 @@ from axtune.data.prompts import (
     ANSWERS,
     CONVERSATIONS,
     QUESTIONS,
+    repeats_prompt,
     take_answer,
     take_conversation,
     take_prompt,
@@ -100,6 +101,11 @@ KNOWN = _MEDIA.union(
 )
 _WRITTEN = frozenset(map(str.lower, KNOWN))  # in tables also as Prompt, Messages
 
+# What other tools and exports call a list of turns; many of them hold something else elsewhere.
+_PERHAPS_TURNS = (
+    "data", "dialog", "dialogue", "dialogs", "turns", "utterances", "chat", "chat_messages",
+    "thread", "history",
+)  # fmt: skip
 # Why a row of no known shape is not read, by a key that it has.
 _UNREADABLE = {
     "text": "text is a plain document; axtune learns answers, so give the row messages",
@@ -132,8 +138,9 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
     if row_format == "auto" and shape in (None, "prompt_completion"):
         trace = open_trace(filled, problems)
         if trace:
-            problems += _unread(filled, "a trace of calls", trace)
-            return trace
+            opened = _judged(filled, trace, problems) or trace
+            problems += _unread(filled, "a trace of calls", opened)
+            return opened
         shape = shape or _shape(fields) or _shape(row)
     if shape is None:
         problems.append(_unknown(fields))
@@ -144,6 +151,20 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
     opened = _open(fields, shape, problems)
     problems += _unread(fields, shape, opened)
     return opened
+
+
+def _judged(fields: dict[str, Any], trace: RawRow, problems: list[Problem]) -> RawPreference | None:
+    """A trace whose last answer somebody has judged; None where nobody has."""
+    keys = [key for key in LABELS if key in fields]
+    if not trace[0] or not (
+        "kto_tag" in keys or any(as_label(fields[k]) is not None for k in keys)
+    ):
+        return None
+    prompt, (place, answer) = trace[0][:-1], trace[0][-1]
+    raw = RawAnswer(place, [(place, answer)])
+    preference = take_label(fields, None, prompt, raw, problems)
+    preference.tools = trace[1]
+    return preference
 
 
 # --- recognition ------------------------------------------------------------------------------
@@ -219,6 +240,9 @@ def _rejected_of(fields: dict[str, Any]) -> str | None:
 
 def _unknown(fields: dict[str, Any]) -> Problem:
     why = next((why for key, why in _UNREADABLE.items() if says(fields.get(key))), None)
+    for key in _PERHAPS_TURNS:
+        if isinstance(turns := fields.get(key), list) and _seem_turns(turns):
+            why = f"the key {key} seems to hold a conversation; name it conversations"
     if _shape({key.strip().lower(): value for key, value in fields.items()}):
         why = "the keys are those of one but for case or spaces; rename them"
     expected = (
@@ -227,6 +251,12 @@ def _unknown(fields: dict[str, Any]) -> Problem:
     )
     message = f"no known shape; {why or expected}; see data_templates/README.md."
     return Problem("unknown-shape", message)
+
+
+def _seem_turns(turns: list[Any]) -> bool:
+    """Whether a list is one of turns, or of what two speakers say in turn."""
+    texts = all(isinstance(turn, str) for turn in turns)
+    return len(turns) > 1 and (texts or all(speaker_of(turn) is not None for turn in turns))
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -247,6 +277,10 @@ def _open(fields: dict[str, Any], shape: str, problems: list[Problem]) -> RawRow
         preference = take_rejected(fields, turns, rejected, problems)
     else:
         preference = take_pair(fields, pair or PAIRS[0], problems)
+    answers = filter(None, (preference.chosen, preference.rejected))
+    said = {answer.key: answer.turns for answer in answers}
+    if repeated := repeats_prompt(preference.prompt or [], said):
+        problems.append(repeated)
     preference = behind(system, preference, problems)
     preference.tools = _tools(fields)
     return preference
@@ -264,6 +298,8 @@ def _take_learned(fields: dict[str, Any], shape: str, problems: list[Problem]) -
         return take_conversation(fields, _key_of(fields, _LEARNED_KEYS[shape][0]), problems)
     before = len(problems)
     prompt, answer = _take_answered(fields, shape, problems)
+    if repeated := repeats_prompt(prompt, {answer.key: answer.turns}):
+        problems.append(repeated)
     asked = text_of(prompt[-1][1]) if prompt else ""
     if len(problems) == before and isinstance(asked, str) and not asked.strip():
         text = "there is no text before the answer; give the row a question or an instruction."

@@ -145,14 +145,7 @@ def _one_object(value: dict[str, Any]) -> str:
     parts = list(value.values())
     if len(parts) > 1 or (parts and set(value) <= {"0"}):
         numbered = all(isinstance(part, dict) and _is_numbered(part) for part in parts)
-        columns = all(isinstance(part, list) for part in parts) and not (
-            value.keys() & {"messages", "conversations"}
-        )
-        if columns and len({len(part) for part in parts}) > 1:
-            columns = False
-        if value.keys() >= {"chosen", "rejected"} and not numbered:
-            columns = False  # two conversations
-        if numbered or columns:
+        if numbered or _are_columns(parts):
             return (
                 f"{_ONE_OBJECT} that holds column by column (pandas' to_json without orient); "
                 f'{_EXPECTED}: to_json(orient="records", lines=True, force_ascii=False).'
@@ -160,6 +153,19 @@ def _one_object(value: dict[str, Any]) -> str:
         if _is_numbered(value) and all(isinstance(part, dict) for part in parts):
             return f"{_ONE_OBJECT} that numbers its rows; {_EXPECTED}: jq -c '.[]'."
     return ""
+
+
+def _are_columns(parts: list[Any]) -> bool:
+    """Whether the values of an object are the columns of a table, rather than the lists of a row.
+
+    Turns, parts, calls and tools are objects; a column of conversations holds lists of them.
+    """
+    return (
+        all(isinstance(part, list) for part in parts)
+        and len({len(part) for part in parts}) == 1
+        and len(parts[0]) > 1
+        and not any(isinstance(cell, dict) for part in parts for cell in part)
+    )
 
 
 def _is_numbered(value: dict[str, Any]) -> bool:

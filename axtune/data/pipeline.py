@@ -206,6 +206,8 @@ class RowChecker:
             if row.fault:
                 result.faults.append(row.fault)
                 continue
+            if row.warning:
+                result.faults.append(row.warning)
             if written := self._write(row, result):
                 sound.append((result, written))
         encoded = iter(encode(self.tokenizer, [part for _, text in sound for part in text.parts]))

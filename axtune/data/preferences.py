@@ -130,7 +130,7 @@ def take_rejected(
 
 def take_label(
     fields: dict[str, Any],
-    shape: str,
+    shape: str | None,
     prompt: list[Placed],
     answer: RawAnswer,
     problems: list[Problem],
@@ -140,7 +140,8 @@ def take_label(
     Args:
         fields: The row's cells that are not null, one of `LABELS` among them; what is read is
             taken out.
-        shape: What the row is without the judgement.
+        shape: What the row is without the judgement, by its name in ``data.format``; None of one
+            without a name.
         prompt: What stands before the answer.
         answer: What was judged.
         problems: Appended to.
@@ -148,10 +149,8 @@ def take_label(
     key = next(key for key in LABELS if says(fields.get(key)))
     label = as_label(fields.pop(key))
     if label is None:
-        message = (
-            f"{key}: expected true or false (1 or 0); data.format: {shape} reads the row without "
-            "it."
-        )
+        way_out = f"; data.format: {shape} reads the row without it" if shape else ""
+        message = f"{key}: expected true or false (1 or 0){way_out}."
         problems.append(Problem("bad-label", message))
     return RawPreference(prompt, answer if label else None, None if label else answer)
 

@@ -13,10 +13,11 @@ QUESTIONS = ("prompt", "query", "question", "input")
 ANSWERS = ("completion", "response", "answer", "output")
 # Keys that hold a whole conversation as turns of other tools.
 CONVERSATIONS = ("conversations", "conversation")
-_SYSTEMS = ("system", "system_prompt", "systemPrompt", "system_message", "systemMessage")
+SYSTEMS = ("system", "system_prompt", "systemPrompt", "system_message", "systemMessage")
 # Who says what in a list of exchanges, as ms-swift, Capybara and others write it.
 _ASKS = ("human", "user", "input", "query", "question", "prompt", "instruction", "tool")
 _ANSWERS = ("assistant", "gpt", "bot", "output", "response", "answer")
+_NO_GREETING = 10  # characters of a prompt that no answer begins with by chance
 _NO_INPUT = ("<noinput>", "<no input>")  # stanford_alpaca, self-instruct
 
 
@@ -27,7 +28,7 @@ def take_system(fields: dict[str, Any], problems: list[Problem]) -> Placed | Non
         fields: The row's cells that are not null; what is read is taken out.
         problems: Appended to.
     """
-    for key in _SYSTEMS:
+    for key in SYSTEMS:
         if not says(fields.get(key)):
             continue
         content = fields.pop(key)
@@ -57,9 +58,17 @@ def with_system(
 
 
 def take_conversation(fields: dict[str, Any], key: str, problems: list[Problem]) -> list[Placed]:
-    """Take the turns of a list; an exchange of question and answer in it is two turns."""
+    """Take the turns of a list.
+
+    An exchange of question and answer in it is two turns; ``conversations`` of plain texts are the
+    user's and the assistant's in turn, as LIMA writes them.
+    """
+    said = placed(fields.pop(key, None), key, problems)
+    if key in CONVERSATIONS and all(isinstance(item, str) for _, item in said):
+        roles = ("user", "assistant")
+        return [(at, {"role": roles[n % 2], "content": text}) for n, (at, text) in enumerate(said)]
     turns: list[Placed] = []
-    for place, item in placed(fields.pop(key, None), key, problems):
+    for place, item in said:
         if both := _exchange(place, item):
             turns += both
         else:
@@ -68,15 +77,23 @@ def take_conversation(fields: dict[str, Any], key: str, problems: list[Problem])
 
 
 def _exchange(place: str, item: Any) -> list[Placed]:
-    """The two turns of an object such as ``{"human": …, "assistant": …}``; none of another."""
-    if not isinstance(item, dict) or "role" in item or "from" in item or len(item) != 2:
+    """The turns of an object such as ``{"human": …, "assistant": …}``; none of another.
+
+    XTuner's may have a ``system`` before them. What it has besides belongs to the answer.
+    """
+    if not isinstance(item, dict) or "type" in item or speaker_of(item) is not None:
         return []
-    ask, answer = (next((key for key in keys if key in item), None) for keys in (_ASKS, _ANSWERS))
-    if ask is None or answer is None:
+    questions, answers = ([key for key in keys if key in item] for keys in (_ASKS, _ANSWERS))
+    if len(questions) != 1 or len(answers) != 1:
         return []
+    ask, answer = questions[0], answers[0]
+    rest = {key: item[key] for key in item if key not in ("system", ask, answer)}
     asked = {"role": "tool" if ask == "tool" else "user", "content": item[ask]}
-    answered = {"role": "assistant", "content": item[answer]}
-    return [(f"{place}.{ask}", asked), (f"{place}.{answer}", answered)]
+    answered = {"role": "assistant", "content": item[answer], **rest}
+    turns = [(f"{place}.{ask}", asked), (f"{place}.{answer}", answered)]
+    if says(item.get("system")):
+        turns.insert(0, (f"{place}.system", {"role": "system", "content": item["system"]}))
+    return turns
 
 
 def asks(fields: dict[str, Any]) -> bool:
@@ -167,6 +184,38 @@ def _take_history(fields: dict[str, Any], problems: list[Problem]) -> list[Place
             message = f"{place}: expected a pair of question and answer."
             problems.append(Problem("bad-messages", message))
     return turns
+
+
+def repeats_prompt(prompt: list[Placed], answers: dict[str, list[Placed]]) -> Problem | None:
+    """The warning that answers begin with what they answer.
+
+    Some tools keep prompt and answer in one text beside the prompt. Where it is shown before the
+    answer already, the model would learn to say it again.
+
+    Args:
+        prompt: What stands before the answers.
+        answers: The turns of each, by their keys.
+    """
+    asked = text_of(prompt[-1][1]) if prompt else None
+    if not isinstance(asked, str) or not asked.strip() or not answers:
+        return None
+    if not all(turns and _begins_with(text_of(turns[0][1]), asked) for turns in answers.values()):
+        return None
+    message = (
+        f"{' and '.join(answers)}: the answer begins with the whole prompt, which stands before it "
+        "already, and the model would learn to repeat it; remove it there."
+    )
+    return Problem("repeats-prompt", message, "warning")
+
+
+def _begins_with(answer: Any, prompt: str) -> bool:
+    """Whether an answer is a prompt and more; a greeting may begin as its answer does."""
+    if not isinstance(answer, str):
+        return False
+    said, prompt = answer.lstrip(), prompt.strip()
+    rest = said[len(prompt) :]
+    own_line = rest[:1] in ("\n", "\r") or len(prompt) >= _NO_GREETING
+    return said.startswith(prompt) and bool(rest.strip()) and own_line
 
 
 def take_answer(fields: dict[str, Any], key: str, problems: list[Problem]) -> list[Placed]:

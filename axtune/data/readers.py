@@ -7,14 +7,17 @@ stays exact, and a key that a row lacks stays absent.
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import csv
 import gzip
 import io
 import json
+import lzma
 import re
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -26,7 +29,12 @@ from axtune.errors import Fault, MissingPackageError
 _BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20
 _HEAD = 1 << 16  # what says of a file how it is laid out
-_MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
+_MAGIC = {
+    ".gz": b"\x1f\x8b",
+    ".zst": b"\x28\xb5\x2f\xfd",
+    ".bz2": b"BZh",
+    ".xz": b"\xfd7zXZ",
+}
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -39,12 +47,14 @@ class Row:
         line: 1-based line where the row begins; the row's number in a Parquet or Arrow file.
         value: The parsed row; None when it could not be read.
         fault: Why not.
+        warning: What was lost of a row that could be read.
     """
 
     file: str
     line: int
     value: Any
     fault: Fault | None = None
+    warning: Fault | None = None
 
 
 def read_rows(path: Path, *, max_line_bytes: int) -> Iterator[Row]:
@@ -60,13 +70,10 @@ def read_rows(path: Path, *, max_line_bytes: int) -> Iterator[Row]:
     message = ""
     try:
         yield from _read(path, max_line_bytes)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         message = "the archive is damaged or cut off; later rows are lost. Copy the file again."
-    except OSError as error:
-        if error.strerror or path.suffix.lower() != ".zst":
-            message = f"{error.strerror or 'it cannot be read'}."
-        else:  # pyarrow's, without an error number
-            message = "the archive is damaged or cut off; later rows are lost. Copy the file again."
+        if isinstance(error, OSError) and error.strerror:  # the system's, not the archive's
+            message = f"{error.strerror}."
     if message:
         yield Row(str(path), 0, None, Fault(str(path), 0, "unreadable", message))
 
@@ -98,14 +105,20 @@ def _open(path: Path) -> IO[bytes]:
     Raises:
         OSError: When it cannot be opened.
     """
-    with path.open("rb") as stream:
-        begin = stream.read(4)
-    suffix = path.suffix.lower()
-    if begin.startswith(_MAGIC[".gz"]) or (suffix == ".gz" and begin):
-        return gzip.open(path)  # type: ignore[return-value] # read only
-    if begin == _MAGIC[".zst"] or (suffix == ".zst" and begin):
+    form = _packed_as(path)
+    if not form and path.stat().st_size:
+        form = path.suffix.lower()
+    if form == ".zst":
         return io.BufferedReader(_pyarrow(".zst files").input_stream(path, compression="zstd"))
-    return path.open("rb")
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return openers.get(form, Path.open)(path, "rb")  # type: ignore[no-any-return] # read only
+
+
+def _packed_as(path: Path) -> str:
+    """How a file is compressed, by its first bytes; empty when it is not."""
+    with path.open("rb") as stream:
+        begin = stream.read(8)
+    return next((form for form, magic in _MAGIC.items() if begin.startswith(magic)), "")
 
 
 def _pyarrow(what: str) -> Any:
@@ -125,6 +138,7 @@ def _pyarrow(what: str) -> Any:
 def _read_lines(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
     name = str(path)
     number = 0
+    reader = _JsonReader(_refuse_constant)
     while line := stream.readline(limit + 1):
         number += 1
         if len(line) > limit and not line.endswith(b"\n"):
@@ -143,15 +157,15 @@ def _read_lines(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
             line = line[len(_BOM) :]
         if line.isspace() or not line:
             continue
-        yield _parse(name, number, line)
+        yield _parse(name, number, line, reader)
 
 
 def _read_json_list(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
     """The items of one JSON list; a window of text slides over the file."""
     name = str(path)
     chunks = _chunks(stream)
-    constants: list[str] = []  # NaN and its like, which Python's JSON takes and JSON does not have
-    decoder = json.JSONDecoder(parse_constant=constants.append)
+    constants: list[str] = []
+    reader = _JsonReader(constants.append)
     window, at, line, expect = "", 0, 1, "["
 
     def refused(code: str, message: str, where: int = 0) -> Row:
@@ -196,8 +210,9 @@ def _read_json_list(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
                     return
                 expect, at = "row or ]" if expect == "[" else "row", at + 1
                 continue
+            reader.repeated = False
             try:
-                value, end = decoder.raw_decode(window, at)
+                value, end = reader.decoder.raw_decode(window, at)
             except json.JSONDecodeError as error:
                 cut = error.pos > len(window) - 10 or error.msg.startswith("Unterminated string")
                 if cut and len(window) - at <= limit and grow():
@@ -222,7 +237,8 @@ def _read_json_list(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
                 yield refused("not-json", _not_json(ValueError()))
                 constants.clear()
             else:
-                yield Row(name, line, value, _surrogates(name, line, raw, value))
+                lost = reader.warning(name, line)
+                yield Row(name, line, value, _surrogates(name, line, raw, value), lost)
             line += raw.count("\n")
             at, expect = end, ", or ]"
     except UnicodeDecodeError as error:
@@ -250,19 +266,49 @@ def _chunks(stream: IO[bytes]) -> Iterator[str]:
             return
 
 
-def _parse(name: str, number: int, line: bytes) -> Row:
+class _JsonReader:
+    """JSON with an eye for keys that stand twice in an object, of which Python keeps the last.
+
+    Args:
+        constant: Called with NaN and its like, which Python's JSON takes and JSON does not have.
+    """
+
+    def __init__(self, constant: Callable[[str], Any]) -> None:
+        self.repeated = False
+        self.decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=constant)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            self.repeated |= any(value[key] != one for key, one in pairs)
+        return value
+
+    def warning(self, name: str, number: int) -> Fault | None:
+        """What was lost of the value read last."""
+        if not self.repeated:
+            return None
+        message = (
+            "a key stands twice in an object, with different values, and the last one is read; "
+            "keep one, or give the other a name of its own."
+        )
+        return Fault(name, number, "duplicate-key", message, "warning")
+
+
+def _parse(name: str, number: int, line: bytes, reader: _JsonReader) -> Row:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
         return Row(name, number, None, Fault(name, number, *_encoding(line)))
+    reader.repeated = False
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = reader.decoder.decode(text)
     except json.JSONDecodeError as error:
         message = f"{error.msg} (column {error.colno})."
         return Row(name, number, None, Fault(name, number, "not-json", message))
     except (ValueError, RecursionError) as error:
         return Row(name, number, None, Fault(name, number, "not-json", _not_json(error)))
-    return Row(name, number, value, _surrogates(name, number, text, value))
+    lost = reader.warning(name, number)
+    return Row(name, number, value, _surrogates(name, number, text, value), lost)
 
 
 def _not_json(error: ValueError | RecursionError) -> str:
@@ -404,8 +450,14 @@ def _read_table(path: Path, suffix: str) -> Iterator[Row]:
     try:
         schema, batches = (_parquet if form == "Parquet" else _arrow)(path)
     except (pa.ArrowException, OSError, ValueError):
-        message = f"the file is not {form}; copy it again."
+        packed = path.is_file() and (_packed_as(path) or zipfile.is_zipfile(path))
+        remedy = "it is compressed once more; unpack it" if packed else "copy it again"
+        message = f"the file is not {form}; {remedy}."
         yield Row(name, 0, None, Fault(name, 0, code, message))
+        return
+    if len(set(schema.names)) < len(schema.names):
+        message = "two columns have the same name, of which one would be lost; rename one."
+        yield Row(name, 0, None, Fault(name, 0, "duplicate-key", message))
         return
     if column := _typed_object(schema):
         message = (

@@ -7,30 +7,25 @@ into a timestamp or fill absent keys with null.
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
 from axtune.config.paths import (
     COMPRESSED,
     HUB,
+    READ,
     SUFFIXES,
     TEXTS,
     data_suffix,
+    held_out,
     left_out,
     local_files,
     visible_files,
+    why_unread,
 )
 from axtune.config.recipe import Source
+from axtune.config.splits import SHARD, keyword, splits_said, words
+from axtune.data.llama_factory import DATASET_INFO, unread_mapping
 from axtune.errors import AxtuneError, Fault
-
-# How `datasets` names splits, in the names of files and folders.
-_KEYWORDS = {
-    "train": frozenset(("train", "training")),
-    "validation": frozenset(("validation", "valid", "val", "dev")),
-    "test": frozenset(("test", "testing", "eval", "evaluation")),
-}
-_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?!\d)")  # train_sft-00000-of-00003.parquet
-_DELIMITERS = re.compile(r"[-._ 0-9/]+")
 
 
 def files_of(source: Source) -> list[Path]:
@@ -45,21 +40,51 @@ def files_of(source: Source) -> list[Path]:
 
 
 def unread_files(source: Source) -> list[Fault]:
-    """A warning for each file of a source that may hold data and is not read.
+    """A warning for each thing beside the rows of a source that says of them and is not read.
+
+    Files that may hold data, other splits, and a mapping of columns.
 
     Raises:
         AxtuneError: When the source cannot be looked up.
     """
     if source.path.startswith(HUB):
         return []  # of a Hub data set only what axtune reads is downloaded
-    message = (
-        "the file is left out: it is of no format that axtune reads "
-        f"({', '.join(SUFFIXES)}; texts also as {' and '.join(COMPRESSED)})."
-    )
-    return [
-        Fault(str(path), 0, "left-out", message, "warning")
+    others = [
+        Fault(source.path, 0, "left-out", _other_split(name, len(files), source.split), "warning")
+        for name, files in held_out(source.path, source.split).items()
+    ]
+    mapped = {file: unread_mapping(file) for file in files_of(source)}
+    others += [
+        Fault(str(file), 0, "unread-mapping", _mapping_says(said), "warning")
+        for file, said in mapped.items()
+        if said
+    ]
+    return others + [
+        Fault(str(path), 0, "left-out", _left_out(path), "warning")
         for path in left_out(source.path, source.split)
     ]
+
+
+def _left_out(path: Path) -> str:
+    return f"the file is left out: {why_unread(path)}; axtune reads {READ}."
+
+
+def _mapping_says(said: list[str]) -> str:
+    return (
+        f"{DATASET_INFO} beside it (LLaMA-Factory's) says {', '.join(said)}, which is not read: "
+        "each key is taken by its name. Rename the keys in the rows; data_templates/README.md has "
+        "their names."
+    )
+
+
+def _other_split(name: str, files: int, split: str) -> str:
+    what = "1 file or folder is" if files == 1 else f"{files} files are"
+    if not name:
+        return f"{what} left out: the card maps them to no split. Give their names to read them."
+    return (
+        f"{what} left out, of the split {name}; {split} is read. To read it as well, give its "
+        f"files, or {{path: …, split: {name}}} in a recipe."
+    )
 
 
 def digest(path: Path) -> str:
@@ -118,12 +143,11 @@ def _split_files(folder: Path, split: str, name: str) -> list[Path]:
     """
     files = sorted(file for file in visible_files(folder) if data_suffix(file))
     splits = {file: _splits_of(file.relative_to(folder)) for file in files}
-    wanted = next((key for key, words in _KEYWORDS.items() if split in words), split)
+    wanted = keyword(split)
     chosen = [file for file in files if wanted in splits[file]]
     if not chosen and not any(splits.values()):
         # A split of a name of its own, as a word of the file's name.
-        words = {file: _words(str(file.relative_to(folder))) for file in files}
-        chosen = [file for file in files if split in words[file]]
+        chosen = [file for file in files if split in words(str(file.relative_to(folder)))]
         chosen = chosen or (files if split == "train" else [])
     if not chosen:
         known = sorted(set().union(*splits.values()))
@@ -141,22 +165,12 @@ def _split_files(folder: Path, split: str, name: str) -> list[Path]:
 
 
 def _splits_of(path: Path) -> frozenset[str]:
-    """The splits that the name of a file says, or else the nearest folder's that says one."""
-    if shard := _SHARD.match(path.name):
-        said = shard[1]
-        return frozenset((next((k for k, words in _KEYWORDS.items() if said in words), said),))
-    for part in reversed(path.parts):
-        words = _words(part)
-        if found := frozenset(k for k, known in _KEYWORDS.items() if known & words):
-            return found
-    return frozenset()
+    """The splits that a name says; of a shard the one that it names."""
+    shard = SHARD.match(path.name)
+    return frozenset((keyword(shard[1]),)) if shard else splits_said(path)
 
 
 def _subset_of(path: Path) -> str:
     """The first folder above a file that neither is ``data`` nor says a split."""
     folders = (part for part in path.parts[:-1] if part != "data")
     return next((part for part in folders if not _splits_of(Path(part))), "")
-
-
-def _words(name: str) -> set[str]:
-    return {word for word in _DELIMITERS.split(name.lower()) if word}

@@ -9,10 +9,10 @@ What vLLM makes of OpenAI's form is in `axtune.data.conversation`.
 
 from __future__ import annotations
 
-import ast
 from typing import Any
 
 from axtune.data.literals import parse_json
+from axtune.data.parameters import is_optional, object_schema, properties_schema
 from axtune.data.turns import unread_key
 from axtune.errors import Problem
 
@@ -103,8 +103,14 @@ def _is_openai(tool: Any) -> bool:
     return (
         isinstance(function, dict)
         and function.keys() <= _FUNCTION
-        and not isinstance(function.get("parameters"), str)
+        and _is_object_schema(function.get("parameters"))
     )
+
+
+def _is_object_schema(parameters: Any) -> bool:
+    if not isinstance(parameters, dict):
+        return parameters is None
+    return not parameters or parameters.get("type") == "object"
 
 
 def _listed(raw: Any) -> list[Any] | None:
@@ -172,22 +178,28 @@ def _read_tool(tool: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def _parameters(flat: dict[str, Any]) -> Any:
-    """A tool's JSON Schema, whatever its key; None of a tool that declares nothing."""
+    """A tool's JSON Schema, whatever its key; None of a tool that declares nothing.
+
+    ``required`` is taken out where it stands beside the properties.
+    """
     given = [_schema(flat[key]) for key in _SCHEMAS if flat.get(key) not in (None, "")]
     if any(schema != given[0] for schema in given[1:]):
         raise ValueError("the parameters stand under two keys; keep parameters")
     if given:
-        return given[0]
+        return object_schema(given[0]) if given[0] is not None else None
     perhaps = [key for key in _PERHAPS_SCHEMAS if flat.get(key) not in (None, "", [], {})]
     if not perhaps:
         return None
-    schema = _schema(flat[perhaps[0]])
-    if len(perhaps) > 1 or not isinstance(schema, dict) or not isinstance(schema.get("type"), str):
-        raise ValueError(
-            f"the parameters stand under {perhaps[0]}; write them as parameters, a JSON Schema "
-            "object"
-        )
-    return schema
+    key = perhaps[0]
+    try:
+        if len(perhaps) == 1:
+            required = flat.pop("required") if isinstance(flat.get("required"), list) else None
+            return object_schema(_schema(flat[key]), required)
+    except ValueError:
+        pass
+    raise ValueError(
+        f"the parameters stand under {key}; write them as parameters, a JSON Schema object"
+    )
 
 
 def _schema(value: Any) -> Any:
@@ -208,26 +220,6 @@ def _parsed(text: str) -> Any:
 
 # --- parameters of no JSON Schema -------------------------------------------------------------
 
-# The types of Python and of Gorilla (BFCL), as xLAM and ToolACE write them.
-_JSON_TYPES = {
-    "str": "string",
-    "string": "string",
-    "int": "integer",
-    "integer": "integer",
-    "float": "number",
-    "number": "number",
-    "double": "number",
-    "bool": "boolean",
-    "boolean": "boolean",
-    "list": "array",
-    "array": "array",
-    "tuple": "array",
-    "set": "array",
-    "dict": "object",
-    "object": "object",
-}
-_ANY = ("any", "Any")
-
 
 def as_json_schema(tool: Any) -> Any:
     """A tool whose parameters have Python's types, with a JSON Schema instead.
@@ -244,76 +236,18 @@ def as_json_schema(tool: Any) -> Any:
     if not isinstance(tool, dict) or not isinstance(tool.get("parameters"), dict):
         return tool
     given = tool["parameters"]
-    if given.get("type") in _JSON_TYPES and isinstance(given.get("properties"), dict):
-        parameters = _retyped(given)
+    kind = given.get("type")
+    if isinstance(kind, str) and isinstance(given.get("properties"), dict):
+        parameters = object_schema(given)
         if isinstance(tool.get("required"), list) and "required" not in parameters:
-            parameters["required"] = tool["required"]
+            parameters = {**parameters, "required": tool["required"]}
             tool = {key: value for key, value in tool.items() if key != "required"}
     elif all(isinstance(value, dict) and "type" in value for value in given.values()):
-        required = [
-            name
-            for name, value in given.items()
-            if "default" not in value and "optional" not in str(value["type"])
-        ]
-        properties = {name: _retyped(value) for name, value in given.items()}
-        parameters = {"type": "object", "properties": properties, "required": required}
+        required = [name for name, value in given.items() if not is_optional(value)]
+        parameters = properties_schema(given, required)
     else:
         return tool
     return {**tool, "parameters": parameters}
-
-
-def _retyped(schema: Any) -> Any:
-    """A schema with JSON's types for Python's, inside of it too."""
-    if not isinstance(schema, dict):
-        return schema
-    out: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key == "type" and isinstance(value, str):
-            out |= _json_type(value.split(", optional")[0].strip())
-        elif key == "properties" and isinstance(value, dict):
-            out[key] = {name: _retyped(inner) for name, inner in value.items()}
-        elif key == "items" and isinstance(value, dict):
-            out[key] = _retyped(value)
-        elif key in ("optional", "required") and isinstance(value, bool):
-            continue  # said at the object, as JSON Schema does
-        else:
-            out[key] = value
-    return out
-
-
-def _json_type(written: str) -> dict[str, Any]:
-    """The JSON Schema of a Python type such as ``List[int]``."""
-    if written in _ANY:
-        return {}
-    if written.lower() in _JSON_TYPES:
-        return {"type": _JSON_TYPES[written.lower()]}
-    try:
-        return _annotation(ast.parse(written, mode="eval").body)
-    except (SyntaxError, RecursionError, MemoryError):
-        raise ValueError("a parameter has a type that JSON has not") from None
-
-
-def _annotation(node: ast.expr) -> dict[str, Any]:
-    if isinstance(node, ast.Name):
-        return _json_type(node.id) if node.id in (*_ANY, *_JSON_TYPES) else _no_type()
-    if not isinstance(node, ast.Subscript) or not isinstance(node.value, ast.Name):
-        return _no_type()
-    outer = node.value.id
-    inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-    if outer in ("Optional",) and len(inner) == 1:
-        return _annotation(inner[0])
-    if outer == "Union":
-        return {"anyOf": [_annotation(choice) for choice in inner]}
-    kind = _JSON_TYPES.get(outer.lower())
-    if kind == "array" and len(inner) == 1:
-        return {"type": "array", "items": _annotation(inner[0])}
-    if kind in ("array", "object"):
-        return {"type": kind}
-    return _no_type()
-
-
-def _no_type() -> dict[str, Any]:
-    raise ValueError("a parameter has a type that JSON has not")
 
 
 def in_json_schema(raw: Any, problems: list[Problem]) -> Any:

@@ -12,6 +12,7 @@ others (id, source, timestamp, …) are free. Nothing is guessed: what vLLM make
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ _ROLES = {
 }
 # Roles of turns that are calls: part of the assistant's turn before them, if that is open.
 _CALL_ROLES = ("function_call", "tool_call")
+# Under which keys a turn says who speaks; LangChain's type comes last.
+_SPEAKERS = ("role", "from", "speaker", "sender", "type")
 _SHAREGPT_ROLES = ("system", "human", "gpt", "function_call", "observation", "tool")
 _PLAIN = {"role", "content"}
 _PLAIN_ROLES = ("user", "assistant", "system", "developer", "tool")
@@ -62,8 +65,11 @@ _CALLS = (
     "tool_calls", "function_call", "function_calls", "tool_call", "toolCalls", "toolCall",
     "functionCall", "toolUse", "tool_use",
 )  # fmt: skip
-# Whether a turn is labelled: OpenAI, ms-swift and AgentInstruct, axolotl, LLaMA-Factory.
-_LABELLED = ("weight", "loss", "train", "training", "trainable", "loss_weight", "loss_scale")
+# Whether a turn is labelled: OpenAI, ms-swift and AgentInstruct, axolotl, LLaMA-Factory, XTuner.
+_LABELLED = (
+    "weight", "loss", "train", "training", "trainable", "loss_weight", "loss_scale",
+    "output_with_loss",
+)  # fmt: skip
 _MASKED = ("masked",)  # torchtune
 # Reasoning that stands beside the text. vLLM hands on the first two.
 _SERVED_REASONING = ("reasoning", "reasoning_content")
@@ -103,9 +109,7 @@ _UNREAD = (
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 # Read somewhere below, or said elsewhere: no meaning of a turn is lost with these.
 _USED = {
-    "role",
-    "from",
-    "type",
+    *_SPEAKERS,
     "name",
     "tool_call_id",
     "call_id",
@@ -129,6 +133,9 @@ _TEXT_PARTS = (None, "text", "input_text", "output_text", "refusal")
 _THINKING_PARTS = ("thinking", "redacted_thinking", "reasoning", "summary_text", "reasoning_text")
 _CALL_PARTS = ("tool_use", "tool_call", "tool-call", "function_call")
 _RESULT_PARTS = ("tool_result", "tool-result")
+# Of the AI SDK: a call with its result, and what no model is shown.
+_INVOCATION, _OTHER_INVOCATIONS = "tool-", ("dynamic-tool", "tool-invocation")
+_STEP, _UNSHOWN = "step-start", ("source", "source-url", "source-document")
 _CALL_IDS = ("tool_call_id", "call_id", "tool_use_id", "toolCallId", "toolUseId")
 
 
@@ -156,7 +163,15 @@ def bad_role(place: str, role: Any, known: Iterable[str]) -> Problem:
         else []
     )
     hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}."
+    if role == "tools":  # what some call results, and some the tools themselves
+        hint = "write a result with the role tool, and the tools themselves at the row's key tools."
     return Problem("bad-role", f"{place}: unknown role; {hint}")
+
+
+def known_role(written: str) -> str | None:
+    """The role that some tool calls so; ``tool_call`` of a turn that is calls."""
+    name = written.lower().replace("-", "_")
+    return "tool_call" if name in _CALL_ROLES else _ROLES.get(name)
 
 
 def as_context(turn: Any) -> Any:
@@ -212,7 +227,7 @@ def _is_plain(turn: Any) -> bool:
 def _continues(before: Any, turn: Message, message: Message) -> bool:
     """Whether a turn of nothing but calls is part of the assistant's message before it."""
     return (
-        _written_role(turn)[1] in _CALL_ROLES
+        _written_role(turn)[1] == "tool_call"
         and isinstance(before, dict)
         and before.get("role") == "assistant"
         and not message["content"]
@@ -240,14 +255,26 @@ def _unwrapped(turn: Message) -> Message:
         return {"type": kind, **turn["kwargs"]}
     if isinstance(turn.get("message"), dict) and "role" in turn["message"]:  # OpenAI's choices
         return turn["message"]  # type: ignore[no-any-return]
+    if _is_ui_message(turn):  # the AI SDK's: its parts say all, and these say it again
+        return {key: turn[key] for key in turn if key not in ("content", "toolInvocations")}
     return turn
 
 
+def _is_ui_message(turn: Message) -> bool:
+    """Whether a turn has the parts of the AI SDK, which have a type each; Gemini's have none."""
+    parts = turn.get("parts")
+    return (
+        isinstance(parts, list)
+        and bool(parts)
+        and all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts)
+    )
+
+
 def _written_role(turn: Message) -> tuple[str, str | None]:
-    """The key of a turn's role, and the role that stands there in the form of `_ROLES`."""
-    key = next((key for key in ("role", "from", "type") if turn.get(key) is not None), "role")
+    """The key of a turn's role, and the role that stands there; None of an unknown one."""
+    key = next((key for key in _SPEAKERS if turn.get(key) is not None), "role")
     written = turn.get(key)
-    return key, written.lower().replace("-", "_") if isinstance(written, str) else None
+    return key, known_role(written) if isinstance(written, str) else None
 
 
 def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Placed]:
@@ -298,19 +325,18 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
 
 def _role(place: str, turn: Message, problems: list[Problem]) -> str | None:
     """The role of a turn; those of calls are kept."""
-    key, name = _written_role(turn)
-    if name in _CALL_ROLES:
-        return "tool_call"
-    role = _ROLES.get(name) if name else None
+    key, role = _written_role(turn)
     if role is None:
         if key == "type":
             text = f"{place}: an item of a type that is not read; expected keys role and content."
             problems.append(Problem("bad-messages", text))
         else:
             problems.append(
-                bad_role(place, turn.get(key), ROLES if key == "role" else _SHAREGPT_ROLES)
+                bad_role(place, turn.get(key), _SHAREGPT_ROLES if key == "from" else ROLES)
             )
         return None
+    if role == "tool_call":
+        return role
     other = turn.get("from")
     if key == "role" and isinstance(other, str) and _ROLES.get(other.lower(), role) != role:
         problems.append(Problem("bad-role", f"{place}: role and from differ; remove one."))
@@ -501,6 +527,17 @@ def _is_text_part(part: Any) -> bool:
     )
 
 
+def _is_invocation(kind: Any) -> bool:
+    return isinstance(kind, str) and (
+        kind in _OTHER_INVOCATIONS
+        or (kind.startswith(_INVOCATION) and kind not in (*_CALL_PARTS, *_RESULT_PARTS))
+    )
+
+
+def _as_javascript(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 @dataclass
 class _Parts:
     """Parts of a content, taken apart: texts, calls, results, thoughts.
@@ -512,6 +549,7 @@ class _Parts:
         out: The messages so far.
         texts: Text parts since the last result.
         calls: Calls.
+        results: Results of the calls, where they stand in one part with them.
     """
 
     place: str
@@ -520,6 +558,7 @@ class _Parts:
     out: list[Placed] = field(default_factory=list)
     texts: list[Any] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)
+    results: list[Placed] = field(default_factory=list)
 
     def read(self, parts: list[Any]) -> list[Placed]:
         """The messages of all parts."""
@@ -533,7 +572,8 @@ class _Parts:
         calls = [*self.message.get("tool_calls", ()), *self.calls]
         message = {**self.message, "content": self.texts}
         self.out.append((place, message | ({"tool_calls": calls} if calls else {})))
-        self.texts, self.calls = [], []
+        self.out += self.results
+        self.texts, self.calls, self.results = [], [], []
 
     def _read_part(self, at: str, part: Any) -> None:
         if isinstance(part, str):
@@ -541,9 +581,20 @@ class _Parts:
         if not isinstance(part, dict):
             self._refuse(at)
             return
+        full = {key: value for key, value in part.items() if value is not None}
+        if not full and part:  # of a table, which fills absent keys with null
+            return
+        part = full
         kind = part.get("type")
         if kind in _THINKING_PARTS or part.get("thought") is True or "reasoningContent" in part:
             self.problems.append(reasoning_unseen(at, "thinking"))
+        elif kind == _STEP:
+            if self.texts or self.calls:
+                self._close(self.place)
+        elif isinstance(kind, str) and (kind in _UNSHOWN or kind.startswith("data-")):
+            self.problems.append(unread_key(at, "source" if kind in _UNSHOWN else "data"))
+        elif _is_invocation(kind):
+            self._read_invocation(at, part)
         elif kind in _RESULT_PARTS or part.keys() & {"toolResult", "functionResponse"}:
             self._read_result(at, part)
         elif kind in _CALL_PARTS or part.keys() & {"toolUse", "functionCall"}:
@@ -552,6 +603,8 @@ class _Parts:
                 self.calls.append(call.item)
         elif kind in _TEXT_PARTS and (part.keys() & {"text", "value", "refusal"} or kind):
             text = part.get("text", part.get("value", part.get("refusal")))
+            if self.results and isinstance(text, str) and text.strip():
+                self._close(self.place)
             if not isinstance(text, (str, type(None))):
                 self._refuse(at)
             elif self.calls and text and text.strip():
@@ -569,6 +622,22 @@ class _Parts:
             f"{at}: expected a text part; the models read text only. Write JSON data as a string."
         )
         self.problems.append(Problem("bad-content", message))
+
+    def _read_invocation(self, at: str, part: Message) -> None:
+        """The AI SDK's call, with its result once there is one."""
+        inner = part.get("toolInvocation")
+        inner = inner if isinstance(inner, dict) else part
+        name = inner.get("toolName") or str(part["type"]).removeprefix(_INVOCATION)
+        given = {key: inner[key] for key in ("toolCallId", "input", "args") if key in inner}
+        call = _call(at, {"type": "tool-call", "toolName": name, **given}, self.problems)
+        if call is None:
+            return
+        self.calls.append(call.item)
+        said = next((inner[k] for k in ("output", "result", "errorText") if k in inner), None)
+        if said is not None:
+            # As its providers send it: JSON.stringify.
+            text = said if isinstance(said, str) else _as_javascript(said)
+            self.results.append((at, {"role": "tool", "content": text, **_call_id(inner)}))
 
     def _read_result(self, at: str, part: Message) -> None:
         """Anthropic's, the AI SDK's, Bedrock's or Gemini's result."""

@@ -17,17 +17,12 @@ from typing import Any, NoReturn
 import jsonschema_rs
 
 from axtune.data.conversation import Conversation
+from axtune.data.markup import foreign_markup
 from axtune.data.parse import PreferenceRow
 from axtune.data.turns import Message, reasoning_unseen
 from axtune.errors import Problem, Severity
 
 # Conjoining jamo: Hangul in NFD, as macOS file names and some scanners write it.
-# How other models write calls, turns and ends, which is text to these: Llama, Mistral, Nemotron,
-# Functionary, Gemma.
-_FOREIGN = re.compile(
-    r"<\|python_tag\|>|\[TOOL_CALLS\]|</?TOOLCALL>|<function=\w|\[/?INST\]|<</?SYS>>"
-    r"|<\|(?:start_header_id|end_header_id|eot_id|begin_of_text)\|>|</s>|<eos>|<(?:start|end)_of_turn>"
-)
 _NFD_HANGUL = re.compile("[\u1100-\u11ff]")
 # Characters of other categories that show nothing: Hangul fillers, a joiner, an empty Braille cell.
 _UNSEEN = frozenset("\u115f\u1160\u3164\uffa0\u034f\u2800\ufe0e\ufe0f")
@@ -70,7 +65,7 @@ def _checked(conversation: Conversation, strict: int) -> tuple[Conversation, lis
 def text_problems(
     row: Conversation | PreferenceRow, control: re.Pattern[str] | None, *, nfd: bool
 ) -> list[Problem]:
-    """What is wrong with the texts themselves: control tokens in them, decomposed Hangul, markup.
+    """What is wrong with the texts themselves: control tokens, lost bytes, markup, NFD Hangul.
 
     The tokenizer takes a control token written in a text for the real one.
 
@@ -81,6 +76,8 @@ def text_problems(
     """
     problems = []
     decomposed = False
+    first = row if isinstance(row, Conversation) else row.learned
+    names = [tool["function"]["name"] for tool in first.tools or ()]
     for place, role, text in _texts(row):
         if nfd and not decomposed and not text.isascii():
             decomposed = _NFD_HANGUL.search(text) is not None
@@ -92,10 +89,16 @@ def text_problems(
                     "data.control_tokens: keep to train on it as vLLM would serve it."
                 )
                 problems.append(Problem("control-token", message))
-        if role == "assistant" and ("<" in text or "[" in text) and (sign := _FOREIGN.search(text)):
+        if "\ufffd" in text:
             message = (
-                f"{place} holds {sign[0]}, which other models write for a call or an end of turn; "
-                "to this model it is text like any other. Write calls as tool_calls, or remove it."
+                f"{place} holds U+FFFD, which stands for bytes that were lost when the text was "
+                "decoded; make the file again from its source, or remove the row."
+            )
+            problems.append(Problem("replacement-character", message, "warning"))
+        if role == "assistant" and (sign := foreign_markup(text, names)):
+            message = (
+                f"{place} holds {sign}, as other models write a call or an end of turn; to this "
+                "model it is text like any other. Write calls as tool_calls, or remove it."
             )
             problems.append(Problem("foreign-markup", message, "warning"))
     if decomposed:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from ruamel.yaml import YAML
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -49,7 +50,7 @@ from axtune.evaluate.questions import Question
 from axtune.evaluate.score import Argument, Fields
 from axtune.units import plural
 
-TRAIN, TEST, SPLIT = "train.jsonl", "test", "split.json"
+TRAIN, TEST, SPLIT = "train.jsonl", "test", "split.yaml"
 HELD_OUT = 0.3
 NO_TOOL_FITS = "None of the tools can do this."
 # The embedded model whose template rows are held against where none is named; its context says
@@ -66,7 +67,7 @@ _NEAR = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What went where: ``split.json``.
+    """What went where: ``split.yaml``.
 
     Attributes:
         seed: Of the draw.
@@ -163,8 +164,7 @@ def convert(
         for name, content in tests.items():
             (folder / TEST / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / TEST / name).write_bytes(content)
-        about = json.dumps(asdict(split), ensure_ascii=False, indent=2)
-        (folder / SPLIT).write_text(about + "\n", encoding="utf-8")
+        YAML().dump(asdict(split), folder / SPLIT)
     return split
 
 

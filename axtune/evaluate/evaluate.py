@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from axtune.checkpoint.base import run_of
 from axtune.checkpoint.leftovers import private_files
 from axtune.checkpoint.run_dir import Run
-from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.config.loader import data_options
-from axtune.config.recipe import Data
-from axtune.data.dataset import held_out_rows
-from axtune.data.pipeline import RowChecker
-from axtune.data.render import prompt_ids
-from axtune.data.sources import files_of
-from axtune.data.statistics import RowResult
-from axtune.errors import AxtuneError, DataError
+from axtune.errors import AxtuneError
 from axtune.evaluate.answers import Answers, Kept, key_of, open_answers
-from axtune.evaluate.benchmarks import is_answers, is_benchmark, read_questions
 from axtune.evaluate.figures import METRICS, Scored, figures, reasons, scored
 from axtune.evaluate.generate import Sampling
+from axtune.evaluate.harness import TaskScore, load_tasks, measure_tasks, run_tasks
+from axtune.evaluate.losses import (
+    LOSSES,
+    SampleLoss,
+    measure_losses,
+    read_losses,
+    write_losses,
+)
 from axtune.evaluate.models import Asked, Endpoint, LocalModel, Model
-from axtune.evaluate.questions import Question, questions_of
-from axtune.evaluate.results import Result
+from axtune.evaluate.results import Measured, Result
+from axtune.evaluate.sources import Selection, select
 from axtune.evaluate.ties import ties_of
 from axtune.quiet import quiet_libraries
 from axtune.training.progress import Report
 from axtune.units import package_version, plural
+
+if TYPE_CHECKING:
+    from lm_eval.tasks.manager import TaskDict
 
 FOLDER = "evaluation"
 BASE = "base"  # what a run was trained on, as --against takes it
@@ -55,7 +55,11 @@ class Settings:
         sampling: How answers are made.
         samples: Answers to each question.
         seed: Of draws: which questions, and at a temperature which answers.
-        limit: Of how many questions, drawn by `seed`; None for all.
+        limit: Of how many questions, drawn by `seed`, and of each task; None for all.
+        tasks: Of lm-evaluation-harness, by their names.
+        task_folders: With tasks of one's own.
+        num_fewshot: Examples in a task's prompt; None for what each task says.
+        chat: Whether prompts of tasks are put through the chat template.
         out: Folder of the answers; None: ``evaluation`` in the run, or ``evaluation/NAME``.
     """
 
@@ -67,6 +71,10 @@ class Settings:
     samples: int = 1
     seed: int = 0
     limit: int | None = None
+    tasks: Sequence[str] = ()
+    task_folders: Sequence[Path] = ()
+    num_fewshot: int | None = None
+    chat: bool = False
     out: Path | None = None
 
 
@@ -82,21 +90,27 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
         What was found, and the folder that holds it with the answers.
 
     Raises:
-        AxtuneError: When model, data or server cannot be used.
+        AxtuneError: When model, data, tasks or server cannot be used.
     """
     run = run_of(Path(name))
     with quiet_libraries(), private_files():
+        tasks = load_tasks(settings.tasks, settings.task_folders) if settings.tasks else None
         model = _model(name, settings.url, settings, report)
         other = _other(name, run, settings, report)
         folder = settings.out or (run.path / FOLDER if run else Path(FOLDER) / Path(name).name)
-        asked, left_out, data = _asked(model.tokenizer, run, settings)
-        count = len(asked) // settings.samples
-        report.table([("questions", f"{count:,}{_but(left_out)}"), ("answers", str(folder))])
+        selected = Selection()
+        if settings.data or not tasks:
+            room = settings.sampling.max_new_tokens
+            selected = select(
+                model.tokenizer, run, settings.data,
+                room=room, limit=settings.limit, seed=settings.seed,
+            )  # fmt: skip
+            asked = f"{len(selected.questions):,}{selected.but()}"
+            report.table([("questions", asked), ("answers", str(folder))])
         began = time.monotonic()
         with open_answers(folder) as answers:
-            after = _answered(model, asked, settings, answers, report)
-            before = _answered(other, asked, settings, answers, report) if other else None
-        now, then = _scored(asked, after), _scored(asked, before) if before else None
+            after = _heard(model, selected, tasks, settings, answers, report)
+            before = _heard(other, selected, tasks, settings, answers, report) if other else None
         result = Result(
             model=name,
             against=settings.against,
@@ -109,12 +123,12 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
                 "seed": settings.seed,
                 "limit": settings.limit,
             },
-            data=data,
-            questions=count,
-            left_out=left_out,
-            measured=figures(now, then),
-            reasons=reasons(now),
-            reasons_before=reasons(then) if then else {},
+            data=selected.files,
+            questions=len(selected.questions),
+            left_out=dict(selected.left_out),
+            measured=_measured(after, before, [source for source, _ in selected.samples]),
+            reasons=reasons(after.scores),
+            reasons_before=reasons(before.scores) if before else {},
             ties=_ties(model, other, after, before) if other and before else None,
             seconds=round(time.monotonic() - began, 1),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -184,122 +198,68 @@ def _other(name: str, run: Run | None, settings: Settings, report: Report) -> Mo
     return _model(against, None, settings, report)
 
 
-# --- what is asked --------------------------------------------------------------------------------
+# --- what is answered -----------------------------------------------------------------------------
 
 
-def _asked(
-    tokenizer: AxTokenizer, run: Run | None, settings: Settings
-) -> tuple[list[Asked], dict[str, int], list[dict[str, Any]]]:
-    """The questions, how many were left out by why, and what each file gave."""
-    found = list(_questions(tokenizer, run, settings))
-    if not found:
-        raise AxtuneError("There is nothing to ask.", "Give files whose rows have an answer.")
-    left_out: Counter[str] = Counter()
-    ready: list[tuple[Question, list[int]]] = []
-    for question in found:
-        try:
-            prompt = question.prompt or prompt_ids(tokenizer, question.messages, question.tools)
-        except DataError as error:
-            left_out.update({fault.code for fault in error.faults})
-            continue
-        if len(prompt) + settings.sampling.max_new_tokens > tokenizer.context:
-            left_out["too-long"] += 1
-        else:
-            ready.append((question, prompt))
-    files = Counter(question.file for question, _ in ready)
-    if settings.limit is not None and settings.limit < len(ready):
-        kept = sorted(random.Random(settings.seed).sample(range(len(ready)), settings.limit))
-        left_out["limit"] = len(ready) - settings.limit
-        ready = [ready[place] for place in kept]
-    if not ready:
-        raise AxtuneError(
-            f"None of {plural(len(found), 'question')} can be asked: {_listed(left_out)}.",
-            "Give shorter answers room with --max-new-tokens, or other files.",
-        )
-    asked = [
-        Asked(question, prompt, _seed(settings.seed, prompt, sample))
-        for question, prompt in ready
-        for sample in range(settings.samples)
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What a model said.
+
+    Attributes:
+        answers: One behind the other, those to a question together.
+        scores: The questions with their answers.
+        losses: Of the samples; None of a server.
+        tasks: Of lm-evaluation-harness.
+    """
+
+    answers: list[Kept]
+    scores: list[Scored]
+    losses: list[SampleLoss] | None
+    tasks: list[TaskScore]
+
+
+def _heard(
+    model: Model,
+    selected: Selection,
+    tasks: TaskDict | None,
+    settings: Settings,
+    kept: Answers,
+    report: Report,
+) -> _Heard:
+    """Ask a model everything, and let go of it."""
+    try:
+        answers = _answers(model, selected, settings, kept, report)
+        losses = _losses(model, selected, kept.file.parent, report) if selected.samples else None
+        scores = _tasks(model, tasks, settings, report) if tasks else []
+    finally:
+        model.release()
+    count = settings.samples
+    of_each = [answers[place : place + count] for place in range(0, len(answers), count)]
+    heard = [
+        scored(question, [each.answer for each in said])
+        for (question, _), said in zip(selected.questions, of_each, strict=True)
     ]
-    return asked, dict(left_out), [{"file": Path(f).name, "questions": n} for f, n in files.items()]
+    return _Heard(answers, heard, losses, scores)
 
 
-def _questions(tokenizer: AxTokenizer, run: Run | None, settings: Settings) -> Iterator[Question]:
-    if not settings.data:
-        yield from _held_out(tokenizer, run)
-        return
-    whole = {"max_length": tokenizer.context, "truncate": False}
-    options = data_options(settings.data, **whole)
-    sources = options.train
-    if run:  # rows are read as those that it was trained on
-        options = run.recipe.data.model_copy(update=whole)
-    files = [file for source in sources for file in files_of(source)]
-    for file in [file for file in files if not is_answers(file)]:
-        if is_benchmark(file):
-            yield from read_questions(file)
-        else:
-            checker = RowChecker(tokenizer, options, with_turns=True)
-            yield from questions_of(_sound(checker.stream([file]), options))
-
-
-def _held_out(tokenizer: AxTokenizer, run: Run | None) -> Iterator[Question]:
-    if run is None:
-        raise AxtuneError("A checkpoint has no rows of its own.", "Give them: --data FILE.")
-    if run.recipe.data.eval is None:
-        raise AxtuneError(
-            f"The run in {run.path} held out no rows.",
-            "Give some that it was not trained on: --data FILE.",
-        )
-    yield from questions_of(_sound(held_out_rows(run.recipe, tokenizer), run.recipe.data))
-
-
-def _sound(rows: Iterator[RowResult], data: Data) -> Iterator[RowResult]:
-    """Rows without a fault; what training would refuse cannot be a right answer either."""
-    for checked in rows:
-        if checked.refused and data.on_error == "stop":
-            raise DataError(
-                "A row cannot be asked.",
-                checked.faults,
-                "axtune data check lists every one; mend or remove them.",
-            )
-        yield checked
-
-
-def _but(left_out: dict[str, int]) -> str:
-    return f"; not asked: {_listed(left_out)}" if left_out else ""
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{code} {count:,}" for code, count in counts.items())
-
-
-def _seed(seed: int, prompt: list[int], sample: int) -> int:
-    """Of one answer, whatever else is asked."""
-    return int(key_of(seed=seed, prompt=prompt, sample=sample)[:15], 16)
-
-
-# --- answers --------------------------------------------------------------------------------------
-
-
-def _answered(
-    model: Model, asked: Sequence[Asked], settings: Settings, kept: Answers, report: Report
+def _answers(
+    model: Model, selected: Selection, settings: Settings, kept: Answers, report: Report
 ) -> list[Kept]:
-    """The answers of a model in order: those that are kept, and the others."""
+    """The answers of a model: those that are kept, and the others."""
     sampling = settings.sampling
-    keys = [
-        key_of(
-            model=model.facts,
-            prompt=one.prompt,
-            temperature=sampling.temperature,
-            max_new_tokens=sampling.max_new_tokens,
-            seed=one.seed if sampling.temperature > 0 else None,
-            sample=number % settings.samples,
-        )
-        for number, one in enumerate(asked)
-    ]
+    asked: list[Asked] = []
+    keys: list[str] = []
+    for question, prompt in selected.questions:
+        for sample in range(settings.samples):
+            facts = {"prompt": prompt, "sample": sample}
+            if sampling.temperature > 0:
+                facts |= {"seed": settings.seed}
+            asked.append(Asked(question, prompt, int(key_of(**facts)[:15], 16)))
+            facts |= {"model": model.facts, "temperature": sampling.temperature}
+            keys.append(key_of(**facts, max_new_tokens=sampling.max_new_tokens))
     missing = {number for number, key in enumerate(keys) if key not in kept}
     if len(missing) < len(asked):
-        report.say(f"{model.name}: {len(asked) - len(missing):,} answers are there already")
+        report.say(f"{model.name}: {plural(len(asked) - len(missing), 'answer')} kept from before")
     if missing:
         with report.counting(f"{model.name}: answers", len(missing)) as count:
             for said in model.answers(asked, sampling, missing.__contains__):
@@ -318,27 +278,62 @@ def _answered(
                     )
                     for number, one in said.items()
                 )
-                for number in said:
-                    if number in missing:
-                        count()
+                for _ in missing.intersection(said):
+                    count()
     return [kept[key] for key in keys]
 
 
-def _ties(
-    model: Model, other: Model, after: Sequence[Kept], before: Sequence[Kept]
-) -> dict[str, float] | None:
+def _losses(
+    model: Model, selected: Selection, folder: Path, report: Report
+) -> list[SampleLoss] | None:
+    """What a model thinks of the samples: as it was kept, or computed and kept."""
+    samples = [sample for _, sample in selected.samples]
+    key = key_of(model=model.facts, samples=[[one.input_ids, one.labels] for one in samples])
+    file = folder / LOSSES
+    kept = read_losses(file)
+    if key in kept:
+        return kept[key]
+    if model.backend == "endpoint":  # which says nothing of the tokens of a prompt
+        return None
+    with report.counting(f"{model.name}: losses", len(samples)) as count:
+        losses = model.losses(samples, lambda done: _repeat(count, done))
+    if losses is not None:
+        write_losses(file, {**kept, key: losses})
+    return losses
+
+
+def _tasks(model: Model, tasks: TaskDict, settings: Settings, report: Report) -> list[TaskScore]:
+    """The figures of lm-evaluation-harness."""
+    asked = model.for_tasks(settings.sampling, chat=settings.chat)
+    report.say(f"{model.name}: asking {', '.join(settings.tasks)} …")
+    run = run_tasks(
+        asked, tasks, chat=settings.chat, limit=settings.limit, num_fewshot=settings.num_fewshot
+    )
+    if run.truncated:
+        cut = f"{plural(run.truncated, 'prompt')} lost the beginning, being too long for the model"
+        report.say(f"{model.name}: {cut}", "yellow")
+    return list(run.scores)
+
+
+def _repeat(action: Callable[[], None], times: int) -> None:
+    for _ in range(times):
+        action()
+
+
+# --- what it adds up to ---------------------------------------------------------------------------
+
+
+def _measured(after: _Heard, before: _Heard | None, sources: Sequence[str]) -> list[Measured]:
+    found = figures(after.scores, before.scores if before else None) if after.scores else []
+    if after.losses:
+        found += measure_losses(sources, after.losses, before.losses if before else None)
+    if after.tasks:
+        found += measure_tasks(after.tasks, before.tasks if before else None)
+    return found
+
+
+def _ties(model: Model, other: Model, after: _Heard, before: _Heard) -> dict[str, float] | None:
     """Where answers of the same weights part; None of other weights."""
     if model.weights != other.weights:
         return None
-    return ties_of(after, before, max(model.epsilon, other.epsilon))
-
-
-def _scored(asked: Sequence[Asked], answers: Sequence[Kept]) -> list[Scored]:
-    """Questions with all of their answers, which stand one behind the other."""
-    found: list[tuple[Question, list[Kept]]] = []
-    for one, answer in zip(asked, answers, strict=True):
-        if found and found[-1][0] is one.question:
-            found[-1][1].append(answer)
-        else:
-            found.append((one.question, [answer]))
-    return [scored(question, [each.answer for each in each_said]) for question, each_said in found]
+    return ties_of(after.answers, before.answers, max(model.epsilon, other.epsilon))

@@ -209,7 +209,7 @@ def _phi(both: int, gained: int, lost: int, neither: int) -> float:
     excess = float(both * neither - gained * lost)
     if excess > 0:
         excess = max(0.0, excess - (both + gained + lost + neither) / 2)
-    return float(excess / sqrt(margins))
+    return excess / sqrt(margins)
 
 
 def mcnemar(gained: int, lost: int) -> float:

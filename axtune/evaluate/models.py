@@ -11,22 +11,30 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from transformers import PreTrainedModel
 
 from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.provenance import base_digests
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.data.native_calls import Answer, form_of
+from axtune.data.samples import Sample
 from axtune.evaluate.generate import Prompt, Sampling, generate
+from axtune.evaluate.harness import loaded_model, served_model
+from axtune.evaluate.losses import SampleLoss, sample_losses
 from axtune.evaluate.questions import Question
 from axtune.model.dtypes import PRECISIONS, stated_dtype
 from axtune.model.load import choose_precision
 from axtune.model.trained import load_trained, trained_checkpoint
 from axtune.verify.vllm import Reply, Served, connect, require_client
 
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
 _AT_ONCE = 16  # requests to a server, which puts them into one batch
+_TASK_BATCH = 16  # prompts of lm-evaluation-harness at once
 _RETRIES = 4  # the client waits longer each time, as the API's errors ask
 
 
@@ -98,6 +106,27 @@ class Model(Protocol):
             AxtuneError: When the model cannot be loaded, or the server does not answer.
         """
 
+    def losses(
+        self, samples: Sequence[Sample], on_batch: Callable[[int], None]
+    ) -> list[SampleLoss] | None:
+        """What it thinks of samples; None of a server, which does not tell.
+
+        Args:
+            samples: Of the rows.
+            on_batch: Called after each batch with how many samples it had.
+        """
+
+    def for_tasks(self, sampling: Sampling, *, chat: bool) -> LM:
+        """The same model as lm-evaluation-harness asks it.
+
+        Args:
+            sampling: Whose batch size is taken.
+            chat: Whether prompts are put through the chat template.
+        """
+
+    def release(self) -> None:
+        """Give its memory back."""
+
 
 class LocalModel:
     """A run, an adapter or a checkpoint, loaded in this process when it is first asked.
@@ -115,6 +144,7 @@ class LocalModel:
     def __init__(self, name: str, say: Callable[[str], None]) -> None:
         self.name = name
         self._say = say
+        self._loaded: PreTrainedModel | None = None
         checkpoint, run, adapter = trained_checkpoint(name)
         self.tokenizer = load_tokenizer(checkpoint)
         precision = choose_precision(run.recipe.precision if run else "auto")
@@ -131,22 +161,38 @@ class LocalModel:
     def answers(
         self, asked: Sequence[Asked], sampling: Sampling, wanted: Callable[[int], bool]
     ) -> Iterator[dict[int, Said]]:
-        """Answer in batches; the weights are given back afterwards."""
-        model, tokenizer = load_trained(self.name, self._say)
-        form = form_of(tokenizer.family)
+        """Answer in batches."""
+        tokenizer, form = self.tokenizer, form_of(self.tokenizer.family)
         prompts = [Prompt(one.prompt, one.seed) for one in asked]
-        try:
-            for batch in generate(model, tokenizer, prompts, sampling, wanted):
-                said = {}
-                for number, made in batch.items():
-                    text = tokenizer.decode(made.ids[:-1] if made.ended else made.ids)
-                    said[number] = Said(form.parse(text), made.ended, made.ids, made.margins)
-                yield said
-        finally:
-            del model
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        for batch in generate(self._model(), tokenizer, prompts, sampling, wanted):
+            said = {}
+            for number, made in batch.items():
+                text = tokenizer.decode(made.ids[:-1] if made.ended else made.ids)
+                said[number] = Said(form.parse(text), made.ended, made.ids, made.margins)
+            yield said
+
+    def losses(
+        self, samples: Sequence[Sample], on_batch: Callable[[int], None]
+    ) -> list[SampleLoss] | None:
+        """The loss of each sample."""
+        return sample_losses(self._model(), samples, on_batch=on_batch)
+
+    def for_tasks(self, sampling: Sampling, *, chat: bool) -> LM:
+        """The loaded model, with this tokenizer."""
+        size = sampling.batch_size or _TASK_BATCH
+        return loaded_model(self._model(), self.tokenizer, batch_size=size, chat=chat)
+
+    def release(self) -> None:
+        """Give the weights' memory back."""
+        self._loaded = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _model(self) -> PreTrainedModel:
+        if self._loaded is None:
+            self._loaded, _ = load_trained(self.name, self._say)
+        return self._loaded
 
 
 class Endpoint:
@@ -198,6 +244,19 @@ class Endpoint:
                     yield {waiting[done]: done.result()}
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def losses(
+        self, samples: Sequence[Sample], on_batch: Callable[[int], None]
+    ) -> list[SampleLoss] | None:
+        """None: a server says nothing of the tokens of a prompt."""
+        return None
+
+    def for_tasks(self, sampling: Sampling, *, chat: bool) -> LM:
+        """The server, asked by token ids."""
+        return served_model(self._served.url, self._served.model, self.tokenizer)
+
+    def release(self) -> None:
+        """Nothing is held here."""
 
 
 def _digests(checkpoint: Checkpoint, adapter: Path | None) -> dict[str, Any]:

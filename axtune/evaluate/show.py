@@ -15,7 +15,7 @@ _STYLES = {"better": "green", "worse": "red", "cannot be told": "dim"}
 # Figures that are no shares, and how they are written.
 _PLAIN = {"chrf": "{:.1f}", "loss": "{:.4f}", "perplexity": "{:.3f}"}
 # What a category shows of itself: the first that it has of each.
-_OF_CATEGORY = (("accuracy", "decision"), ("chrf",))
+_OF_CATEGORY = (("accuracy", "decision"), ("chrf",), ("loss",))
 _MOST_REASONS = 6
 
 

@@ -14,6 +14,7 @@ from axtune.checkpoint.record import (
     Record,
     checked,
     differences,
+    record_of,
     require_as_written,
     write_record,
 )
@@ -28,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "README.md").write_text("card", encoding="utf-8")
-    write_record(tmp_path, facts={"step": 3})
+    record_of(tmp_path, facts={"step": 3}).write(tmp_path)
     return tmp_path
 
 
@@ -81,7 +82,7 @@ def test_a_flipped_bit_of_the_record_itself_is_found(
 ) -> None:
     folder = tmp_path_factory.mktemp("folder")
     (folder / "a").write_text("a")
-    write_record(folder, facts={"run": {"recipe": {"lora.r": 16}}})
+    record_of(folder, facts={"run": {"recipe": {"lora.r": 16}}}).write(folder)
     content = bytearray((folder / RECORD).read_bytes())
     before = json.loads(content)
     content[place % len(content)] ^= 1 << bit

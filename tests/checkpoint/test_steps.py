@@ -43,6 +43,21 @@ def test_a_checkpoint_takes_the_place_of_one_of_the_same_step(tmp_path: Path) ->
     assert names(tmp_path) == ["checkpoint-3"]
 
 
+def test_the_record_is_written_when_all_else_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> None:
+        assert not (folder / RECORD).exists()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    older = save(tmp_path, 1)
+    monkeypatch.setattr(steps, "flush", refused)
+    with pytest.raises(OSError, match="Input/output"):
+        save(tmp_path, 2)
+    assert not list(tmp_path.rglob(f"checkpoint-2/{RECORD}"))
+    assert steps.newest_sound(tmp_path) == steps.Newest(older, {})
+
+
 def test_only_checkpoints_by_their_names_count(tmp_path: Path) -> None:
     saved = save(tmp_path, 9)
     for name in ("checkpoint-10.damaged", "checkpoint-x", ".saving", "checkpoint-²"):

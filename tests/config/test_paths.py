@@ -30,7 +30,9 @@ def test_files_folders_and_globs_are_sorted(tmp_path: Path) -> None:
         ("none.jsonl", "is no file, folder or pattern of data files"),
         ("none/*.jsonl", "is no file, folder or pattern of data files"),
         ("empty", "holds no data files"),
-        ("notes.txt", "is not of a format that axtune reads"),
+        ("notes.txt", "it is of no format that axtune reads"),
+        ("rows.parquet.gz", r"\.parquet is compressed within; unpack it"),
+        ("rows.jsonl.zip", "it is an archive; unpack it"),
         ("~nobody-of-this-name/a.jsonl", "there is no such user"),
         ("a" * 300, "cannot be looked up"),
     ],
@@ -40,7 +42,8 @@ def test_what_is_not_there_is_said_with_a_remedy(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").touch()
+    for name in ("notes.txt", "rows.parquet.gz", "rows.jsonl.zip"):
+        (tmp_path / name).touch()
     with pytest.raises(AxtuneError, match=found) as caught:
         local_files(given)
     assert caught.value.remedy

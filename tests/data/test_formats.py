@@ -445,3 +445,33 @@ def test_a_system_prompt_by_another_name_is_one(tiny: AxTokenizer, key: str) -> 
     (checked,) = check_rows(tiny, [row])
     (sample,) = checked.samples
     assert "<|system|>짧게 답하세요." in tiny.decode(sample.input_ids)
+
+
+CONTENTS = [
+    {"role": "user", "parts": [{"text": "q"}]},
+    {"role": "model", "parts": [{"text": "a"}]},
+]
+XLAM = {"query": "q", "answers": [{"name": "f", "arguments": {}}], "tools": [{"name": "f"}]}
+
+
+@pytest.mark.parametrize("key", ["label", "kto_tag"])
+@pytest.mark.parametrize("row", [{"contents": CONTENTS}, XLAM], ids=["gemini", "xlam"])
+def test_a_judged_trace_is_not_learned_as_an_answer(row: dict[str, Any], key: str) -> None:
+    for label, name in ((False, "rejected"), ("0", "rejected"), (True, "chosen"), (1, "chosen")):
+        read, problems = read_row(row | {key: label})
+        assert problems == []
+        assert isinstance(read, PreferenceRow)
+        ((found, conversation),) = read.answers
+        assert (found, read.prompt, len(conversation.messages)) == (name, 1, 2)
+    read, (problem,) = read_row(row | {key: "billing"})
+    assert problem.code == ("bad-label" if key == "kto_tag" else "unread-key")
+    assert not read_row(row | {key: None})[1]
+
+
+@pytest.mark.parametrize("key", ["data", "dialog", "turns", "chat_messages"])
+def test_a_conversation_under_another_name_is_told_its_name(key: str) -> None:
+    for turns in (["q", "a"], [{"role": "user"}, {"role": "assistant"}], [{"sender": "a"}] * 2):
+        _, (problem,) = read_row({key: turns})
+        assert f"the key {key} seems to hold a conversation; name it" in problem.message
+    _, (problem,) = read_row({key: [1, 2]})
+    assert "seems" not in problem.message

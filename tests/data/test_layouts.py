@@ -53,3 +53,21 @@ def test_headers() -> None:
     assert "semicolons" in wrong_header(["instruction;output"], ",")
     assert "capitals" in wrong_header(["Instruction", " output"], ",")
     assert "same name" in wrong_header(["a", "a"], ",")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [{"role": "user"}], "completion": [{"role": "assistant"}]},
+        {"prompt": [{"from": "human"}, {"a": 1}], "chosen": [{"a": 1}, {"b": 1}]},
+        {
+            "contents": [{"role": "user"}, {"role": "model"}],
+            "tools": [{"name": "f"}, {"name": "g"}],
+        },
+        {"prompt": ["명함은?"], "response": ["포털입니다."]},
+        {"conversation": ["명함은?", "포털입니다."]},
+        {"a": ["x", "y"], "b": ["x"]},
+    ],
+)
+def test_one_row_of_lists_is_no_table(row: dict[str, object]) -> None:
+    assert wrong_layout(json.dumps(row).encode(), ".jsonl") is None

@@ -371,3 +371,12 @@ def test_a_row_is_the_same_in_any_batch(tiny: AxTokenizer) -> None:
     ]
     assert [c.samples for c in together] == [c.samples for c in alone]
     assert not any(c.refused for c in together)
+
+
+def test_what_a_row_lost_when_it_was_read_is_among_its_warnings(
+    tiny: AxTokenizer, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "택배는?", "completion": "여섯 시", "completion": "모름"}\n')
+    account, faults = check(str(path), tiny)
+    assert (account.rows_used, [fault.code for fault in faults]) == (1, ["duplicate-key"])

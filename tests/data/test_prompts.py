@@ -8,7 +8,10 @@ import pytest
 from support.judged import ASKED, GOOD, SYSTEM
 
 from axtune.data.cells import says
+from axtune.data.conversation import Conversation
+from axtune.data.parse import read_row
 from axtune.data.prompts import (
+    repeats_prompt,
     take_answer,
     take_conversation,
     take_prompt,
@@ -129,3 +132,104 @@ def test_a_number_is_neither(key: str) -> None:
     take = take_prompt if key == "prompt" else lambda f, p: take_answer(f, key, p)
     assert take({key: 2}, problems) == []
     assert [problem.code for problem in problems] == ["bad-content"]
+
+
+EXCHANGE = {"system": "조수", "input": "q", "output": "a", "output_with_loss": False}
+
+
+def test_an_exchange_of_xtuner_has_a_system_prompt_and_a_flag() -> None:
+    problems: list[Problem] = []
+    turns = take_conversation({"conversation": [EXCHANGE]}, "conversation", problems)
+    assert said(turns) == [("system", "조수"), ("user", "q"), ("assistant", "a")]
+    assert [place for place, _ in turns] == [
+        "conversation[0].system",
+        "conversation[0].input",
+        "conversation[0].output",
+    ]
+    assert turns[2][1]["output_with_loss"] is False
+    assert problems == []
+    row = {"conversation": [EXCHANGE, {"input": "q", "output": "b"}]}
+    conversation, problems = read_row(row)
+    assert isinstance(conversation, Conversation)
+    assert (conversation.learn, problems) == ([4], [])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"tool": "f", "input": "q", "output": "a"},  # a step of an agent
+        {"instruction": "q", "input": "q", "output": "a"},
+        {"type": "x", "input": "q", "output": "a"},
+        {"input": "q"},
+    ],
+)
+def test_what_may_be_something_else_is_no_exchange(item: dict[str, Any]) -> None:
+    (turn,) = take_conversation({"conversation": [item]}, "conversation", [])
+    assert turn == ("conversation[0]", item)
+
+
+def test_what_an_exchange_has_besides_is_not_lost() -> None:
+    item = {"human": "q", "assistant": "a", "action": "x"}
+    _, (problem,) = read_row({"conversation": [item]})
+    assert problem.code == "unread-key"
+
+
+def test_plain_texts_are_the_users_and_the_assistants_in_turn() -> None:
+    fields: dict[str, Any] = {"conversations": ["q", "a", "r", "b"]}
+    turns = take_conversation(fields, "conversations", [])
+    assert said(turns) == [("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b")]
+    _, problems = read_row({"messages": ["q", "a"]})  # of these nothing says who speaks
+    assert {problem.code for problem in problems} == {"bad-messages"}
+
+
+QUESTION = "택배는 몇 시까지 오나요?"
+
+
+@pytest.mark.parametrize("between", ["\n", " ", "", "\n\nAssistant: "])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("prompt", "chosen", "rejected"),
+        ("query", "chosen_response", "rejected_response"),
+        ("prompt", "completion"),
+        ("instruction", "output"),
+        ("input", "response"),
+    ],
+)
+def test_an_answer_that_repeats_the_whole_prompt_is_said(
+    keys: tuple[str, ...], between: str
+) -> None:
+    question, *answers = keys
+    row = {question: QUESTION}
+    row |= {key: f"{QUESTION}{between}{key} 시" for key in answers}
+    _, (problem,) = read_row(row)
+    assert (problem.code, problem.severity) == ("repeats-prompt", "warning")
+    assert "택배" not in problem.message
+    if len(answers) == 2:  # one that does is an answer of its own
+        assert read_row(row | {answers[0]: "여섯 시"})[1] == []
+    _, (problem,) = read_row({"prompt": QUESTION, "completion": f"{QUESTION}\n여섯", "label": True})
+    assert problem.code == "repeats-prompt"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("안녕", "안녕하세요"),
+        ("안녕", "안녕 친구"),
+        (QUESTION, QUESTION),
+        (QUESTION, f"{QUESTION} "),
+        (QUESTION, "여섯 시"),
+        (QUESTION, f"말씀하신 {QUESTION} 여섯 시"),
+    ],
+)
+def test_an_answer_may_begin_as_the_prompt_does(question: str, answer: str) -> None:
+    assert read_row({"prompt": question, "completion": answer})[1] == []
+    turns = [("prompt", {"role": "user", "content": question})]
+    assert repeats_prompt(turns, {"completion": []}) is None
+    assert repeats_prompt([], {"completion": turns}) is None
+
+
+def test_turns_say_themselves_who_repeats() -> None:
+    answer = {"role": "assistant", "content": f"{QUESTION}\n여섯 시"}
+    row = {"messages": [{"role": "user", "content": QUESTION}, answer]}
+    assert read_row(row)[1] == []

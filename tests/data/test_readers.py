@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -252,13 +255,36 @@ def test_broken_parquet(tmp_path: Path) -> None:
 
 def test_compressed_texts(tmp_path: Path) -> None:
     data = (ROW + "\n" + ROW).encode()
-    packed = {".gz": gzip.compress(data), ".zst": pa.compress(data, codec="zstd", asbytes=True)}
+    packed = {
+        ".gz": gzip.compress(data),
+        ".zst": pa.compress(data, codec="zstd", asbytes=True),
+        ".bz2": bz2.compress(data),
+        ".xz": lzma.compress(data),
+    }
     for suffix, archive in packed.items():
         assert read(tmp_path, f"a.jsonl{suffix}", archive) == [(1, GOOD), (2, GOOD)]
         assert read(tmp_path, "a.jsonl", archive) == [(1, GOOD), (2, GOOD)]
         assert read(tmp_path, f"a.jsonl{suffix}", archive[:-9])[-1] == (0, "!unreadable")
         assert read(tmp_path, f"a.jsonl{suffix}", b"junk" + archive) == [(0, "!unreadable")]
     assert read(tmp_path, "a.csv.gz", gzip.compress(b"a,b\n1,2\n")) == [(2, {"a": "1", "b": "2"})]
+
+
+def test_parquet_that_is_compressed_once_more_is_told_so(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": ["글"]}), tmp_path / "a.parquet")
+    data = (tmp_path / "a.parquet").read_bytes()
+    with zipfile.ZipFile(tmp_path / "zipped.parquet", "w") as archive:
+        archive.writestr("a.parquet", data)
+    for name, pack in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)):
+        (tmp_path / f"{name}.parquet").write_bytes(pack(data))
+    for name in ("zipped", "gz", "bz2", "xz"):
+        (row,) = read_rows(tmp_path / f"{name}.parquet", max_line_bytes=LIMIT)
+        assert row.fault is not None
+        assert row.fault.message.endswith("it is compressed once more; unpack it.")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["output", "output"])
+    assert write_parquet(tmp_path / "a.parquet", table) == [(0, "!duplicate-key")]
 
 
 def test_arrow(tmp_path: Path) -> None:
@@ -298,7 +324,7 @@ def test_no_such_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 
 def test_a_file_of_another_form_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
-    with pytest.raises(AxtuneError, match=r"not of a format that axtune reads\.\nIt reads \.jsonl"):
+    with pytest.raises(AxtuneError, match=r"of no format that axtune reads\.\nIt reads \.jsonl"):
         names(str(tmp_path / "a.txt"))
 
 
@@ -308,3 +334,33 @@ def test_hub_data_set_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("hf:owner/name", "hf:not a name"):
         with pytest.raises(AxtuneError, match="neither in the cache"):
             names(name)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_a_key_that_stands_twice_is_said_where_something_is_lost(
+    tmp_path: Path, suffix: str
+) -> None:
+    lines = [
+        '{"output": "여섯 시", "output": "모름"}',
+        '{"output": "여섯 시", "output": "여섯 시"}',
+        '{"messages": [{"role": "user", "role": "assistant"}]}',
+        '{"output": "여섯 시"}',
+    ]
+    path = tmp_path / f"a{suffix}"
+    text = "\n".join(lines) if suffix == ".jsonl" else "[" + ",\n".join(lines) + "]"
+    path.write_text(text, encoding="utf-8")
+    rows = list(read_rows(path, max_line_bytes=LIMIT))
+    assert [row.value.get("output") for row in rows] == ["모름", "여섯 시", None, "여섯 시"]
+    assert all(row.fault is None for row in rows)
+    warned = [row.warning for row in rows if row.warning]
+    assert [(w.line, w.code, w.severity) for w in warned] == [
+        (1, "duplicate-key", "warning"),
+        (3, "duplicate-key", "warning"),
+    ]
+    assert "output" not in str(warned[0])
+
+
+def test_a_repeated_key_of_a_broken_row_is_not_said_of_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"b": {"a": 1, "a": 2}, oops\n{"a": 1}\n')
+    assert [row.warning for row in read_rows(path, max_line_bytes=LIMIT)] == [None, None]

@@ -86,3 +86,31 @@ def test_what_a_folder_leaves_out_is_named(tmp_path: Path) -> None:
     (fault,) = unread_files(Source(path=str(tmp_path)))
     assert (fault.file, fault.code) == (str(tmp_path / "b.xlsx"), "left-out")
     assert unread_files(Source(path=str(tmp_path / "a.jsonl"))) == []
+
+
+def test_splits_that_are_left_out_are_said(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "test.jsonl", "eval-1.jsonl"):
+        (tmp_path / name).touch()
+    (fault,) = unread_files(Source(path=str(tmp_path)))
+    assert (fault.file, fault.code, fault.severity) == (str(tmp_path), "left-out", "warning")
+    assert fault.message.startswith("2 files are left out, of the split test; train is read.")
+    (fault,) = unread_files(Source(path=str(tmp_path), split="test"))
+    assert "of the split train; test is read" in fault.message
+    card = "---\nconfigs: [{data_files: train.jsonl}]\n---\n"
+    (tmp_path / "README.md").write_text(card)
+    (fault,) = unread_files(Source(path=str(tmp_path)))
+    assert "2 files are left out: the card maps them to no split." in fault.message
+
+
+def test_splits_of_a_saved_data_set_are_said(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "data-00000-of-00001.arrow").touch()
+        state = '{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}'
+        (tmp_path / split / "state.json").write_text(state)
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    (fault,) = unread_files(Source(path=str(tmp_path)))
+    assert "of the split test; train is read" in fault.message
+    assert [file.parent.name for file in files_of(Source(path=str(tmp_path), split="test"))] == [
+        "test"
+    ]

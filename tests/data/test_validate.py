@@ -66,7 +66,7 @@ def problems_of(row: Any) -> list[tuple[str, str]]:
             [("schema-violation", "error")],
         ),
         (
-            chat("q", calls(("f", {})), tools=[tool("f", {"type": "strng"})]),
+            chat("q", calls(("f", {})), tools=[tool("f", {"type": "object", "required": 3})]),
             [("bad-schema", "warning")],
         ),
         (
@@ -279,3 +279,9 @@ def test_brackets_and_tags_of_any_text_are_no_markup(tiny: AxTokenizer) -> None:
     for said in ("배열 [1, 2] 입니다.", "<b>굵게</b>", "[참고] a < b", "<script>"):
         (checked,) = check_rows(tiny, [chat("질문", said)])
         assert codes(checked, "warning") == []
+
+
+def test_characters_that_were_lost_are_said(tiny: AxTokenizer) -> None:
+    (checked,) = check_rows(tiny, [chat("택배는?", "여\ufffd 시")])
+    assert codes(checked, "warning") == ["replacement-character"]
+    assert not checked.refused

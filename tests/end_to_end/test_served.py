@@ -28,6 +28,9 @@ from axtune.data.pipeline import render_row
 from axtune.data.requests import Request, read_requests, same_answer
 from axtune.data.samples import PairSample
 from axtune.errors import AxtuneError
+from axtune.evaluate.evaluate import Settings, evaluate
+from axtune.evaluate.generate import Sampling
+from axtune.training.progress import Report
 from axtune.verify.verify import verify
 from axtune.verify.vllm import Served, find_vllm, serve
 
@@ -111,12 +114,27 @@ def ask_all(served: Served, requests: list[Request]) -> None:
     assert wrong == []
 
 
-def test_merged_lora(learn: Callable[..., Path], requests: list[Request], tmp_path: Path) -> None:
+def test_merged_lora(
+    learn: Callable[..., Path], requests: list[Request], data: Path, tmp_path: Path
+) -> None:
     run, folder = learn("sft_lora"), tmp_path / "served"
     axtune("export", str(run), "--to", "vllm", "--out", str(folder))
     with serve(folder, CONTEXT) as served:
         ask_all(served, requests)
         certificate = verify(folder, adapter=run, vllm=served.url)
+        asked = Settings(
+            [str(data)], against=str(folder), url=served.url, stream=True,
+            sampling=Sampling(0.0, 128), out=tmp_path / "evaluation",
+        )  # fmt: skip
+        result, _ = evaluate(str(folder), asked, Report(enabled=False))
+    # The server and the model in this process say the same, and it is what was learned.
+    assert result.ties is not None
+    assert (result.ties["compared"], result.ties["differ"]) == (len(requests), 0)
+    figures = {(one.category, one.metric): one for one in result.measured}
+    for category, metric in (("call", "accuracy"), ("all", "exact")):
+        one = figures[category, metric]
+        assert one.before is not None
+        assert (one.before.value, one.value.value) == (1.0, 1.0)
     checks = {(check.part, check.name): check for check in certificate.checks}
     assert certificate.passed
     assert checks["vllm", "streaming"].status == "pass"

@@ -6,12 +6,14 @@ import json
 import os
 import tempfile
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from axtune.data.native_calls import Answer
 from axtune.data.pipeline import check
@@ -268,7 +270,8 @@ def test_the_same_seed_makes_the_same_parts(tmp_path: Path) -> None:
     for number, seed in enumerate((1, 1, 2)):
         out = tmp_path / str(number)
         split = convert([str(tmp_path / "in")], out, seed=seed)
-        assert json.loads((out / "split.json").read_text())["seed"] == split.seed == seed
+        assert YAML(typ="safe").load(out / "split.yaml") == asdict(split)
+        assert split.seed == seed
         parts.append((out / "train.jsonl").read_bytes())
     assert parts[0] == parts[1] != parts[2]
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.openai_server import Server, running
 
 from axtune.checkpoint import locate
 from axtune.errors import AxtuneError
@@ -24,59 +23,10 @@ TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
 
 
-class Server(HTTPServer):
-    """A server that remembers what it was asked and answers what a test says."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: list[tuple[str, Any]] = []
-        self.answers: dict[str, tuple[int, Any]] = {
-            "/v1/models": (200, {"data": [{"id": "mine"}]}),
-            "/tokenize": (200, {"tokens": [25, 8], "count": 2}),
-        }
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def says(self, message: dict[str, Any], finish_reason: str, **more: Any) -> None:
-        choice = {"index": 0, "finish_reason": finish_reason, "message": message, **more}
-        whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "mine"}
-        self.answers["/v1/chat/completions"] = (200, {**whole, "choices": [choice]})
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.asked.append((self.path, json.loads(body)))
-        self._answer()
-
-    def _answer(self) -> None:
-        status, value = self.server.answers.get(self.path, (404, {}))
-        body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None: ...
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    thread = threading.Thread(target=made.serve_forever, args=(0.01,))
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with running() as made:
+        yield made
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
@@ -95,7 +45,7 @@ def test_what_is_no_vllm(answer: Any, server: Server) -> None:
     server.answers["/v1/models"] = answer
     with pytest.raises(AxtuneError, match="No vLLM answers at http") as caught:
         connect(server.url)
-    assert "--vllm" in caught.value.remedy
+    assert "URL of a server" in caught.value.remedy
 
 
 def test_a_port_where_nobody_listens() -> None:

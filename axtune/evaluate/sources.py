@@ -1,0 +1,170 @@
+"""Which questions are asked: those of files, or of the rows that a run held out."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from axtune.checkpoint.run_dir import Run
+from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.config.loader import data_options
+from axtune.config.recipe import Data
+from axtune.data.dataset import held_out_rows
+from axtune.data.pipeline import RowChecker
+from axtune.data.render import prompt_ids
+from axtune.data.samples import Sample
+from axtune.data.sources import files_of
+from axtune.data.statistics import RowResult
+from axtune.errors import AxtuneError, DataError
+from axtune.evaluate.benchmarks import is_answers, is_benchmark, read_questions
+from axtune.evaluate.questions import Question, questions_of
+from axtune.units import plural
+
+_ANY_LENGTH = 1 << 40
+
+
+@dataclass(slots=True)
+class Selection:
+    """What is asked.
+
+    Attributes:
+        questions: Each with its prompt, as token ids.
+        samples: Of the rows that the questions are of, with their file: what a loss is taken of.
+        left_out: Questions that are not asked, by why.
+    """
+
+    questions: list[tuple[Question, list[int]]] = field(default_factory=list)
+    samples: list[tuple[str, Sample]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        """The names of the files, each with how many of its questions are asked."""
+        counts = Counter(Path(question.file).name for question, _ in self.questions)
+        return [{"file": name, "questions": count} for name, count in counts.items()]
+
+    def but(self) -> str:
+        """What was left out, in words."""
+        return f"; not asked: {_listed(self.left_out)}" if self.left_out else ""
+
+
+def select(
+    tokenizer: AxTokenizer,
+    run: Run | None,
+    files: Sequence[str],
+    *,
+    room: int,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Selection:
+    """Read the questions of files, or of a run's held-out rows, and make their prompts.
+
+    Args:
+        tokenizer: Of the model that is asked.
+        run: Whose recipe says how rows are read.
+        files: Conversations or benchmarks; none of them: the run's held-out rows.
+        room: Tokens of an answer; a question that leaves the model fewer is left out.
+        limit: How many questions; None for all.
+        seed: Draws which.
+
+    Raises:
+        AxtuneError: When files or rows cannot be read, or nothing is left to be asked.
+    """
+    selected = Selection()
+    samples: dict[tuple[str, int], list[Sample]] = {}
+    found = 0
+    for question in _questions(tokenizer, run, files, samples):
+        found += 1
+        try:
+            prompt = question.prompt or prompt_ids(tokenizer, question.messages, question.tools)
+        except DataError as error:
+            selected.left_out.update({fault.code for fault in error.faults})
+            continue
+        if len(prompt) + room > tokenizer.context:
+            selected.left_out["too-long"] += 1
+        else:
+            selected.questions.append((question, prompt))
+    if not found:
+        raise AxtuneError("There is nothing to ask.", "Give files whose rows have an answer.")
+    if not selected.questions:
+        raise AxtuneError(
+            f"None of {plural(found, 'question')} can be asked: {_listed(selected.left_out)}.",
+            "Give shorter answers room with --max-new-tokens, or other files.",
+        )
+    if limit is not None and limit < len(selected.questions):
+        kept = sorted(random.Random(seed).sample(range(len(selected.questions)), limit))
+        selected.left_out["limit"] = len(selected.questions) - limit
+        selected.questions = [selected.questions[place] for place in kept]
+    rows = dict.fromkeys((question.file, question.line) for question, _ in selected.questions)
+    selected.samples = [
+        (Path(file).name, sample)
+        for file, line in rows
+        for sample in samples.get((file, line), ())
+        if sample.length <= tokenizer.context
+    ]
+    return selected
+
+
+def _questions(
+    tokenizer: AxTokenizer,
+    run: Run | None,
+    files: Sequence[str],
+    samples: dict[tuple[str, int], list[Sample]],
+) -> Iterator[Question]:
+    if not files:
+        yield from questions_of(_kept(_held_out(tokenizer, run), samples))
+        return
+    # Of a row that is longer than the context, the first turns can still be asked.
+    whole = {"max_length": _ANY_LENGTH, "truncate": False}
+    options = data_options(files, **whole)
+    sources = options.train
+    if run:  # rows are read as those that it was trained on
+        options = run.recipe.data.model_copy(update=whole)
+    given = [file for source in sources for file in files_of(source)]
+    for file in [file for file in given if not is_answers(file)]:
+        if is_benchmark(file):
+            yield from read_questions(file)
+        else:
+            rows = RowChecker(tokenizer, options, with_turns=True).stream([file])
+            yield from questions_of(_kept(_sound(rows, options), samples))
+
+
+def _held_out(tokenizer: AxTokenizer, run: Run | None) -> Iterator[RowResult]:
+    if run is None:
+        raise AxtuneError("A checkpoint has no rows of its own.", "Give them: --data FILE.")
+    if run.recipe.data.eval is None:
+        raise AxtuneError(
+            f"The run in {run.path} held out no rows.",
+            "Give some that it was not trained on: --data FILE.",
+        )
+    yield from _sound(held_out_rows(run.recipe, tokenizer), run.recipe.data)
+
+
+def _sound(rows: Iterable[RowResult], data: Data) -> Iterator[RowResult]:
+    """Rows without a fault; what training would refuse cannot be a right answer either."""
+    for checked in rows:
+        if checked.refused and data.on_error == "stop":
+            raise DataError(
+                "A row cannot be asked.",
+                checked.faults,
+                "axtune data check lists every one; mend or remove them.",
+            )
+        yield checked
+
+
+def _kept(
+    rows: Iterable[RowResult], samples: dict[tuple[str, int], list[Sample]]
+) -> Iterator[RowResult]:
+    """The same rows; their conversations' samples are kept on the way."""
+    for checked in rows:
+        found = [sample for sample in checked.samples if isinstance(sample, Sample)]
+        samples[checked.file, checked.line] = found
+        yield checked
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{code} {count:,}" for code, count in counts.items())

@@ -1,0 +1,114 @@
+"""Figures count what they say they count: hand-made answers, hand-counted shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from axtune.data.native_calls import Answer
+from axtune.evaluate.figures import Scored, figures, reasons, scored
+from axtune.evaluate.questions import Question
+from axtune.evaluate.results import Measured
+from axtune.evaluate.score import Rules, wanted_of
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+def call(arguments: str = '{"city": "서울"}', name: str = "get_weather") -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"id": "call_1", "type": "function", "function": function}
+
+
+def question(
+    category: str, *, calls: list[dict[str, Any]] | None = None, text: str = "", tools: bool = True
+) -> Question:
+    message = {"content": text, "tool_calls": calls or []}
+    return Question(
+        id=category, category=category, messages=[], tools=[TOOL] if tools else [],
+        wanted=wanted_of(message), rules=Rules(), reference=text,
+    )  # fmt: skip
+
+
+CALL = question("call", calls=[call()])
+NO_CALL = question("no_call", text="어느 도시인가요?")
+TEXT = question("text", text='{"답": 1}', tools=False)
+
+RIGHT = Answer("", [call()])
+WRONG_CITY = Answer("", [call('{"city": "부산"}')])
+NO_TOOL = Answer("", [call(name="get_time")])
+
+
+def by_name(measured: list[Measured]) -> dict[tuple[str, str], Measured]:
+    return {(one.category, one.metric): one for one in measured}
+
+
+def values(scores: list[Scored]) -> dict[tuple[str, str], float]:
+    return {name: one.value.value for name, one in by_name(figures(scores)).items()}
+
+
+def test_calls_are_counted_by_what_is_right_about_them() -> None:
+    found = values([
+        scored(CALL, [RIGHT]), scored(CALL, [WRONG_CITY]), scored(CALL, [NO_TOOL]),
+        scored(CALL, [Answer("서울은 맑음", [])]),
+    ])  # fmt: skip
+    assert found == {
+        ("call", "accuracy"): 0.25,
+        ("call", "decision"): 0.75,
+        ("call", "tool"): 0.5,
+        ("call", "arguments"): 0.25,
+        ("call", "valid_json"): 1.0,
+        ("call", "schema_valid"): 0.75,
+    }
+
+
+def test_a_text_is_never_counted_as_a_right_call() -> None:
+    found = values([scored(NO_CALL, [Answer("어느 도시인가요?", [])]), scored(NO_CALL, [RIGHT])])
+    assert ("no_call", "accuracy") not in found
+    assert found["no_call", "decision"] == 0.5
+    assert found["no_call", "exact"] == 0.5
+
+
+def test_all_is_of_every_category_and_missing_where_there_is_one() -> None:
+    scores = [scored(CALL, [RIGHT]), scored(NO_CALL, [RIGHT]), scored(TEXT, [Answer("{}", [])])]
+    found = values(scores)
+    assert found["all", "decision"] == 0.5  # of the two questions with tools
+    assert found["all", "accuracy"] == 1.0
+    assert found["text", "json"] == 1.0
+    assert found["text", "exact"] == 0.0
+    assert ("text", "decision") not in found
+    assert not [name for name in values(scores[:1]) if name[0] == "all"]
+
+
+def test_samples_of_a_question_are_averaged() -> None:
+    found = values([scored(CALL, [RIGHT, WRONG_CITY]), scored(CALL, [RIGHT, RIGHT])])
+    assert found["call", "accuracy"] == pytest.approx(0.75)
+
+
+def test_before_and_after_are_of_the_same_questions() -> None:
+    asked = [CALL] * 12
+    after, before = ([scored(one, [answer]) for one in asked] for answer in (RIGHT, WRONG_CITY))
+    measured = by_name(figures(after, before))["call", "accuracy"]
+    assert measured.n == 12
+    assert (measured.before.value, measured.value.value) == (0.0, 1.0)  # type: ignore[union-attr]
+    assert measured.verdict == "better"
+    assert by_name(figures(before, after))["call", "accuracy"].verdict == "worse"
+    assert by_name(figures(after, after))["call", "accuracy"].verdict == "cannot be told"
+
+
+def test_reasons_are_counted_and_texts_give_none() -> None:
+    scores = [
+        scored(CALL, [WRONG_CITY]), scored(CALL, [WRONG_CITY]), scored(CALL, [NO_TOOL]),
+        scored(NO_CALL, [Answer("다른 말", [])]),
+    ]  # fmt: skip
+    assert reasons(scores) == {"wrong-value": 2, "wrong-tool": 1}

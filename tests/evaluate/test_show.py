@@ -1,0 +1,70 @@
+"""The table says before, after, the difference with its interval, and a verdict in words."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from axtune.evaluate.results import Estimate, Measured, Result
+from axtune.evaluate.show import show
+
+
+def shown(measured: list[Measured], against: str | None, **changes: object) -> list[str]:
+    result = Result("m", against, {}, [], 1, {}, measured, {"wrong-tool": 3}, **changes)  # type: ignore[arg-type]
+    console = Console(file=io.StringIO(), width=100, highlight=False)
+    show(console, result)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
+
+
+def compared(category: str, metric: str, verdict: str) -> Measured:
+    return Measured(
+        metric, category, 86, Estimate(0.41, 0.3, 0.5), Estimate(0.1, 0.05, 0.2),
+        Estimate(0.31, 0.2, 0.4), verdict,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_a_comparison_has_everything_in_a_row() -> None:
+    lines = shown(
+        [compared("all", "accuracy", "better"), compared("simple", "accuracy", "cannot be told")],
+        "base",
+    )
+    words = ["accuracy", "86", "10.0%", "41.0%", "+31.0%", "[+20.0,", "+40.0]", "better"]
+    assert lines[1].split() == words
+    assert "simple: accuracy" in lines[2]
+    assert lines[3] == "cannot be told with n = …: so few questions differ by chance"
+    assert lines[4] == "not right: wrong-tool 3"
+
+
+def test_alone_a_figure_has_its_interval() -> None:
+    lines = shown(
+        [
+            Measured("chrf", "all", 12, Estimate(43.21, 40.0, 46.0)),
+            Measured("loss", "rows.jsonl", 12, Estimate(0.12345, 0.1, 0.2)),
+            Measured("kmmlu/acc", "all", 12, Estimate(0.5, 0.4, 0.6)),
+        ],
+        None,
+    )
+    assert lines[1].split() == ["chrf", "12", "43.2", "[40.0,", "46.0]"]
+    assert any(line.split() == ["kmmlu/acc", "12", "0.500", "[0.400,", "0.600]"] for line in lines)
+
+
+def test_a_category_shows_what_it_is_best_known_by() -> None:
+    lines = shown(
+        [compared("all", "tool", "better"), compared("call", "accuracy", "better"),
+         compared("call", "tool", "better"), compared("no_call", "decision", "better"),
+         compared("a.jsonl", "loss", "better")],
+        "base",
+    )  # fmt: skip
+    assert [line.split()[:2] for line in lines[1:5]] == [
+        ["tool", "86"], ["call:", "accuracy"], ["no_call:", "decision"],
+        ["a.jsonl:", "loss"],
+    ]  # fmt: skip
+
+
+def test_ties_are_said_in_words() -> None:
+    ties = {"compared": 9.0, "differ": 2.0, "at_a_tie": 2.0, "widest": 0.01, "bound": 0.25}
+    (line,) = [line for line in shown([], "x", ties=ties) if "answers" in line]
+    assert line.startswith("2 of 9 answers differ, 2 of them from a tie within 0.25 on")
+    same = {**ties, "differ": 0.0}
+    assert any("all 9 answers are the same" in line for line in shown([], "x", ties=same))

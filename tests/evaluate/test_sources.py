@@ -1,0 +1,93 @@
+"""What is asked: the rows that a run held out, the rows of files, the questions of benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.rows import write_jsonl
+from support.tiny import checkpoint, recipe
+
+from axtune.checkpoint.run_dir import Run
+from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.config.recipe import Recipe
+from axtune.data.dataset import prepare
+from axtune.errors import AxtuneError, DataError
+from axtune.evaluate.sources import select
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> AxTokenizer:
+    return load_tokenizer("tiny-ax-4.0")
+
+
+def rows(count: int, end: str = "") -> list[dict[str, Any]]:
+    return [
+        {"messages": [{"role": "user", "content": f"질문 {n}{end}"},
+                      {"role": "assistant", "content": f"답 {n}"}]}
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def run(job: Recipe, tmp_path: Path) -> Run:
+    return Run(tmp_path, tmp_path / "adapter", job, {})
+
+
+def test_a_fraction_that_was_held_out_is_asked(tokenizer: AxTokenizer, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", [*rows(40), *rows(10)])  # ten of them twice
+    job = recipe(tmp_path, data={"train": str(file), "eval": 0.2})
+    selected = select(tokenizer, run(job, tmp_path), (), room=8)
+    data = prepare(job, tokenizer, tmp_path, lambda _: None)
+    assert data.eval is not None
+    held_out = sorted(line for _, line in data.eval["place"])
+    assert sorted(question.line for question, _ in selected.questions) == held_out
+    assert [list(sample.input_ids) for _, sample in selected.samples] == data.eval["input_ids"]
+
+
+def test_files_that_were_held_out_are_asked(tokenizer: AxTokenizer, tmp_path: Path) -> None:
+    train, held_out = (write_jsonl(tmp_path / f"{n}.jsonl", rows(n, str(n))) for n in (6, 3))
+    job = recipe(tmp_path, data={"train": str(train), "eval": str(held_out)})
+    selected = select(tokenizer, run(job, tmp_path), (), room=8)
+    assert selected.files == [{"file": "3.jsonl", "questions": 3}]
+
+
+def test_a_run_without_held_out_rows_says_so(tokenizer: AxTokenizer, tmp_path: Path) -> None:
+    job = recipe(tmp_path, data={"train": str(write_jsonl(tmp_path / "rows.jsonl", rows(4)))})
+    with pytest.raises(AxtuneError, match="held out no rows"):
+        select(tokenizer, run(job, tmp_path), (), room=8)
+
+
+def test_benchmarks_stand_beside_rows(tokenizer: AxTokenizer, shared: Path, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", rows(2))
+    dialog = shared / "functionchat" / "FunctionChat-Dialog.jsonl"
+    selected = select(tokenizer, None, [str(file), str(dialog)], room=8)
+    assert [one["file"] for one in selected.files] == ["rows.jsonl", dialog.name]
+    assert {source for source, _ in selected.samples} == {"rows.jsonl"}
+
+
+def test_what_leaves_no_room_is_counted(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(checkpoint(tmp_path / "model"))  # a context of 512
+    file = write_jsonl(tmp_path / "rows.jsonl", [*rows(2), *rows(1, " 가나다" * 200)])
+    selected = select(tokenizer, None, [str(file)], room=100)
+    assert (len(selected.questions), dict(selected.left_out)) == (2, {"too-long": 1})
+    assert selected.but() == "; not asked: too-long 1"
+    with pytest.raises(AxtuneError, match="None of 3 questions can be asked: too-long 3"):
+        select(tokenizer, None, [str(file)], room=512)
+
+
+def test_a_limit_draws_by_its_seed(tokenizer: AxTokenizer, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", rows(30))
+
+    def lines(seed: int) -> list[int]:
+        selected = select(tokenizer, None, [str(file)], room=8, limit=5, seed=seed)
+        assert len(selected.samples) == 5
+        return [question.line for question, _ in selected.questions]
+
+    assert lines(0) == lines(0) != lines(1)
+
+
+def test_a_broken_row_is_named(tokenizer: AxTokenizer, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", [*rows(1), {"messages": []}])
+    with pytest.raises(DataError, match=r"rows\.jsonl:2"):
+        select(tokenizer, None, [str(file)], room=8)
