@@ -15,9 +15,10 @@ the same name. Its rules, as its own checker has them:
 **FunctionChat-Bench** (Kakao): Dialog, Singlecall and CallDecision. Turns of type ``call`` are held
 against its exact-match rule; others (slot, relevance, completion) are texts, which it gives to a
 judge. Strings are equal without spaces and case, and ``acceptable_arguments`` adds right values;
-where it is a sentence for the judge, it adds none. Defaults say nothing. Unlike the benchmark,
-true is not 1, and a call behind the first one is not overlooked. The system prompt that its program
-puts before Dialog and Singlecall is not in its files, and not in these questions.
+where it is a sentence for the judge, it adds none. Defaults say nothing. Unlike the benchmark's
+program, true is not 1, a call behind the first one is not overlooked, and where a number is
+acceptable it is that number and not every value. The system prompt that its program puts before
+Dialog and Singlecall is not in its files, and not in these questions.
 """
 
 from __future__ import annotations
