@@ -69,7 +69,7 @@ SMALL = Settings(
     max_length=1024, max_new_tokens=128, rank=16, rate=5e-4, batch=4, epochs=1.0
 )  # fmt: skip
 EMBEDDED = Settings(
-    max_length=16384, max_new_tokens=96, rank=64, rate=1e-2, batch=8, epochs=3.0
+    max_length=2048, max_new_tokens=96, rank=64, rate=3e-3, batch=4, epochs=1.0
 )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def compare(options: argparse.Namespace, work: Path) -> None:
     print(machine(), flush=True)
     began = time.monotonic()
     settings = EMBEDDED if options.embedded else SMALL
-    model = "tiny-ax-4.0" if options.embedded else str(small_model(work))
+    model = str(ROOT / "axtune/embedded/tiny-ax-4.0" if options.embedded else small_model(work))
     files = korean_files() if options.embedded else bfcl_files(work)
     name = "embedded" if options.embedded else "small"
     data, adapter = work / f"{name}-data", work / f"{name}-{options.trl or 'axtune'}"
@@ -112,6 +112,7 @@ def compare(options: argparse.Namespace, work: Path) -> None:
         of_trl = {
             "model": model, "rows": str(data / "train.jsonl"), "out": str(adapter),
             "form": options.trl, "steps": steps, "seed": options.seed,
+            "embedded": options.embedded,
         }  # fmt: skip
         run([sys.executable, "-W", "ignore", __file__, "--train-trl", json.dumps(of_trl)])
     else:
@@ -226,7 +227,9 @@ def wheel(work: Path, package: str) -> Path:
 # --- TRL ------------------------------------------------------------------------------------------
 
 
-def train_trl(model: str, rows: str, out: str, form: str, steps: int, seed: int) -> None:
+def train_trl(
+    model: str, rows: str, out: str, form: str, steps: int, seed: int, *, embedded: bool
+) -> None:
     """Train with stock TRL and PEFT, as their guides write it.
 
     Args:
@@ -238,6 +241,7 @@ def train_trl(model: str, rows: str, out: str, form: str, steps: int, seed: int)
             the answer.
         steps: As many as axtune's.
         seed: Of the order.
+        embedded: Whose settings.
     """
     import torch
     from datasets import load_dataset
@@ -254,7 +258,7 @@ def train_trl(model: str, rows: str, out: str, form: str, steps: int, seed: int)
             return {"messages": messages}
         return {"prompt": messages[:-1], "completion": messages[-1:]}
 
-    settings = SMALL
+    settings = EMBEDDED if embedded else SMALL
     data = load_dataset("json", data_files=rows, split="train", cache_dir=f"{out}-cache")
     data = data.map(with_objects, remove_columns=[] if form == "messages" else ["messages"])
     trainer = SFTTrainer(

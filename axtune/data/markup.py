@@ -12,11 +12,17 @@ from typing import Any
 from axtune.data.calls import python_calls
 from axtune.data.literals import parse_sequence
 
-# Llama, Mistral, Nemotron, Functionary, Gemma.
 _SIGNS = re.compile(
-    r"<\|python_tag\|>|\[TOOL_CALLS\]|</?TOOLCALL>|<function=\w|\[/?INST\]|<</?SYS>>"
-    r"|<\|(?:start_header_id|end_header_id|eot_id|begin_of_text)\|>|</s>|<eos>|<(?:start|end)_of_turn>"
+    r"\[TOOL_CALLS\]|\[/?INST\]|<</?SYS>>|</s>"  # Mistral, Llama 2
+    r"|</?TOOLCALL>|<function=\w|<eos>|<(?:start|end)_of_turn>"  # Nemotron, Functionary, Gemma
+    r"|<\|(?:python_tag|start_header_id|end_header_id|eot_id|eom_id|begin_of_text)\|>"  # Llama 3
+    r"|<\|/?tool_calls?(?:_section)?(?:_begin|_end)?\|>"  # Phi, Granite, Kimi
+    r"|<\|(?:channel|call|return)\|>|<｜(?:tool|begin|end|User|Assistant)"  # gpt-oss, DeepSeek
+    r"|<function_calls>|<(?:antml:)?invoke name=|<end_code>"  # Claude, MiniMax, smolagents
+    r"|\[\|(?:endofturn|assistant|user|system)\|\]|<\|endofturn\|>"  # EXAONE, HyperCLOVA X
+    r"|<\|(?:START|END)_OF_TURN_TOKEN\|>"  # Command
 )
+_RECIPIENT = re.compile(r">>>(\w+)\n")  # Functionary
 _REACT = re.compile(r"^Action:\s*\S.*\n+Action Input:", re.MULTILINE)
 _FENCED = re.compile(r"```(?:json|tool_code|tool_call|python)?\s*\n(.*)\n\s*```", re.DOTALL)
 _BEGINS_CALL = re.compile(r"\[?\s*[\w.\- ]+\(")
@@ -37,6 +43,8 @@ def foreign_markup(text: str, tools: Collection[str]) -> str:
         return sign[0]
     if "Action Input:" in text and _REACT.search(text):
         return "Action: and Action Input:"
+    if (to := _RECIPIENT.match(text)) and (to[1] in tools or to[1] == "all"):
+        return ">>> and a name"
     said = text.rpartition("</think>")[2].strip()
     if fenced := _FENCED.fullmatch(said):
         said = fenced[1].strip()

@@ -102,7 +102,7 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
         if settings.data or not tasks:
             room = settings.sampling.max_new_tokens
             selected = select(
-                model.tokenizer, run, settings.data,
+                model.tokenizer, run.recipe if run else None, settings.data,
                 room=room, limit=settings.limit, seed=settings.seed,
             )  # fmt: skip
             asked = f"{len(selected.questions):,}{selected.but()}"

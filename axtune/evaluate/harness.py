@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from scipy import stats
 
 from axtune.checkpoint.tokenizer import AxTokenizer
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _FEWSHOT_SEED = 1234  # of lm-evaluation-harness
 _CONCURRENT = 16
+_DRAWS = 1000  # for the standard error of a figure that is no mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,18 +202,11 @@ def load_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> TaskDict:
     """
     require_harness()
     for folder in folders:
-        if not folder.is_dir():
-            raise AxtuneError(f"{folder} is no folder.", "Name a folder with tasks as YAML files.")
+        _require_readable(folder)
     with _quiet():
         from lm_eval.tasks import TaskManager
 
-        try:
-            manager = TaskManager(include_path=[str(folder) for folder in folders])
-        except Exception as error:  # of YAML, or of what it was taken for
-            raise AxtuneError(
-                f"The tasks of {', '.join(map(str, folders))} cannot be read: {first_line(error)}",
-                "Correct the YAML file.",
-            ) from error
+        manager = TaskManager(include_path=[str(folder) for folder in folders])
         known = [name for asked in names for name in _matches(manager, asked)]
         loaded: TaskDict = {"tasks": {}, "groups": {}, "group_map": {}}
         for name in dict.fromkeys(known):
@@ -225,6 +221,21 @@ def load_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> TaskDict:
                 "axtune runs no such code; use lm-evaluation-harness itself, in a sandbox.",
             )
     return loaded
+
+
+def _require_readable(folder: Path) -> None:
+    """Stop at a folder whose files lm-evaluation-harness would pass over without a word."""
+    if not folder.is_dir():
+        raise AxtuneError(f"{folder} is no folder.", "Name a folder with tasks as YAML files.")
+    for file in sorted(folder.rglob("*.yaml")):
+        try:
+            for _ in YAML().parse(file.read_text(encoding="utf-8")):
+                pass
+        except (YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f"{file}:{mark.line + 1}" if mark else str(file)
+            reason = getattr(error, "problem", None) or first_line(error)
+            raise AxtuneError(f"{place}: broken YAML: {reason}", "Correct the file.") from None
 
 
 def _matches(manager: Any, asked: str) -> list[str]:
@@ -325,7 +336,7 @@ def run_tasks(
                 log_samples=True,
                 apply_chat_template=chat,
                 fewshot_as_multiturn=chat,
-                bootstrap_iters=1000,
+                bootstrap_iters=_DRAWS,
             )
         except (OSError, KeyError, TypeError, AssertionError, ValueError) as error:
             raise _not_asked(model, error) from error

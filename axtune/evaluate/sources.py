@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
-from axtune.config.recipe import Data
+from axtune.config.recipe import Data, Recipe
 from axtune.data.dataset import held_out_rows
 from axtune.data.pipeline import RowChecker
 from axtune.data.render import prompt_ids
@@ -54,19 +53,20 @@ class Selection:
 
 def select(
     tokenizer: AxTokenizer,
-    run: Run | None,
+    recipe: Recipe | None,
     files: Sequence[str],
     *,
     room: int,
     limit: int | None = None,
     seed: int = 0,
 ) -> Selection:
-    """Read the questions of files, or of a run's held-out rows, and make their prompts.
+    """Read the questions of files, or of the rows that a recipe holds out, and make their prompts.
 
     Args:
         tokenizer: Of the model that is asked.
-        run: Whose recipe says how rows are read.
-        files: Conversations or benchmarks; none of them: the run's held-out rows.
+        recipe: What it was trained by: rows are read as its own, and those that it holds out are
+            asked where there are no files. None for a checkpoint.
+        files: Conversations or benchmarks.
         room: Tokens of an answer; a question that leaves the model fewer is left out.
         limit: How many questions; None for all.
         seed: Draws which.
@@ -77,7 +77,7 @@ def select(
     selected = Selection()
     samples: dict[tuple[str, int], list[Sample]] = {}
     found = 0
-    for question in _questions(tokenizer, run, files, samples):
+    for question in _questions(tokenizer, recipe, files, samples):
         found += 1
         try:
             prompt = question.prompt or prompt_ids(tokenizer, question.messages, question.tools)
@@ -111,19 +111,19 @@ def select(
 
 def _questions(
     tokenizer: AxTokenizer,
-    run: Run | None,
+    recipe: Recipe | None,
     files: Sequence[str],
     samples: dict[tuple[str, int], list[Sample]],
 ) -> Iterator[Question]:
     if not files:
-        yield from questions_of(_kept(_held_out(tokenizer, run), samples))
+        yield from questions_of(_kept(_held_out(tokenizer, recipe), samples))
         return
     # Of a row that is longer than the context, the first turns can still be asked.
     whole = {"max_length": _ANY_LENGTH, "truncate": False}
     options = data_options(files, **whole)
     sources = options.train
-    if run:  # rows are read as those that it was trained on
-        options = run.recipe.data.model_copy(update=whole)
+    if recipe:  # rows are read as those that it was trained on
+        options = recipe.data.model_copy(update=whole)
     given = [file for source in sources for file in files_of(source)]
     for file in [file for file in given if not is_answers(file)]:
         if is_benchmark(file):
@@ -133,15 +133,15 @@ def _questions(
             yield from questions_of(_kept(_sound(rows, options), samples))
 
 
-def _held_out(tokenizer: AxTokenizer, run: Run | None) -> Iterator[RowResult]:
-    if run is None:
+def _held_out(tokenizer: AxTokenizer, recipe: Recipe | None) -> Iterator[RowResult]:
+    if recipe is None:
         raise AxtuneError("A checkpoint has no rows of its own.", "Give them: --data FILE.")
-    if run.recipe.data.eval is None:
+    if recipe.data.eval is None:
         raise AxtuneError(
-            f"The run in {run.path} held out no rows.",
+            f"The run in {recipe.output_dir} held out no rows.",
             "Give some that it was not trained on: --data FILE.",
         )
-    yield from _sound(held_out_rows(run.recipe, tokenizer), run.recipe.data)
+    yield from _sound(held_out_rows(recipe, tokenizer), recipe.data)
 
 
 def _sound(rows: Iterable[RowResult], data: Data) -> Iterator[RowResult]:

@@ -44,6 +44,8 @@ def test_special_tokens_stand_at_their_ids(either_tiny: AxTokenizer) -> None:
         range(28, 37)
     )
     assert (either_tiny.end_of_turn_id, either_tiny.end_of_turn) == (27, "<|im_end|>")
+    assert either_tiny.bos_id == 0
+    assert dataclasses.replace(either_tiny, config={}).bos_id is None
     assert either_tiny.pad_id == 1
 
 

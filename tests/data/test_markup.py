@@ -48,6 +48,16 @@ def test_a_call_in_json_is_found(value: object) -> None:
         "Thought: 재고\nAction: get_stock\nAction Input: {}",
         '{"name": "get_stock", "parameters": {}}; {"name": "날씨", "parameters": {}}',
         '<function=get_stock>{"sku": 1}</function>',
+        '<|tool_call|>[{"name": "get_stock"}]<|/tool_call|>',
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_stock:0",
+        "<|channel|>commentary to=functions.get_stock <|message|>{}<|call|>",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function",
+        '<function_calls>\n<invoke name="get_stock">',
+        '```py\nget_stock(sku="HB-100")\n```<end_code>',
+        ">>>get_stock\n{}",
+        "네.[|endofturn|]",
+        "네.<|endofturn|>",
+        "네.</s>",
     ],
 )
 def test_a_call_in_another_text_is_found(text: str) -> None:
@@ -71,6 +81,10 @@ def test_a_call_in_another_text_is_found(text: str) -> None:
         "get_stock(sku=1) 로 보세요. (참고)",
         '호출은 이렇게 씁니다: {"name": "get_stock", "arguments": {}}',
         "Action: 영화",
+        ">>>other\n{}",
+        ">>> x = 1",
+        "<|기호|> [||]",
+        "<｜",
         "",
     ],
 )

@@ -13,7 +13,7 @@ from support.rows import calls, chat, check_rows, codes, tool
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation
 from axtune.data.parse import read_row
-from axtune.data.validate import check
+from axtune.data.validate import check, schema_validator, violations
 
 RESULT = {"role": "tool", "content": "{}"}
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -285,3 +285,11 @@ def test_characters_that_were_lost_are_said(tiny: AxTokenizer) -> None:
     (checked,) = check_rows(tiny, [chat("택배는?", "여\ufffd 시")])
     assert codes(checked, "warning") == ["replacement-character"]
     assert not checked.refused
+
+
+def test_a_schema_is_a_validator_unless_it_is_broken() -> None:
+    validator = schema_validator({"type": "array", "items": {"type": "number"}})
+    assert violations(validator, [57600, 1.5]) == []
+    assert violations(validator, ["57600"]) == ["type"]
+    assert schema_validator({"type": 12}) is None
+    assert schema_validator({"$ref": "https://example.com/schema.json"}) is None

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import importlib.resources
 import importlib.util
 import json
 import logging
 import math
-import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +25,7 @@ from axtune.evaluate.harness import (
     served_model,
 )
 from axtune.evaluate.intervals import newcombe, wilson
+from axtune.model.adapter import add_adapter
 from axtune.model.load import load_model
 
 pytest.importorskip("lm_eval")
@@ -99,12 +100,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def managed(folder):
-    """The index of all built-in tasks takes ten seconds: once is enough."""
+    """Of the built-in tasks, whose index takes ten seconds, a part; figures with fewer draws."""
     from lm_eval.tasks import TaskManager
 
+    built_in = importlib.resources.files("lm_eval.tasks") / "kmmlu"
+    made = TaskManager(include_path=[str(built_in), str(folder)], include_defaults=False)
     patch = pytest.MonkeyPatch()
-    made = TaskManager(include_path=[str(folder)])
     patch.setattr("lm_eval.tasks.TaskManager", lambda **_: made)
+    patch.setattr(harness, "_DRAWS", 10)
     yield made
     patch.undo()
 
@@ -191,6 +194,25 @@ def test_a_likelihood_is_what_the_logits_say(folder, managed, model, tokenizer, 
     assert score.value == pytest.approx(sum(right) / 12)
 
 
+def test_an_adapter_is_part_of_the_model(folder, managed, base, tokenizer, loaded):
+    whole = load_model(base, tokenizer, precision="fp32")
+    adapted = add_adapter(whole, {"r": 4}, seed=0).model
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    tasks = load_tasks(["사내_선택"])
+    likelihoods = []
+    for lm in (loaded, loaded_model(adapted, tokenizer, batch_size=4, chat=False)):
+        run_tasks(lm, tasks, chat=False, limit=1)
+        (task,) = tasks["tasks"].values()
+        likelihoods.append([request.resps[0][0] for request in task.instances])
+    context, continuation = task.instances[0].args
+    assert likelihoods[1][0] == pytest.approx(
+        by_hand(adapted, tokenizer, context, continuation), rel=1e-4
+    )
+    assert likelihoods[0][0] != pytest.approx(likelihoods[1][0], rel=2e-3)
+
+
 def test_what_is_found_is_what_the_librarys_own_front_door_finds(
     folder, managed, loaded, monkeypatch
 ):
@@ -199,7 +221,7 @@ def test_what_is_found_is_what_the_librarys_own_front_door_finds(
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     names = ["사내", "사내_단답"]
     ours = run_tasks(loaded, load_tasks(names), chat=False)
-    theirs = simple_evaluate(loaded, tasks=names, task_manager=managed, bootstrap_iters=1000)
+    theirs = simple_evaluate(loaded, tasks=names, task_manager=managed, bootstrap_iters=10)
     figures = {score.metric: score for score in ours.scores}
     assert list(figures) == [
         "사내_선택/acc", "사내_선택/mcc", "사내_선택_둘/acc", "사내_선택_둘/mcc",
@@ -391,16 +413,31 @@ def test_without_the_package_the_command_that_installs_it_is_said(monkeypatch, t
             call()
 
 
+def test_broken_yaml_in_a_folder_is_said(tmp_path):
+    """lm-evaluation-harness passes over such a file without a word."""
+    (tmp_path / "x.yaml").write_text("task: x\ndoc_to_text: [unclosed\n", encoding="utf-8")
+    with pytest.raises(AxtuneError, match=r"x.yaml:3: broken YAML: "):
+        load_tasks(["x"], [tmp_path])
+    (tmp_path / "x.yaml").write_bytes(b"task: \xb0\xa1\n")
+    with pytest.raises(AxtuneError, match=r"x.yaml: broken YAML: "):
+        load_tasks(["x"], [tmp_path])
+
+
 @pytest.mark.slow
-def test_the_index_of_the_package_itself_takes_folders_and_says_a_broken_file(folder, tmp_path):
-    assert list(load_tasks(["사내_단답"], [folder])["tasks"]) == ["사내_단답"]
-    (tmp_path / "x.yaml").write_text("task: [unclosed\n", encoding="utf-8")
-    code = (
-        "from pathlib import Path\nfrom axtune.evaluate.harness import load_tasks\n"
-        f"load_tasks(['x'], [Path({str(tmp_path)!r})])"
+def test_tasks_of_a_folder_stand_beside_the_packages_own(folder, tmp_path, monkeypatch):
+    from lm_eval.tasks.manager import TaskManager
+
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", TaskManager)
+    (tmp_path / "함수.yaml").write_text(
+        ANSWERS.format(folder=folder).replace("사내_단답", "사내_함수")
+        + "process_docs: !function 함수.only_one\n",
+        encoding="utf-8",
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "AxtuneError" in done.stderr
+    (tmp_path / "함수.py").write_text("def only_one(docs):\n    return docs.select([0])\n")
+    found = load_tasks(["사내_단답", "사내_함수"], [folder, tmp_path])["tasks"]
+    assert [len(task.eval_docs) for task in found.values()] == [5, 1]
+    with pytest.raises(AxtuneError, match=r"no task haerae_gk\.\nDid you mean haerae"):
+        load_tasks(["haerae_gk"])
 
 
 # --- A server -------------------------------------------------------------------------------------

@@ -9,9 +9,7 @@ import pytest
 from support.rows import write_jsonl
 from support.tiny import checkpoint, recipe
 
-from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
-from axtune.config.recipe import Recipe
 from axtune.data.dataset import prepare
 from axtune.errors import AxtuneError, DataError
 from axtune.evaluate.sources import select
@@ -30,14 +28,10 @@ def rows(count: int, end: str = "") -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def run(job: Recipe, tmp_path: Path) -> Run:
-    return Run(tmp_path, tmp_path / "adapter", job, {})
-
-
 def test_a_fraction_that_was_held_out_is_asked(tokenizer: AxTokenizer, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "rows.jsonl", [*rows(40), *rows(10)])  # ten of them twice
     job = recipe(tmp_path, data={"train": str(file), "eval": 0.2})
-    selected = select(tokenizer, run(job, tmp_path), (), room=8)
+    selected = select(tokenizer, job, (), room=8)
     data = prepare(job, tokenizer, tmp_path, lambda _: None)
     assert data.eval is not None
     held_out = sorted(line for _, line in data.eval["place"])
@@ -48,14 +42,14 @@ def test_a_fraction_that_was_held_out_is_asked(tokenizer: AxTokenizer, tmp_path:
 def test_files_that_were_held_out_are_asked(tokenizer: AxTokenizer, tmp_path: Path) -> None:
     train, held_out = (write_jsonl(tmp_path / f"{n}.jsonl", rows(n, str(n))) for n in (6, 3))
     job = recipe(tmp_path, data={"train": str(train), "eval": str(held_out)})
-    selected = select(tokenizer, run(job, tmp_path), (), room=8)
+    selected = select(tokenizer, job, (), room=8)
     assert selected.files == [{"file": "3.jsonl", "questions": 3}]
 
 
 def test_a_run_without_held_out_rows_says_so(tokenizer: AxTokenizer, tmp_path: Path) -> None:
     job = recipe(tmp_path, data={"train": str(write_jsonl(tmp_path / "rows.jsonl", rows(4)))})
     with pytest.raises(AxtuneError, match="held out no rows"):
-        select(tokenizer, run(job, tmp_path), (), room=8)
+        select(tokenizer, job, (), room=8)
 
 
 def test_benchmarks_stand_beside_rows(tokenizer: AxTokenizer, shared: Path, tmp_path: Path) -> None:
