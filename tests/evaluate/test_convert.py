@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
+from axtune.cli import app
 from axtune.data.native_calls import Answer
 from axtune.data.pipeline import check
 from axtune.errors import AxtuneError, DataError
@@ -320,6 +323,34 @@ def test_the_other_side_is_asked_of_its_folder(
         "all": 6,
         **split.test,
     }
+
+
+def test_a_model_says_how_long_rows_may_be(tmp_path: Path) -> None:
+    rows = [(f"{n * 1111}번 질문", right(n)) for n in range(9)]
+    rows += [(f"{word} " * 20_000, right(1)) for word in ("가나다", "라마바", "사아자")]
+    bfcl(tmp_path / "in", "multiple", rows)
+    split = convert([str(tmp_path / "in")], tmp_path / "out", held_out=1, model="tiny-ax-3.1")
+    assert split.left_out["too-long"] >= 2
+    split = convert([str(tmp_path / "in")], tmp_path / "whole", held_out=1)
+    assert not split.left_out
+
+
+def test_the_command(tmp_path: Path) -> None:
+    bfcl(tmp_path / "in", "multiple", [(f"{n * 1111}번 질문", right(n)) for n in range(9)])
+    data = ["--data", str(tmp_path / "in")]
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, ["eval", *words])
+
+    done = run("--convert", str(tmp_path / "out"), *data, "--held-out", "2", "--seed", "3")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "drawn with seed 3" in done.stdout
+    said = run("--convert", str(tmp_path / "json"), *data, "--held-out", "2", "--json")
+    assert json.loads(said.stdout)["test"] == {"multiple": 2}
+    for words in ([], ["tiny-ax-4.0", "--held-out", "0.3"], ["--convert", str(tmp_path / "x")]):
+        refused = run(*words)
+        assert isinstance(refused.exception, AxtuneError)
+    assert not (tmp_path / "x").exists()
 
 
 # --- the benchmarks as they are published ---------------------------------------------------------
