@@ -234,9 +234,9 @@ def _groups(asked: Sequence[_Asked]) -> list[int]:
             says.append((number, texts.setdefault(text, len(texts))))
     size = len(asked) + len(texts)
     rows, said = np.array(says, np.int64).reshape(-1, 2).T
-    one, other = _near_pairs(list(texts))
-    begin = np.concatenate([rows, one + len(asked)])
-    end = np.concatenate([said, other]) + len(asked)
+    begin, end = _near_pairs(list(texts))
+    begin = np.concatenate([rows, begin + len(asked)])
+    end = np.concatenate([said, end]) + len(asked)
     graph = csr_array((np.ones(len(begin), bool), (begin, end)), shape=(size, size))
     groups: list[int] = connected_components(graph, directed=False)[1][: len(asked)].tolist()
     return groups
