@@ -1,4 +1,4 @@
-"""What a recipe asks for after training: merge, export, verify, in the run's own folder."""
+"""What a recipe asks for after training: merge, export, verify, evaluate, in the run's folder."""
 
 from __future__ import annotations
 
@@ -55,12 +55,27 @@ def finish(run: Run, report: Report) -> None:
                 raise AxtuneError(
                     f"{folder} did not pass its checks.", f"{folder / FILE} says why."
                 )
+        if "evaluate" in after:
+            _evaluate(run, report)
     except AxtuneError as error:
         raise AxtuneError(
             f"The run in {run.path} is complete, but what should follow it failed: {error.found}",
             f"{error.remedy} To do it by hand: axtune export {run.path} --to vllm --out DIR; "
-            f"axtune verify DIR --adapter {run.path}".strip(),
+            f"axtune verify DIR --adapter {run.path}; "
+            f"axtune eval {run.path} --against base".strip(),
         ) from error
+
+
+def _evaluate(run: Run, report: Report) -> None:
+    """Ask the run and its base what the recipe asks, and show what training has changed."""
+    from axtune.evaluate.evaluate import BASE, evaluate  # scoring, for those who ask
+    from axtune.evaluate.in_training import settings_of
+    from axtune.evaluate.show import show as show_figures
+
+    result, folder = evaluate(str(run.path), settings_of(run.recipe, against=BASE), report)
+    if report.enabled:
+        show_figures(report.console, result)
+    report.table([("evaluated", str(folder))])
 
 
 def _fresh(folder: Path) -> Path:

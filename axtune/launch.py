@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 
 def main(recipe: str) -> None:
@@ -13,4 +15,25 @@ def main(recipe: str) -> None:
     """
     from axtune.cli import main as cli_main
 
-    cli_main(["train", recipe, *sys.argv[1:]])
+    try:
+        cli_main(["train", recipe, *sys.argv[1:]])
+    except SystemExit as end:
+        if end.code == 1 and _launcher_will_say_so():
+            print(
+                "The traceback below is accelerate's; accelerate launch --quiet leaves it out.",
+                file=sys.stderr,
+            )
+        raise
+
+
+def _launcher_will_say_so() -> bool:
+    """Whether accelerate started this process alone, and raises an error of its own when it fails.
+
+    It does so for every status but 0, and with ``--quiet`` not.
+    """
+    try:
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode().split("\0")
+    except (OSError, ValueError):
+        return False
+    started = any(Path(word).name.startswith("accelerate") for word in words[:3])
+    return started and not {"-q", "--quiet"} & set(words)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
@@ -50,6 +50,7 @@ from axtune.plan.search import Search
 from axtune.quiet import quiet_libraries
 from axtune.signals import sigterm_as_ctrl_c
 from axtune.training.arguments import training_arguments
+from axtune.training.callbacks import chosen_by
 from axtune.training.distributed import (
     alone,
     check_launcher,
@@ -65,6 +66,7 @@ from axtune.training.progress import Report
 from axtune.training.summary import (
     FaultLines,
     accounts,
+    asked,
     counts,
     derived,
     how_to_go_on,
@@ -73,6 +75,9 @@ from axtune.training.summary import (
     summary,
 )
 from axtune.training.trainer import RunContext, make_trainer
+
+if TYPE_CHECKING:
+    from axtune.evaluate.in_training import TrainingQuestions
 
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
@@ -141,6 +146,9 @@ def _train(recipe: Recipe) -> Run:
             search = explained.search = search_of(recipe, checkpoint, data, state, report)
             if search:
                 once(state, lambda: check_memory(search, state, report), lambda: None)
+            questions = _questions(recipe, tokenizer, state)
+            if questions:
+                report.table([("questions", asked(questions, search, state))])
             rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
             batch = rows * args.world_size
             known_by = identity(
@@ -166,7 +174,9 @@ def _train(recipe: Recipe) -> Run:
                 report.say(f"This CPU only emulates bf16; faster: {' '.join(slow)}", "yellow")
             adapter = start_adapter(model, recipe, checkpoint, report)
             size = measure(adapter.model)
-            context = RunContext(adapter, args, tokenizer, data, run_dir, report, recipe, known_by)
+            context = RunContext(
+                adapter, args, tokenizer, data, run_dir, report, recipe, known_by, questions
+            )
             trainer = make_trainer(context)
             if origin:
                 trainer.begin_from(origin.weights)
@@ -190,7 +200,7 @@ def _train(recipe: Recipe) -> Run:
                     resumed = run_dir.resumes_from
                     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
                 if state.is_main_process:
-                    manifest["metrics"] = summary(run_dir.metrics())
+                    manifest["metrics"] = summary(run_dir.metrics(), chosen_by(args))
                     if not trainer.stopper.interrupted:
                         card = model_card(manifest, run_dir.path / "adapter")
                         run_dir.write_adapter(lambda to: _fill(to, adapter, tokenizer, card))
@@ -205,7 +215,7 @@ def _train(recipe: Recipe) -> Run:
                     manifest["counts"]["steps"] = trainer.state.global_step
                     manifest["wall_seconds"] = round(time.monotonic() - began, 1)
                     run_dir.write_manifest(manifest)
-                    plot(run_dir.metrics(), run_dir.path / "loss.png")
+                    plot(run_dir.metrics(), run_dir.path / "loss.png", chosen_by(args))
                 if status == "interrupted":
                     report.say(how_to_go_on(run_dir, forked=origin is not None), "yellow")
 
@@ -218,6 +228,7 @@ def _train(recipe: Recipe) -> Run:
             if state.is_main_process and recipe.after:
                 from axtune.after import finish  # merging and exporting, for those who do
 
+                del model, adapter, context, trainer  # what follows may load weights of its own
                 with umask(usual):
                     finish(run, report)
             return run
@@ -275,6 +286,17 @@ def _as_quantized(recipe: Recipe, precision: Precision) -> Recipe:
     model = locate.find(recipe.model, revision=recipe.revision, weights=False)
     quantization = quantization_of(model, recipe.quantization, precision)
     return recipe.model_copy(update={"quantization": quantization})
+
+
+def _questions(
+    recipe: Recipe, tokenizer: AxTokenizer, state: PartialState
+) -> TrainingQuestions | None:
+    """What the model is asked while it trains."""
+    if recipe.evaluate is None:
+        return None
+    from axtune.evaluate.in_training import TrainingQuestions  # scoring, for those who ask
+
+    return once(state, lambda: TrainingQuestions(recipe, tokenizer))
 
 
 def _offload(

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from axtune.weights.stream_writer import Shards
+    from axtune.weights.output_tensor import Shards
 
 HIDDEN, FFN, VOCABULARY, KEYS, LAYERS = 3584, 18_944, 102_400, 512, 28
 SHARD_BYTES = 5_000_000_000  # as the published checkpoint is cut: three files
@@ -163,8 +163,8 @@ def layout(pool: Path, layers: int) -> Shards:
     """Names and shapes of A.X 4.0 Light, its numbers from somewhere in the pool."""
     import torch
 
+    from axtune.weights.output_tensor import OutputTensor, resharded
     from axtune.weights.safetensors_file import TensorInfo
-    from axtune.weights.stream_writer import OutputTensor, resharded
 
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
     for layer in range(layers):

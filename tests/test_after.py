@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from ruamel.yaml import YAML
 from support.adapters import adapter_for, run_with, sharded_checkpoint
-from support.tiny import LIBRARY_WARNINGS, recipe
+from support.tiny import LIBRARY_WARNINGS, recipe, write_rows
 
 from axtune.after import finish
 from axtune.checkpoint.locate import Checkpoint
@@ -28,13 +28,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return sharded_checkpoint(tmp_path_factory.mktemp("base") / "model")
 
 
-def run_of(base: Checkpoint, folder: Path, after: list[str]) -> Run:
+def run_of(base: Checkpoint, folder: Path, after: list[str], **keys: Any) -> Run:
     adapter = adapter_for(base, folder / "adapter")
     path = run_with(adapter, base, folder / "run")
     file = path / "recipe.yaml"
     yaml = YAML()
     values: dict[str, Any] = yaml.load(file)
-    yaml.dump(values | {"after": after}, file)
+    yaml.dump(values | {"after": after, **keys}, file)
     return open_run(path)
 
 
@@ -68,6 +68,19 @@ def test_a_step_that_fails_says_how_to_do_it_by_hand(base: Checkpoint, tmp_path:
         finish(run, Report(enabled=False))
     assert f"axtune export {run.path} --to vllm" in str(caught.value)
     assert not (run.path / "vllm").exists()
+
+
+def test_run_and_base_are_asked_what_the_recipe_asks(base: Checkpoint, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "questions.jsonl", 4)
+    asked = {"data": [str(rows)], "limit": 3, "max_new_tokens": 4}
+    run = run_of(base, tmp_path, ["evaluate"], evaluate=asked)
+    console = Console(record=True, width=120)
+    finish(run, Report(console))
+    result = json.loads((run.path / "evaluation" / "result.json").read_text())
+    assert (result["questions"], result["against"]) == (3, "base")
+    assert {one["metric"] for one in result["measured"]} >= {"exact", "chrf"}
+    assert all(one["before"] for one in result["measured"])
+    assert "before" in console.export_text()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,3 +41,17 @@ def test_a_file_that_is_no_recipe(
         main(str(tmp_path / "none.yaml"))
     assert caught.value.code == 1
     assert "none.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_a_traceback_of_accelerate_is_said_to_be_its_own(tmp_path: Path, quiet: list[str]) -> None:
+    """accelerate raises for every status but 0; no process that it starts can keep it from that."""
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *quiet]
+    done = subprocess.run(
+        [*command, "--cpu", RECIPE, "sead=1"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    ours, said, theirs = done.stderr.partition("The traceback below is accelerate's")
+    assert "did you mean seed?" in ours
+    assert bool(said) == ("CalledProcessError" in theirs) == (not quiet)

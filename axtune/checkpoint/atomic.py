@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from axtune.config.paths import file_in_the_way
 from axtune.errors import AxtuneError
 
 # Beside the files whose sizes are known: small JSON files, and what the file system keeps for them.
@@ -36,10 +37,22 @@ def refuse_existing(target: Path) -> None:
     """Refuse a target that is there already, before any work is done for it.
 
     Raises:
-        AxtuneError: When something of that name exists.
+        AxtuneError: When something of that name exists, or a file is where its folder would be.
     """
-    if target.exists() or target.is_symlink():
+    try:
+        exists, file = target.exists() or target.is_symlink(), file_in_the_way(target)
+    except OSError as error:  # too long a name, a folder that may not be looked into
+        raise _cannot_be_created(target, reason_of(error)) from None
+    if exists:
         raise AxtuneError(f"{target} exists already.", "Give another name, or remove it first.")
+    if file:
+        raise _cannot_be_created(target, f"{file} is a file, not a folder")
+
+
+def _cannot_be_created(target: Path, reason: str) -> AxtuneError:
+    return AxtuneError(
+        f"{target} cannot be created: {reason}.", "Give a folder that you may write to."
+    )
 
 
 @contextmanager
@@ -63,9 +76,7 @@ def staged(target: Path, needed: int) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise AxtuneError(
-            f"{target} cannot be created: {error.strerror}.", "Give a folder that you may write to."
-        ) from None
+        raise _cannot_be_created(target, reason_of(error)) from None
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _claim(folder, lock, target)

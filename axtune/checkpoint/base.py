@@ -7,7 +7,7 @@ from pathlib import Path
 from axtune.checkpoint import locate
 from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint, read_json
 from axtune.checkpoint.provenance import find_original, unquantized
-from axtune.checkpoint.run_dir import Run, is_run, open_run
+from axtune.checkpoint.run_dir import Run, is_run, open_run, require_whole
 from axtune.errors import AxtuneError, CheckpointError
 
 _REMEDY = "Give it with --base (verify: --against)."
@@ -17,8 +17,9 @@ def run_of(path: Path) -> Run | None:
     """The run that a folder is, or that an adapter's folder lies in; None when there is none.
 
     Raises:
-        AxtuneError: When the run saved no adapter.
+        AxtuneError: When the run saved no adapter, or lacks a file.
     """
+    require_whole(path)
     if is_run(path):
         return open_run(path)
     if (path / ADAPTER_CONFIG).is_file():

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from axtune.config.initialisation import initialisation
-from axtune.config.recipe import Recipe, preference_of
+from axtune.config.recipe import Recipe, best_figure, preference_of
 from axtune.units import package_version
 
 # What computes the steps; another patch of it computes the same.
 _PACKAGES = ("torch", "transformers", "trl", "peft")
 
 _KEYS = ("task", "model", "revision", "seed", "data", "lora", "quantization", "preference")
+
+# Of ``evaluate``, where it chooses the best checkpoint; else it decides nothing.
+_ASKED = ("best", "data", "limit", "max_new_tokens")
 
 # How long a run is, what it shows and how its batch is cut may change; the batch may not.
 _FREE_TRAINING = {
@@ -43,6 +46,9 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     dump = recipe.model_dump(mode="json")
     dump["preference"] = preference_of(recipe).model_dump(mode="json")
     facts = {key: dump[key] for key in _KEYS}
+    if best_figure(recipe):  # what was best before and after is told by the same questions
+        facts["evaluate"] = {key: dump["evaluate"][key] for key in _ASKED}
+        facts["evaluate"]["data"] = [Path(file).name for file in dump["evaluate"]["data"] or ()]
     facts["training"] = {
         key: value
         for key, value in dump["training"].items()

@@ -7,6 +7,7 @@ nobody any more, and the next run or ``axtune clean`` removes it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -18,10 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from axtune.checkpoint.atomic import hidden
-from axtune.checkpoint.run_dir import is_run, read_manifest
+from axtune.checkpoint.atomic import hidden, reason_of
+from axtune.checkpoint.run_dir import is_run, read_manifest, require_whole
 from axtune.errors import AxtuneError
 
+# numpy has no number for what it could not write.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
 # Older versions named theirs axtune-… and held no lock: whether those still work cannot be told.
 _SCRATCH = re.compile(r"axtune-scratch-[0-9a-f]{16}")
 # As axtune.checkpoint.atomic names what is not whole yet, or has just been replaced.
@@ -112,6 +115,25 @@ def scratch(token: str | None = None) -> Iterator[Path]:
         os.close(lock)
 
 
+@contextmanager
+def filling(folder: Path) -> Iterator[None]:
+    """Say of a scratch folder that fills up where it is: it is not the folder that a user named.
+
+    Raises:
+        AxtuneError: When its disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise AxtuneError(
+            f"The temporary folder {folder.parent} has no room for the prepared rows: "
+            f"{reason_of(error)}.",
+            "Free some space there, or set TMPDIR to a folder on another disk.",
+        ) from error
+
+
 def _create_locked(folder: Path) -> int:
     while True:
         folder.mkdir(mode=0o700)
@@ -147,6 +169,7 @@ def clean_run(run: Path, *, checkpoints: bool) -> list[Removed]:
             that it has.
     """
     run = Path(os.path.abspath(run))  # noqa: PTH100 - "." has no name, and links stay links
+    require_whole(run)
     if not is_run(run):
         raise AxtuneError(
             f"{run} is not a run folder.",

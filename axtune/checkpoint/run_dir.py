@@ -178,9 +178,10 @@ def open_run(path: str | Path) -> Run:
     """Open a run folder.
 
     Raises:
-        AxtuneError: When the folder is not a run's, or holds no trained adapter yet.
+        AxtuneError: When the folder is not a run's, lost a part, or holds no trained adapter yet.
     """
     folder = Path(path)
+    require_whole(folder)
     if not is_run(folder):
         what = "is not a run folder" if folder.is_dir() else "does not exist"
         raise AxtuneError(
@@ -225,7 +226,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run."""
-    return (folder / "manifest.json").is_file() and (folder / "recipe.yaml").is_file()
+    return not _absent(folder)
+
+
+def require_whole(folder: Path) -> None:
+    """Refuse the folder of a run that was copied in part, or lost a file; pass any other folder.
+
+    Raises:
+        AxtuneError: When one of the two files that make it a run's is there, and not the other.
+    """
+    absent = _absent(folder)
+    if len(absent) == 1 and (folder / "metrics.jsonl").is_file():
+        raise AxtuneError(
+            f"The run in {folder} lacks {absent[0]}, which says how it was trained.",
+            "Copy the folder again, with that file; or merge or export the adapter alone: "
+            f"{folder / 'adapter'}.",
+        )
+
+
+def _absent(folder: Path) -> list[str]:
+    """Which of the files that make a folder a run's are not there."""
+    return [name for name in ("manifest.json", "recipe.yaml") if not (folder / name).is_file()]
 
 
 def fork(recipe: Recipe) -> tuple[Recipe, Fork]:
@@ -240,6 +261,7 @@ def fork(recipe: Recipe) -> tuple[Recipe, Fork]:
             is another one.
     """
     folder = Path(recipe.output_dir)
+    require_whole(folder)
     if not is_run(folder):
         raise AxtuneError(
             f"resume is fork, but {folder} holds no run.",

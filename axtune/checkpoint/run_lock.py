@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from axtune.config.paths import require_no_file_in_the_way
 from axtune.errors import AxtuneError
 
 _held: set[int] = set()
@@ -57,11 +58,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _create(folder: Path) -> list[Path]:
     """Make a folder and its parents; those that were not there are returned, the deepest first."""
-    if files := [place for place in (folder, *folder.parents) if place.is_file()]:
-        which = "it" if files[0] == folder else files[0]
-        raise AxtuneError(
-            f"output_dir {folder} cannot be a folder: {which} is a file.", "Set another output_dir."
-        )
+    require_no_file_in_the_way(folder)
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise AxtuneError(

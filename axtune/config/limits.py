@@ -104,7 +104,7 @@ LIMITS: dict[str, type[_Limits]] = {
 
 # Optimisers that save memory where all weights are trained; an adapter's are few.
 _OF_ALL_WEIGHTS = ("galore", "apollo", "lomo", "adalomo")
-_FOLLOW_EVALUATIONS = ("reduce_lr_on_plateau", "greedy")
+FOLLOW_EVALUATIONS = ("reduce_lr_on_plateau", "greedy")
 _SORTING = {"aot", "aot_unpaired"}  # losses that compare sorted samples
 _OF_ANY_DIVERGENCE = {
     "sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"
@@ -173,9 +173,9 @@ def unmet_needs(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]
     """
     training, data = values["training"], values["data"]
     if data.get("eval") is None:
-        if training.get("eval_on_start"):
-            yield ("training", "eval_on_start"), "needs data.eval, such as 0.05."
-        if (schedule := training.get("lr_scheduler_type")) in _FOLLOW_EVALUATIONS:
+        if training.get("eval_on_start") and not values.get("evaluate"):
+            yield ("training", "eval_on_start"), "needs data.eval, such as 0.05, or evaluate."
+        if (schedule := training.get("lr_scheduler_type")) in FOLLOW_EVALUATIONS:
             message = f"{schedule} follows the eval loss: it needs data.eval, such as 0.05."
             yield ("training", "lr_scheduler_type"), message
     for key, message in _needs_of_losses(str(values.get("task")), training):

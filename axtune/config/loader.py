@@ -25,11 +25,11 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from axtune.config.faults import UNLOCATED, key_of
-from axtune.config.limits import outside_limits, unmet_needs
+from axtune.config.limits import FOLLOW_EVALUATIONS, outside_limits, unmet_needs
 from axtune.config.objective import OBJECTIVES, listed, tasks
 from axtune.config.passthrough import SECTIONS, check_passed, nearest
 from axtune.config.paths import SUFFIXES, KeyPath, missing_paths
-from axtune.config.recipe import Data, PreferenceConfig, Recipe, Source
+from axtune.config.recipe import Data, EvaluateConfig, PreferenceConfig, Recipe, Source
 from axtune.errors import Fault, RecipeError
 from axtune.units import plural
 
@@ -414,8 +414,9 @@ def _cross_checks(
                 "conflict",
                 "data.eval is set; remove one of the two.",
             )
-    elif values.get("early_stopping_patience") is not None:
-        yield ("early_stopping_patience",), "conflict", "needs data.eval, such as 0.05."
+    elif values.get("early_stopping_patience") is not None and not _best(values):
+        message = "needs data.eval, such as 0.05, or evaluate.best."
+        yield ("early_stopping_patience",), "conflict", message
     objective = OBJECTIVES.get(str(values.get("task")))
     if data.get("truncate") is True and objective and objective.judges:
         message = "answers are judged as a whole and never cut; set it to false."
@@ -425,8 +426,10 @@ def _cross_checks(
         message = "scales its noise by a sequence's length, so it needs data.packing=false."
         yield ("training", "neftune_noise_alpha"), "conflict", message
     yield from _offload_checks(values)
+    yield from _evaluate_checks(values, training, data)
     after = values.get("after")
-    if after == ["verify"]:
+    made = isinstance(after, list) and ("merge" in after or "export" in after)
+    if isinstance(after, list) and "verify" in after and not made:
         yield ("after",), "conflict", "verify needs merge or export in the list."
     preference = values.get("preference")
     if preference is not None and objective and not objective.judges:
@@ -445,6 +448,38 @@ def _cross_checks(
     quantization = values.get("quantization")
     if isinstance(quantization, dict) and quantization.get("load_in_4bit") is not True:
         yield ("quantization",), "bad-value", "needs load_in_4bit: true; or set quantization: null."
+
+
+def _best(values: dict[str, Any]) -> Any:
+    """What a recipe's ``evaluate`` chooses the best checkpoint by."""
+    section = values.get("evaluate")
+    return section.get("best") if isinstance(section, dict) else None
+
+
+def _evaluate_checks(
+    values: dict[str, Any], training: dict[str, Any], data: dict[str, Any]
+) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Questions need rows that hold them, steps at which they are asked, and a best to choose."""
+    section, after = values.get("evaluate"), values.get("after")
+    given = section if isinstance(section, dict) else {}
+    if data.get("eval") is None and given.get("data") is None:
+        message = "needs questions: evaluate.data, or held-out rows (data.eval, such as 0.05)."
+        if isinstance(section, dict):
+            yield ("evaluate",), "conflict", message
+        elif isinstance(after, list) and "evaluate" in after:
+            yield ("after",), "conflict", f"evaluate {message}"
+    every, steps = given.get("every"), training.get("max_steps")
+    if isinstance(every, int) and isinstance(steps, int) and 0 < steps < every:
+        message = f"training.max_steps is {steps}; set at most that, or end."
+        yield ("evaluate", "every"), "conflict", message
+    if given.get("best") is None:
+        return
+    if every == "end":
+        message = "there is nothing to choose from when questions are asked at the end alone; "
+        yield ("evaluate", "best"), "conflict", message + "set evaluate.every: epoch, or remove it."
+    if (schedule := training.get("lr_scheduler_type")) in FOLLOW_EVALUATIONS:
+        message = f"{schedule} follows the eval loss; remove one of the two."
+        yield ("evaluate", "best"), "conflict", message
 
 
 def _offload_checks(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
@@ -486,4 +521,6 @@ def _known_keys(section: KeyPath) -> frozenset[str]:
         model = Data if len(section) == 1 else Source
     elif section == ("preference",):
         model = PreferenceConfig
+    elif section == ("evaluate",):
+        model = EvaluateConfig
     return frozenset(model.model_fields)

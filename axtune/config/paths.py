@@ -240,6 +240,7 @@ def require_writable(output_dir: str) -> None:
     try:
         if "\0" in output_dir:
             raise ValueError
+        require_no_file_in_the_way(Path(output_dir))
         nearest = next(place for place in (folder, *folder.parents) if place.exists())
         with TemporaryDirectory(prefix=".axtune-", dir=nearest):
             pass
@@ -250,8 +251,28 @@ def require_writable(output_dir: str) -> None:
         ) from None
 
 
+def file_in_the_way(folder: Path) -> Path | None:
+    """What keeps a path from being a folder: itself or one of its parents, where it is none."""
+    places = (folder, *folder.parents)
+    nearest = next(place for place in places if place.exists() or place.is_symlink())
+    return None if nearest.is_dir() else nearest
+
+
+def require_no_file_in_the_way(folder: Path) -> None:
+    """Refuse an ``output_dir`` that cannot be a folder.
+
+    Raises:
+        AxtuneError: When it is a file, or would be inside of one.
+    """
+    if file := file_in_the_way(folder):
+        which = "it" if file == folder else file
+        raise AxtuneError(
+            f"output_dir {folder} cannot be a folder: {which} is a file.", "Set another output_dir."
+        )
+
+
 def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
-    """What ``data``, ``model`` and ``preference.start_from`` name and is not there.
+    """What ``data``, ``evaluate``, ``model`` and ``preference.start_from`` name and is not there.
 
     Args:
         values: A recipe's plain values, valid or not.
@@ -260,9 +281,12 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         The place of the key, a fault's code, and its message.
     """
     data, preference = values.get("data"), values.get("preference")
+    evaluate = values.get("evaluate")
     if isinstance(data, dict):
         for part in ("train", "eval"):
             yield from _missing_data(("data", part), data.get(part))
+    if isinstance(evaluate, dict):
+        yield from _missing_data(("evaluate", "data"), evaluate.get("data"))
     model = values.get("model")
     if isinstance(model, str) and model.startswith((".", "/", "~")) and not _is_folder(model):
         yield ("model",), _CODE, f"there is no folder {model}. {_where()}"

@@ -9,7 +9,7 @@ once.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -123,6 +123,54 @@ class PreferenceConfig(_Section):
     )
 
 
+# What answers are worth, as a run records it (``eval_tool_accuracy``); more is better of each.
+Figure = Literal[
+    "tool_accuracy",
+    "decision_accuracy",
+    "tool_name_accuracy",
+    "argument_accuracy",
+    "valid_json",
+    "schema_valid",
+    "exact",
+    "chrf",
+    "json",
+]
+FIGURES: tuple[Figure, ...] = get_args(Figure)
+
+
+def _known_cadence(value: Any) -> Any:
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not number and value not in ("epoch", "end"):
+        message = "expected epoch, end, or a number of steps such as 50"
+        raise PydanticCustomError("unknown_cadence", message)
+    return value
+
+
+def _as_files(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Files = Annotated[list[str], BeforeValidator(_as_files), Field(min_length=1)]
+
+
+class EvaluateConfig(_Section):
+    """The questions that the model answers while it trains, and what they decide."""
+
+    data: Files | None = Field(
+        None, description="files of questions, as axtune eval takes them; null: the held-out rows"
+    )
+    every: Annotated[Literal["epoch", "end"] | int, BeforeValidator(_known_cadence)] = Field(
+        "epoch", description="when to ask: at epoch ends, at the end, or every so many steps"
+    )
+    limit: int | None = Field(
+        100, ge=1, description="how many questions, drawn by seed; null: all of them"
+    )
+    max_new_tokens: int = Field(512, ge=1, description="longest answer, in tokens")
+    best: Figure | None = Field(
+        None, description="what chooses the best checkpoint; null: the lowest eval loss"
+    )
+
+
 # What the ``lora`` section says where it is silent.
 LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 
@@ -161,12 +209,19 @@ class Recipe(_Section):
         default_factory=list,
         description="kept in host memory instead of the card's: activations, embeddings",
     )
-    after: list[Literal["merge", "export", "verify"]] = Field(
+    evaluate: EvaluateConfig | None = Field(
+        None, description="questions that the model answers while it trains; absent: none"
+    )
+    after: list[Literal["merge", "export", "verify", "evaluate"]] = Field(
         default_factory=list,
-        description="what follows training: merge (RUN/merged), export for vLLM (RUN/vllm), verify",
+        description="what follows training: merge (RUN/merged), export for vLLM (RUN/vllm), "
+        "verify, evaluate against the base (RUN/evaluation)",
     )
     early_stopping_patience: int | None = Field(
-        None, ge=1, description="stop after this many evaluations without a better eval loss"
+        None,
+        ge=1,
+        description="stop after this many evaluations without a better eval loss, or whatever "
+        "evaluate.best says",
     )
     plan: Literal["refuse", "warn"] = Field(
         "refuse",
@@ -177,6 +232,16 @@ class Recipe(_Section):
     def objective(self) -> Objective:
         """The record of the task."""
         return objective_of(self.task)
+
+
+def best_figure(recipe: Recipe) -> Figure | None:
+    """The figure by which a recipe chooses the best checkpoint; None where the eval loss does."""
+    return recipe.evaluate.best if recipe.evaluate else None
+
+
+def evaluate_of(recipe: Recipe) -> EvaluateConfig:
+    """A recipe's evaluate section, or its defaults where the recipe has none."""
+    return recipe.evaluate or EvaluateConfig.model_validate({})
 
 
 def preference_of(recipe: Recipe) -> PreferenceConfig:

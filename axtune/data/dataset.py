@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from axtune.checkpoint.leftovers import filling
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import Data, Recipe, Source
 from axtune.data.pipeline import RowChecker
@@ -152,7 +153,8 @@ def prepare(
             )
         _save(folder, "eval", np.arange(len(ledger.row)), ledger.sizes())
         plan["eval"] = {"file": "eval.arrow", "account": ledger.account().to_json()}
-    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    with filling(folder):
+        (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     return Prepared.load(folder)
 
 
@@ -205,8 +207,9 @@ def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:
 
 def _save(folder: Path, name: str, samples: NDArray[np.int64], sizes: Sizes) -> None:
     """Write which samples of an Arrow file are used, and how long those are."""
-    np.save(folder / f"{name}.npy", samples)
-    np.save(folder / f"{name}_sizes.npy", np.stack(sizes.select(samples).columns()))
+    with filling(folder):
+        np.save(folder / f"{name}.npy", samples)
+        np.save(folder / f"{name}_sizes.npy", np.stack(sizes.select(samples).columns()))
 
 
 def tokens_of(rows: datasets.Dataset) -> NDArray[np.int64]:
@@ -246,7 +249,11 @@ def _write(
     names: dict[str, int] = {}
     errors: list[Fault] = []
     found = [(source, files_of(source)) for source in sources]  # a wrong path fails at once
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, placed) as writer:
+    with (
+        filling(path.parent),
+        pa.OSFile(str(path), "wb") as sink,
+        pa.ipc.new_stream(sink, placed) as writer,
+    ):
         for source, files in found:
             for fault in unread_files(source):
                 report(fault)

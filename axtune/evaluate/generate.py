@@ -11,19 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-)
+from transformers import DynamicCache, PreTrainedModel
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.training.memory_check import is_out_of_memory
 
 _LARGEST_BATCH = 64
-# Keys and values of one batch, in bytes: on a CPU, and as a share of what a GPU has free.
-_CPU_CACHE, _GPU_SHARE = 4 << 30, 0.5
+# Keys and values of one batch: as many bytes as the weights times this, and on a GPU at most this
+# share of what is free.
+_OF_WEIGHTS, _GPU_SHARE = 2, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,79 +118,102 @@ def generate(
 
 
 def _fitting(model: PreTrainedModel, length: int) -> int:
-    """How many sequences of a length have room for their keys and values."""
+    """How many sequences of a length are answered at once.
+
+    Every token reads the weights once for all of them, and copies the keys and values of each: when
+    those are larger by far, more at once gains nothing.
+    """
     config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     element = torch.finfo(model.dtype).bits // 8
     each: int = 2 * config.num_hidden_layers * heads * width * element * length
-    room = _CPU_CACHE
+    room = _OF_WEIGHTS * sum(weight.nbytes for weight in model.parameters())
     if model.device.type == "cuda":
-        room = int(torch.cuda.mem_get_info(model.device)[0] * _GPU_SHARE)
+        room = min(room, int(torch.cuda.mem_get_info(model.device)[0] * _GPU_SHARE))
     return max(1, min(_LARGEST_BATCH, room // each))
 
 
 def _answer(
     model: PreTrainedModel, tokenizer: AxTokenizer, prompts: Sequence[Prompt], sampling: Sampling
 ) -> list[Generated]:
-    width = max(len(prompt.ids) for prompt in prompts)
-    ids = torch.full((len(prompts), width), tokenizer.pad_id)  # (prompts, tokens)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
-        mask[row, width - len(prompt.ids) :] = 1
-    margins = _Margins()
-    processors: list[LogitsProcessor] = [margins]
-    if sampling.temperature > 0:
-        processors = [_Draw(sampling.temperature, [prompt.seed for prompt in prompts])]
-    end = tokenizer.end_of_turn_id
+    """Answer the prompts of a batch; one that has ended leaves it."""
+    answers = [Generated([], [], ended=False) for _ in prompts]
+    choose = _Choice(sampling.temperature, [prompt.seed for prompt in prompts])
+    rows = list(range(len(prompts)))  # who is still answering
+    ids, mask = _padded([prompt.ids for prompt in prompts], tokenizer.pad_id, model.device)
+    cache = DynamicCache(config=model.config)
     with torch.inference_mode():
-        out = model.generate(  # type: ignore[operator]
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            generation_config=GenerationConfig(
-                max_new_tokens=sampling.max_new_tokens,
-                do_sample=False,  # `_Draw` makes the likeliest token the drawn one
-                eos_token_id=end,
-                pad_token_id=tokenizer.pad_id,
-            ),
-            logits_processor=LogitsProcessorList(processors),
-        )
-    led = torch.stack(margins.steps, dim=1).tolist() if margins.steps else [[]] * len(prompts)
-    answers = []
-    for said, lead in zip(out[:, width:].tolist(), led, strict=True):
-        ended = end in said
-        length = said.index(end) + 1 if ended else len(said)
-        answers.append(Generated(said[:length], lead[:length], ended))
+        for _ in range(sampling.max_new_tokens):
+            positions = (mask.cumsum(dim=-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+            out = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            tokens, margins = choose(out.logits[:, -1], rows)
+            staying = []
+            for place, (row, token, margin) in enumerate(zip(rows, tokens, margins, strict=True)):
+                ended = token == tokenizer.end_of_turn_id
+                said = answers[row]
+                answers[row] = Generated([*said.ids, token], [*said.margins, margin], ended)
+                staying += [] if ended else [place]
+            if not staying:
+                break
+            ids = torch.tensor(tokens, device=model.device)[:, None]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+            if len(staying) < len(rows):
+                kept = torch.tensor(staying, device=model.device)
+                cache.batch_select_indices(kept)
+                ids, mask = ids[kept], mask[kept]
+                rows = [rows[place] for place in staying]
     return answers
 
 
-class _Margins(LogitsProcessor):
-    """Keeps by how much the best token leads; changes nothing."""
+def _padded(
+    prompts: Sequence[list[int]], pad: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids with padding on the left, and where there is none: (prompts, tokens) each."""
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
 
-    def __init__(self) -> None:
-        self.steps: list[torch.Tensor] = []
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        best = scores.float().topk(2, dim=-1).values  # (prompts, 2)
-        self.steps.append((best[:, 0] - best[:, 1]).cpu())
-        return scores
+class _Choice:
+    """The next token of each row: the likeliest, or one that is drawn for that row by itself.
 
-
-class _Draw(LogitsProcessor):
-    """Makes the likeliest token one that is drawn, for each row by itself (the Gumbel-max trick).
-
-    Maddison, Tarlow and Minka, A* Sampling, 2014: the greatest of logits / T + Gumbel noise is a
-    draw from softmax(logits / T).
+    The greatest of logits / T + Gumbel noise is a draw from softmax(logits / T): the Gumbel-max
+    trick (Maddison, Tarlow and Minka, A* Sampling, 2014).
     """
 
     def __init__(self, temperature: float, seeds: Sequence[int]) -> None:
-        self.temperature = temperature
-        self.draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._temperature = temperature
+        self._draws = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        noise = torch.stack(
-            [torch.empty(scores.shape[-1]).exponential_(generator=draw) for draw in self.draws]
-        )
-        gumbel = -noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
-        return scores.float() / self.temperature + gumbel.to(scores.device)
+    def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> tuple[list[int], list[float]]:
+        """The tokens, and by how much the logit of each leads the second best.
+
+        Args:
+            logits: (rows, vocabulary).
+            rows: Whose they are.
+        """
+        scores = logits.float()
+        if self._temperature > 0:
+            noise = torch.stack(
+                [
+                    torch.empty(scores.shape[-1]).exponential_(generator=self._draws[row])
+                    for row in rows
+                ]
+            )
+            gumbel = -noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
+            scores = scores / self._temperature + gumbel.to(scores.device)
+        best = scores.topk(2, dim=-1)
+        leads = best.values[:, 0] - best.values[:, 1]
+        return best.indices[:, 0].tolist(), leads.tolist()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from axtune.data.requests import Request, request_of
+from axtune.data.samples import UnpairedSample
 from axtune.data.statistics import RowResult
 from axtune.evaluate.score import Rules, Wanted, wanted_of
 
@@ -48,9 +49,12 @@ def questions_of(rows: Iterable[RowResult]) -> Iterator[Question]:
     """The questions of conversation rows.
 
     Args:
-        rows: Checked with their turns; one that is refused has none.
+        rows: Checked with their turns; one that is refused has none, and an answer that a
+            preference does not want is no right one.
     """
     for checked in rows:
+        if any(isinstance(one, UnpairedSample) and not one.label for one in checked.samples):
+            continue
         for number, turn in enumerate(checked.turns):
             request = request_of(turn)
             yield Question(

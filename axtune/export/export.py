@@ -40,8 +40,9 @@ from axtune.units import shard_bytes
 from axtune.weights.folder import CheckpointPlan, copy_licences, write_folder, write_json
 from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.merge import Into, plan
+from axtune.weights.output_tensor import OutputTensor, resharded
 from axtune.weights.safetensors_file import load
-from axtune.weights.stream_writer import OutputTensor, resharded, write_files
+from axtune.weights.stream_writer import write_files
 
 Form = Literal["hf", "vllm", "gguf", "adapter"]
 Layout = Literal["own", "llama"]

@@ -24,7 +24,8 @@ from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
 from axtune.model.dtypes import dtype_name
 from axtune.weights.folder import CheckpointPlan
-from axtune.weights.stream_writer import BlockFormat, File, OutputTensor
+from axtune.weights.output_tensor import BlockFormat, OutputTensor
+from axtune.weights.stream_writer import File
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

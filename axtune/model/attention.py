@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from axtune.errors import AxtuneError
 
 # The name under which transformers' attention interface knows `_attend`.
-_ATTENTION = "axtune_documents"
+ATTENTION = "axtune_documents"
 
 # Attention of a layer over a part of a sequence. Takes queries (1, heads, tokens, width), keys and
 # values (1, key heads, tokens, width), and a mask, or None for plainly causal attention; gives
@@ -42,7 +42,7 @@ def install(model: PreTrainedModel) -> None:
     Raises:
         AxtuneError: When a layer's attention is not full.
     """
-    take_attention(model, _ATTENTION, "documents", _attend, "data.packing=false")
+    take_attention(model, ATTENTION, "documents", _attend, "data.packing=false")
 
 
 def take_attention(

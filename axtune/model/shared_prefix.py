@@ -155,10 +155,12 @@ def _keep_answers(
     kwargs: dict[str, Any],
     output: BaseModelOutputWithPast,
 ) -> BaseModelOutputWithPast:
-    """A forward hook: of the last hidden states, those that predict answer tokens."""
-    hidden = output.last_hidden_state
-    assert hidden is not None
-    output.last_hidden_state = hidden[:, kwargs["packed"].answers]
+    """A forward hook: of the last hidden states of pairs, those that predict answer tokens."""
+    packed: SharedPrefixBatch | None = kwargs.get("packed")
+    if packed is not None:
+        hidden = output.last_hidden_state
+        assert hidden is not None
+        output.last_hidden_state = hidden[:, packed.answers]
     return output
 
 

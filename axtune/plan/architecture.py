@@ -8,7 +8,7 @@ that a plan counts the parameters that a run will train.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -93,6 +93,21 @@ class Architecture:
         biases = sum(self.linears[name][0] for name in self.biases)
         rest = self.layers * (biases + 2 * self.hidden) + self.hidden
         return self.linear_parameters + rest + self.table * (1 if self.tied else 2)
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every tensor, as the files of a checkpoint have them."""
+        yield f"{EMBEDDING}.weight", (self.vocabulary, self.hidden)
+        for layer in range(self.layers):
+            prefix = f"model.layers.{layer}"
+            for name, shape in self.linears.items():
+                yield f"{prefix}.{name}.weight", shape
+                if name in self.biases:
+                    yield f"{prefix}.{name}.bias", shape[:1]
+            for norm in ("input_layernorm", "post_attention_layernorm"):
+                yield f"{prefix}.{norm}.weight", (self.hidden,)
+        yield "model.norm.weight", (self.hidden,)
+        if not self.tied:
+            yield f"{HEAD}.weight", (self.vocabulary, self.hidden)
 
 
 def read_architecture(config: dict[str, Any], name: str) -> Architecture:

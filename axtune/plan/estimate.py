@@ -7,6 +7,7 @@ them. The bytes are `axtune.plan.memory`'s, the steps `axtune.plan.schedule`'.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ STREAMING = 300_000_000
 # models that people report lie between 30% and 60%. Of its bandwidth, what unpacking 4 bit reaches.
 EFFICIENCY, UNPACKING = 0.45, 0.7
 UNCERTAINTY = 0.4  # of the time, either way
+
+# How axtune.evaluate.generate makes batches on a card: answers at once, and what their keys and
+# values may take: a share of what is free, and this many times the weights.
+_MOST_AT_ONCE, _ROOM, _OF_WEIGHTS = 64, 0.5, 2
+# Seconds to start the kernels of a layer and its adapter, which a token waits for: assumed.
+_LAUNCHING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -306,7 +313,7 @@ def speed(plan: Plan, card: Card) -> float | None:
 
 
 def seconds(plan: Plan, card: Card) -> float | None:
-    """How long a run takes on a card, evaluations and references included.
+    """How long a run takes on a card, evaluations, questions and references included.
 
     An estimate: ± `UNCERTAINTY`. Reading data, loading weights and saving are not in it. None when
     the card's rate is not known, or how many samples there are.
@@ -325,7 +332,77 @@ def seconds(plan: Plan, card: Card) -> float | None:
             total += _evaluations(plan) * plan.eval_passes * once
         if _cached(recipe):
             total += plan.batches.samples / plan.eval_mean.samples * once
-    return total
+    return total + (answering(plan, card) or 0.0)
+
+
+def answering(plan: Plan, card: Card) -> float | None:
+    """How long a run's questions hold it up on a card, all times that they are asked.
+
+    At most: as if every answer were as long as ``evaluate.max_new_tokens`` allows. None when the
+    card's rate is not known, or nobody knows how many questions there are, or there are none.
+
+    Args:
+        plan: The run.
+        card: Where.
+    """
+    if (count := questions(plan)) is None:
+        return None
+    prompts = count * float(plan.known.sizes.lengths.mean())
+    once = answers(plan, card, count, prompts)
+    return once and askings(plan) * once
+
+
+def questions(plan: Plan) -> int | None:
+    """About how many questions a run asks its model; None when only their files tell."""
+    config = plan.recipe.evaluate
+    if config is None or plan.known.assumed:
+        return None
+    if config.data is not None:
+        return config.limit
+    known = plan.known
+    held_out = known.eval_sizes
+    rows = round(len(known.sizes) * (1 - known.share)) if held_out is None else len(held_out)
+    return min(rows, config.limit or rows)
+
+
+def askings(plan: Plan) -> int:
+    """How often a run asks them."""
+    config, batches = plan.recipe.evaluate, plan.batches
+    if config is None:
+        return 0
+    if config.every == "end":
+        return 1
+    if config.every == "epoch":
+        epochs = batches.steps * batches.passes * batches.mean.samples / batches.samples
+        return max(1, round(epochs))
+    return math.ceil(batches.steps / config.every)
+
+
+def answers(plan: Plan, card: Card, count: int, prompt_tokens: float) -> float | None:
+    """Seconds in which a model answers questions once, if every answer is as long as it may be.
+
+    A token waits for the weights and the keys and values of its batch to come out of the card's
+    memory, and for the kernels to be started; a prompt for its arithmetic.
+
+    Args:
+        plan: The run.
+        card: Where.
+        count: Questions.
+        prompt_tokens: Of all of them.
+    """
+    config = plan.recipe.evaluate
+    if config is None or not card.teraflops or not count:
+        return None
+    job, a = plan.job, plan.job.architecture
+    longest = prompt_tokens / count + config.max_new_tokens
+    kept = 2 * a.layers * a.key * job.width * longest  # bytes of an answer's keys and values
+    weights = job.four_bit * job.quantized + job.width * (a.parameters - job.quantized)
+    room = min(_ROOM * max(0.0, card.usable - weights), _OF_WEIGHTS * weights)
+    at_once = max(1, min(_MOST_AT_ONCE, int(room / kept)))
+    read = job.width * (a.parameters - job.quantized) + unpacking(job, gradients=False)
+    token = (read + at_once * kept) / (card.bandwidth * 1e9 * UNPACKING) + a.layers * _LAUNCHING
+    prompts = 2 * a.parameters * prompt_tokens / (card.teraflops * 1e12 * EFFICIENCY)
+    return math.ceil(count / at_once) * config.max_new_tokens * token + prompts
 
 
 def _training_pass(plan: Plan, card: Card) -> float:

@@ -10,7 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from axtune.plan.estimate import STREAMING, UNCERTAINTY, Plan, seconds, speed
+from axtune.plan.estimate import (
+    STREAMING,
+    UNCERTAINTY,
+    Plan,
+    answering,
+    askings,
+    questions,
+    seconds,
+    speed,
+)
 from axtune.plan.gpus import Card
 from axtune.plan.memory import Memory
 from axtune.plan.search import Edits, Search
@@ -36,12 +45,14 @@ class Verdict:
         edits: What makes it fit, without overrides where it does as it is; None where nothing does.
         speed: Tokens a second in training there, with these edits; None where that is not known.
         seconds: Of the whole run there; None where that is not known.
+        answering: Of these the seconds in which questions are answered, at most.
     """
 
     card: Card
     edits: Edits | None
     speed: float | None
     seconds: float | None
+    answering: float | None = None
 
     @property
     def fits(self) -> bool:
@@ -54,8 +65,8 @@ def judge(search: Search, cards: Sequence[Card]) -> list[Verdict]:
     verdicts = []
     for card in cards:
         edits = search.fit(card.usable)
-        rate, time = (f(edits.plan, card) if edits else None for f in (speed, seconds))
-        verdicts.append(Verdict(card, edits, rate, time))
+        found = (f(edits.plan, card) if edits else None for f in (speed, seconds, answering))
+        verdicts.append(Verdict(card, edits, *found))
     return verdicts
 
 
@@ -70,7 +81,8 @@ def to_json(plan: Plan, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     ``workspace`` and ``total``; ``host``: of ``merge`` and ``export``, the bytes of ``memory`` and
     those ``written``; ``cards``: a list of ``name``, ``gigabytes``, ``usable`` bytes, ``fits``,
     ``edits`` (overrides; null where nothing makes it fit), with them the ``peak`` in bytes, the
-    samples ``left_out``, ``tokens_per_second`` and ``seconds`` (or null).
+    samples ``left_out``, ``tokens_per_second`` and ``seconds`` (or null), of which at most
+    ``evaluate_seconds`` (or null) are for the questions of ``evaluate``.
     """
 
     def column(memory: Memory | None) -> dict[str, int] | None:
@@ -108,6 +120,7 @@ def to_json(plan: Plan, verdicts: Sequence[Verdict]) -> dict[str, Any]:
                 "left_out": verdict.edits.left_out if verdict.edits else None,
                 "tokens_per_second": verdict.speed and round(verdict.speed, 1),
                 "seconds": verdict.seconds and round(verdict.seconds, 3),
+                "evaluate_seconds": verdict.answering and round(verdict.answering, 3),
             }
             for verdict in verdicts
         ],
@@ -134,6 +147,8 @@ def show(console: Console, plan: Plan, verdicts: Sequence[Verdict]) -> None:
         console.print(
             Text(f"{plural(plan.known.refused, 'row')} refused: axtune data check", style="yellow")
         )
+    if plan.recipe.evaluate and not plan.known.assumed:
+        console.print(Text(_questions(plan)))
     console.print(_cards(verdicts))
     _show_edits(console, verdicts)
     note = "arithmetic, not measured on a card"
@@ -149,6 +164,23 @@ def _epoch(plan: Plan) -> str:
     return (
         f"{plural(batches.steps, 'step')}; {plural(batches.samples, 'sample')} and "
         f"{batches.tokens:,} tokens an epoch, padding included"
+    )
+
+
+def _questions(plan: Plan) -> str:
+    """How many questions there are, and that the time is with them, or without."""
+    config = plan.recipe.evaluate
+    assert config is not None
+    times = plural(askings(plan), "time")
+    count = questions(plan)
+    if count is None:
+        return (
+            f"evaluate: all questions of its files, {times}; what they add to the time is told "
+            "when they are read, or with evaluate.limit"
+        )
+    return (
+        f"evaluate: about {plural(count, 'question')}, {times}; the time is with answers of "
+        f"{config.max_new_tokens:,} tokens, the most there can be"
     )
 
 
@@ -183,12 +215,17 @@ def _cards(verdicts: Sequence[Verdict]) -> Table:
     if timed:
         table.add_column("tokens/s", justify="right")
         table.add_column("time", justify="right")
+    asked = any(verdict.answering for verdict in verdicts)
+    if asked:
+        table.add_column("evaluate", justify="right")
     table.add_column("fits")
     for verdict in verdicts:
         cells = [verdict.card.name, f"{verdict.card.usable / 1e9:.1f}"]
         if timed:
             cells.append(f"{verdict.speed:,.0f}" if verdict.speed else "")
             cells.append(duration(verdict.seconds) if verdict.seconds else "")
+        if asked:
+            cells.append(duration(verdict.answering) if verdict.answering else "")
         table.add_row(*cells, _fits(verdict))
     return table
 

@@ -28,7 +28,7 @@ from transformers.utils.import_utils import is_liger_kernel_available
 from axtune.config.faults import bad_value, first_line, key_named, key_of, refused, type_faults
 from axtune.config.limits import outside_limits
 from axtune.config.objective import Objective, listed
-from axtune.config.recipe import Recipe
+from axtune.config.recipe import Recipe, best_figure
 from axtune.errors import Fault
 from axtune.model.load import Precision
 from axtune.model.offload import activation_keys
@@ -131,6 +131,10 @@ def training_arguments(recipe: Recipe, precision: Precision) -> TrainingArgument
         raise refused(faults)
     if precision == "fp32":
         args.mixed_precision = "no"  # whatever accelerate's own configuration says
+    if figure := best_figure(recipe):
+        # Told when it is made, transformers would ask its own evaluations for that figure.
+        args.load_best_model_at_end, args.greater_is_better = True, True
+        args.metric_for_best_model = f"eval_{figure}"
     if args.n_gpu > 1:
         # A process without a launcher takes the first card; TRL refuses nn.DataParallel.
         args._n_gpu = 1

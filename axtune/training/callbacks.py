@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from statistics import fmean
 from types import FrameType
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    EarlyStoppingCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -65,7 +66,8 @@ class Recorder(TrainerCallback):
         **_: Any,
     ) -> None:
         logs = logs or {}
-        if not state.is_world_process_zero or not ("loss" in logs or "eval_loss" in logs):
+        judged = any(name == "loss" or name.startswith("eval_") for name in logs)
+        if not state.is_world_process_zero or not judged:
             return
         event = {"step": state.global_step, **logs}
         event.pop("eval_num_tokens", None)
@@ -92,11 +94,34 @@ class Recorder(TrainerCallback):
             self._paused += time.monotonic() - self._pause_began
             self._pause_began = None
         if state.is_world_process_zero:
-            plot(self.run_dir.metrics(), self.run_dir.path / "loss.png")
+            plot(self.run_dir.metrics(), self.run_dir.path / "loss.png", best=chosen_by(args))
+
+
+class Patience(EarlyStoppingCallback):
+    """Early stopping by whatever chooses the best checkpoint, the eval loss or a figure."""
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Figures need no eval loss, which transformers insists on here."""
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if chosen_by(args) in (metrics or {}):
+            super().on_evaluate(args, state, control, metrics)  # type: ignore[no-untyped-call]
+
+
+def chosen_by(args: TrainingArguments) -> str:
+    """The metric that chooses the best checkpoint, as events name it."""
+    return args.metric_for_best_model or "eval_loss"
 
 
 class EvaluationStopped(Exception):
-    """A signal came while held-out rows were evaluated."""
+    """A signal came while held-out rows were evaluated, or questions answered."""
 
 
 class Stopper(TrainerCallback):
@@ -140,6 +165,15 @@ class Stopper(TrainerCallback):
         elif now - self._signalled_at > 1:  # launchers pass a terminal's Ctrl-C on a second time
             raise self.signal
 
+    def break_off(self) -> None:
+        """Stop what this process alone is doing, once it was told to.
+
+        Raises:
+            EvaluationStopped: After a signal.
+        """
+        if self._signalled_at is not None:
+            raise EvaluationStopped
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
@@ -159,7 +193,7 @@ class Stopper(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         # The trainer ends the epoch when it stops inside one; only a whole epoch is evaluated.
-        if self.interrupted and not _epoch_is_whole(state):
+        if self.interrupted and not epoch_is_whole(state):
             control.should_evaluate = False
             control.should_save = False
 
@@ -179,12 +213,18 @@ def evaluation_is_due(args: TrainingArguments, state: TrainerState) -> bool:
     if args.eval_strategy == IntervalStrategy.STEPS:
         due = state.global_step % state.eval_steps == 0
     else:
-        due = _epoch_is_whole(state)
+        due = epoch_is_whole(state)
+    return due and not was_logged(state, ["eval_loss"])
+
+
+def was_logged(state: TrainerState, names: Iterable[str]) -> bool:
+    """Whether the step that a run is at has an event with one of some metrics."""
     events = (event for event in state.log_history if event["step"] == state.global_step)
-    return due and not any("eval_loss" in event for event in events)
+    return any(name in event for event in events for name in names)
 
 
-def _epoch_is_whole(state: TrainerState) -> bool:
+def epoch_is_whole(state: TrainerState) -> bool:
+    """Whether a run is between two epochs."""
     return abs((state.epoch or 0.0) - round(state.epoch or 0.0)) < 1e-6
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint
 from axtune.checkpoint.provenance import original_digests
-from axtune.checkpoint.run_dir import is_run, open_run
+from axtune.checkpoint.run_dir import is_run, open_run, require_whole
 from axtune.checkpoint.saved_adapter import read_adapter_config
 from axtune.config.initialisation import initialisation
 from axtune.config.recipe import LORA_DEFAULTS, Recipe, preference_of
@@ -62,6 +62,7 @@ def start_adapter(
 def _find(path: str, checkpoint: Checkpoint) -> Path:
     """The adapter folder that a run folder holds, or that was given itself."""
     folder = Path(path)
+    require_whole(folder)
     if is_run(folder):
         run = open_run(folder)
         if run.manifest["base"]["digests"] != original_digests(checkpoint):

@@ -32,6 +32,19 @@ _PREFERENCE: tuple[tuple[str, dict[str, str]], ...] = (
     ("KL to the reference, k3, nats a token", {"kl_k3": "training", "eval_kl_k3": "held out"}),
 )
 
+# The panels of a run whose model answers questions.
+_ANSWERS: tuple[tuple[str, dict[str, str]], ...] = (
+    (
+        "answers that are right, share",
+        {
+            "eval_tool_accuracy": "calls and their decision",
+            "eval_decision_accuracy": "the decision alone",
+            "eval_exact": "texts, letter by letter",
+        },
+    ),
+    ("chrF of texts", {"eval_chrf": "held out"}),
+)
+
 
 def curve(events: Sequence[Event], name: str) -> list[tuple[int, float]]:
     """The (step, value) pairs of one metric that are numbers."""
@@ -40,6 +53,19 @@ def curve(events: Sequence[Event], name: str) -> list[tuple[int, float]]:
         for event in events
         if isinstance(event.get(name), (int, float)) and math.isfinite(event[name])
     ]
+
+
+def best_of(events: Sequence[Event], name: str) -> tuple[int, float] | None:
+    """The step and the value of the best checkpoint; None where the metric has no value.
+
+    Args:
+        events: Of ``metrics.jsonl``.
+        name: A loss, of which the lowest is the best, or a figure, of which the highest is; of two
+            alike the first.
+    """
+    points = curve(events, name)
+    sign = 1 if name.endswith("loss") else -1
+    return min(points, key=lambda pair: sign * pair[1], default=None)
 
 
 def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
@@ -66,12 +92,13 @@ def _draw_rate(axes: Axes, points: Sequence[tuple[int, float]]) -> None:
     rate.tick_params(colors="tab:gray")
 
 
-def plot(events: Sequence[Event], file: Path) -> None:
-    """Draw the loss curves; of a preference run, rewards and log-probabilities beside them.
+def plot(events: Sequence[Event], file: Path, best: str = "eval_loss") -> None:
+    """Draw the loss curves; beside them what a preference run and its answers are judged by.
 
     Args:
         events: Of ``metrics.jsonl``.
         file: A PNG, written whole or not at all.
+        best: The metric that chooses the best checkpoint: the lowest loss, or the highest figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -85,6 +112,7 @@ def plot(events: Sequence[Event], file: Path) -> None:
         panels += preferred
     else:
         panels[0] = ("loss (nats a labelled token)", panels[0][1])
+    panels += [panel for panel in _ANSWERS if any(curve(events, name) for name in panel[1])]
     rows = -(-len(panels) // 2)
     figure = Figure(figsize=(8 if rows == 1 else 12, 4.5 * rows), dpi=120, layout="constrained")
     grid = figure.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
@@ -107,9 +135,8 @@ def plot(events: Sequence[Event], file: Path) -> None:
         axes.set_xlabel("optimiser step")
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
-        if "eval_loss" in names and (held_out := curve(events, "eval_loss")):
-            step, best = min(held_out, key=lambda pair: pair[1])
-            axes.plot(step, best, "*", color="tab:green", markersize=13, label="best checkpoint")
+        if best in names and (point := best_of(events, best)):
+            axes.plot(*point, "*", color="tab:green", markersize=13, label="best checkpoint")
         if axes.lines:
             axes.legend()
         if "loss" in names:

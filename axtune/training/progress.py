@@ -22,9 +22,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from axtune.config.recipe import FIGURES, Figure
 from axtune.units import duration
 
-# Events of metrics.jsonl: a training event has `loss`, an evaluation has `eval_loss`.
+# Events of metrics.jsonl: a training event has `loss`, an evaluation `eval_loss`, answers to
+# questions their figures (`eval_tool_accuracy`).
 Event = dict[str, Any]
 
 _NAME_WIDTH = 12
@@ -53,6 +55,7 @@ class Report:
         self._first_step = 0
         self._warm: float | None = None  # when the first step was made
         self._shown: Event = {}
+        self._busy = ""  # what is done between two steps
         self._printed = float("-inf")  # when the last line of training was
         self._speed = [0.0, 0.0]  # tokens and seconds, older ones weighing less
 
@@ -139,6 +142,10 @@ class Report:
                 line += f"  {self.time_left()}"
             self.console.print(Text(line))
 
+    def busy(self, what: str = "") -> None:
+        """Show what holds the steps up, in place of the time left; nothing when it is over."""
+        self._busy = what
+
     def _steady(self, event: Event) -> Event:
         """The event with the speed of the last while: steps differ by what they are made of."""
         if not (speed := event.get("tokens_per_second")):
@@ -154,7 +161,7 @@ class Report:
 
     def _is_due(self, event: Event) -> bool:
         """Whether a line is printed of an event: evaluations, the first and the last step too."""
-        if "eval_loss" in event:
+        if any(name.startswith("eval_") for name in event):
             return True
         now = time.monotonic()
         if "loss" not in event or (now - self._printed < _QUIET and self._done < self._total):
@@ -185,7 +192,7 @@ class Report:
 
     def live_text(self) -> str:
         """What stands to the right of the bar."""
-        return f"{self.time_left()}  {event_text(self._shown)}"
+        return f"{self._busy or self.time_left()}  {event_text(self._shown)}"
 
 
 class _Values(ProgressColumn):
@@ -197,6 +204,11 @@ class _Values(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(self._report.live_text())
+
+
+def figure_text(figure: Figure, value: float) -> str:
+    """A figure of answers with its name: ``tool accuracy 93.0%``."""
+    return f"{figure.replace('_', ' ')} " + (f"{value:.1f}" if figure == "chrf" else f"{value:.1%}")
 
 
 def event_text(event: Event) -> str:
@@ -219,6 +231,9 @@ def event_text(event: Event) -> str:
             parts.append(f"{words}margin {margin:z.3f}")
         if (share := event.get(f"{prefix}rewards/accuracies")) is not None:
             parts.append(f"{words}accuracy {share:.0%}")
+    figure = next((name for name in FIGURES if f"eval_{name}" in event), None)
+    if figure:  # one says enough: the first that the questions are about
+        parts.append(figure_text(figure, event[f"eval_{figure}"]))
     if (chosen := event.get("logps/chosen")) is not None:
         parts.append(f"chosen {chosen:.1f}")
     if (rejected := event.get("logps/rejected")) is not None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from accelerate import PartialState
 from transformers import TrainingArguments
 
 from axtune.checkpoint.run_dir import RunDir
 from axtune.checkpoint.steps import last_checkpoint, step_of
-from axtune.config.recipe import Recipe
+from axtune.config.recipe import Recipe, best_figure
 from axtune.data.dataset import Prepared
 from axtune.data.packing import PackLayout
-from axtune.errors import Fault
+from axtune.errors import AxtuneError, Fault
 from axtune.model.load import Precision, Size
-from axtune.training.plots import curve
-from axtune.training.progress import Event, Report
+from axtune.plan.estimate import answers, askings
+from axtune.plan.gpus import find_card
+from axtune.plan.search import Search
+from axtune.training.asking import Questions
+from axtune.training.plots import best_of, curve
+from axtune.training.progress import Event, Report, figure_text
 from axtune.training.trainer import Rehearsal, RunContext
 from axtune.units import duration, plural
 
@@ -103,6 +109,28 @@ def _packs(packing: PackLayout) -> str:
     )
 
 
+def asked(questions: Questions, search: Search | None, state: PartialState) -> str:
+    """How many questions there are, when they are asked, and how long that takes by the plan."""
+    count = len(questions)
+    text = f"{count:,} of {plural(questions.files, 'file')}"
+    if questions.left_out:
+        others = ", ".join(f"{code} {n:,}" for code, n in questions.left_out.items())
+        text += f" (not asked: {others})"
+    if search is None:
+        return text
+    text += f", {plural(askings(search.plan), 'time')}"
+    if not torch.cuda.is_available():
+        return f"{text}; the first time will tell how long it takes on this CPU"
+    try:
+        card = find_card(torch.cuda.get_device_name())
+    except AxtuneError:  # of no rate on paper
+        return f"{text}; the first time will tell how long it takes on this card"
+    share = -(-count // state.num_processes)
+    tokens = questions.prompt_tokens / state.num_processes
+    once = answers(search.plan, card, share, tokens)
+    return f"{text}; at most {duration(once)} each by the plan" if once else text
+
+
 def rehearsed(rehearsal: Rehearsal) -> str:
     """That the largest step fits, and what it took."""
     peak = f", {rehearsal.peak / 1e9:.1f} GB" if rehearsal.peak else ""
@@ -118,9 +146,13 @@ def outcome(recipe: Recipe, manifest: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if "first_loss" in metrics:
         rows.append(("loss", f"{metrics['first_loss']:.4f} → {metrics['last_loss']:.4f}"))
-    if "best_eval_loss" in metrics:
-        best, step = metrics["best_eval_loss"], metrics["best_step"]
-        rows.append(("eval loss", f"{best:.4f}, best at step {step}, which the adapter is from"))
+    chosen = best_figure(recipe) or "loss"
+    if (best := metrics.get(f"best_eval_{chosen}")) is not None:
+        at = f"best at step {metrics['best_step']}, which the adapter is from"
+        if chosen == "loss":
+            rows.append(("eval loss", f"{best:.4f}, {at}"))
+        else:
+            rows.append(("answers", f"{figure_text(chosen, best)}, {at}"))
     if "tokens_per_second" in metrics:
         speed, seconds = metrics["tokens_per_second"], manifest["wall_seconds"]
         rows.append(("speed", f"{speed:,.0f} tokens/s; {duration(seconds)} in all"))
@@ -146,18 +178,22 @@ def how_to_go_on(run_dir: RunDir, *, forked: bool = False) -> str:
     )
 
 
-def summary(events: Sequence[Event]) -> dict[str, float]:
+def summary(events: Sequence[Event], best: str = "eval_loss") -> dict[str, float]:
     """The run in a few numbers.
 
+    Args:
+        events: Of ``metrics.jsonl``.
+        best: The metric that chose the best checkpoint.
+
     Returns:
-        Of those that the run has: first_loss, last_loss, best_eval_loss, best_step,
+        Of those that the run has: first_loss, last_loss, best_ and that metric, best_step,
         tokens_per_second (the median).
     """
     result: dict[str, float] = {}
     if losses := curve(events, "loss"):
         result["first_loss"], result["last_loss"] = losses[0][1], losses[-1][1]
-    if held_out := curve(events, "eval_loss"):
-        result["best_step"], result["best_eval_loss"] = min(held_out, key=lambda pair: pair[1])
+    if point := best_of(events, best):
+        result["best_step"], result[f"best_{best}"] = point
     if speeds := sorted(value for _, value in curve(events, "tokens_per_second")):
         result["tokens_per_second"] = speeds[len(speeds) // 2]
     return result

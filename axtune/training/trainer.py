@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 from numpy.typing import NDArray
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import (
-    EarlyStoppingCallback,
     PrinterCallback,
     ProgressCallback,
     Trainer,
@@ -49,9 +49,18 @@ from axtune.data.dataset import Prepared, tokens_of
 from axtune.data.packing import PackLayout
 from axtune.errors import AxtuneError
 from axtune.model.adapter import Adapter, save_raw
+from axtune.model.answering import answering
 from axtune.model.load import Precision
 from axtune.plan.memory import remembered
-from axtune.training.callbacks import EvaluationStopped, Recorder, Stopper, evaluation_is_due
+from axtune.training.asking import Asking, Questions
+from axtune.training.callbacks import (
+    EvaluationStopped,
+    Patience,
+    Recorder,
+    Stopper,
+    chosen_by,
+    evaluation_is_due,
+)
 from axtune.training.divergence import DivergenceWatch, WithPlaces, check_rehearsal
 from axtune.training.optimisation import schedule
 from axtune.training.plain_state import random_state, read_state, set_random_state, write_state
@@ -72,6 +81,7 @@ class RunContext:
         report: What the user sees.
         recipe: The job.
         identity: What the run is known by when it goes on (`axtune.checkpoint.identity`).
+        questions: What the model is asked while it trains, as the recipe's ``evaluate`` says.
     """
 
     adapter: Adapter
@@ -82,6 +92,7 @@ class RunContext:
     report: Report
     recipe: Recipe
     identity: Mapping[str, Any] = field(default_factory=dict)
+    questions: Questions | None = None
 
 
 @dataclass(frozen=True)
@@ -137,11 +148,14 @@ class RunTrainer(Trainer):
         callbacks: list[TrainerCallback] = [
             Recorder(run.run_dir, run.report),
             self.stopper,
-            self._divergence,
-            _Catch(self),
         ]
+        self.asking: Asking | None = None
+        if run.questions is not None and recipe.evaluate is not None:
+            self.asking = Asking(recipe.evaluate, self.stopper, loss_due=run.data.eval is not None)
+            callbacks.append(self.asking)
+        callbacks += [self._divergence, _Catch(self)]
         if (patience := recipe.early_stopping_patience) is not None:
-            callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
+            callbacks.append(Patience(early_stopping_patience=patience))
         rows_by(self, self.rows_of)
         try:
             super().__init__(
@@ -245,18 +259,92 @@ class RunTrainer(Trainer):
         Raises:
             KeyboardInterrupt: After a signal.
         """
-        try:
+        with self._saved_when_stopped():
             metrics: dict[str, float] = super().evaluate(*args, **kwargs)
             return metrics
+
+    @contextmanager
+    def _saved_when_stopped(self) -> Iterator[None]:
+        try:
+            yield
         except EvaluationStopped:
             self._save_checkpoint(self.model, None)
             raise self.stopper.signal from None
 
+    def ask(self) -> dict[str, float]:
+        """Let the model answer the run's questions, each process its share, and log the figures.
+
+        The steps that follow are those of a run that asks nothing. A signal breaks it off, with a
+        checkpoint of the step before it.
+
+        Returns:
+            The figures, as events name them.
+
+        Raises:
+            KeyboardInterrupt: After a signal.
+        """
+        assert self.run.questions is not None
+        began = time.monotonic()
+        with self._saved_when_stopped():
+            self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+            answers = self._answers(self.run.questions)
+        metrics = {f"eval_{name}": value for name, value in answers.items()}
+        metrics["eval_answers_seconds"] = round(time.monotonic() - began, 1)
+        Trainer.log(self, dict(metrics))  # TRL's own would add what it counted of losses
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _answers(self, questions: Questions) -> dict[str, float]:
+        """The figures of the answers of all processes."""
+        args, stopped = self.args, False
+        said: dict[int, Any] = {}
+        share = range(args.process_index, len(questions), args.world_size)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if args.device.type == "cuda":
+            torch.cuda.empty_cache()  # how many answers fit at once is told by what is free
+        try:
+            with answering(model, self.stopper.break_off), self.accelerator.autocast():
+                for batch in questions.answers(model, share):
+                    said |= batch
+                    self.run.report.busy(f"answers {len(said):,}/{len(share):,}")
+        except EvaluationStopped:
+            stopped = True  # the others learn of it below: all of them leave together
+        finally:
+            self.run.report.busy()
+        if args.world_size > 1:
+            parts = gather_object([(said, stopped)])
+            said = {number: answer for part, _ in parts for number, answer in part.items()}
+            stopped = any(told for _, told in parts)
+        if stopped:
+            self.stopper.interrupted = True
+            raise EvaluationStopped
+        return questions.figures(said)
+
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """What is due: the held-out loss, the questions, or both."""
+        metrics: dict[str, float] = {}
+        if self.asking is None or self.asking.loss_due:
+            metrics |= super()._evaluate(*args, **kwargs)
+        if self.asking and self.asking.is_due(self.state, self.control):
+            self._determine_best_metric(metrics, None)  # kept, should a signal end the answers
+            metrics |= self.ask()
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        if chosen_by(self.args) not in metrics:
+            return False  # the step was judged by something else
+        return bool(super()._determine_best_metric(metrics, trial))
+
     def catch_up(self) -> None:
         """Evaluate the step that a resumed run goes on from, if it was stopped meanwhile."""
-        if not evaluation_is_due(self.args, self.state):
-            return
-        if self._determine_best_metric(self.evaluate(), None):
+        metrics: dict[str, float] = {}
+        if evaluation_is_due(self.args, self.state):
+            metrics |= self.evaluate()
+        if self.asking and self.asking.was_missed(self.args, self.state):
+            metrics |= self.ask()
+        if self._determine_best_metric(metrics, None):
             folder = self.run.run_dir.checkpoints / f"checkpoint-{self.state.global_step}"
             self.state.best_model_checkpoint = str(folder)
 

@@ -20,7 +20,8 @@ from axtune.checkpoint.locate import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.record import checked, write_record
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import CheckpointError
-from axtune.weights.stream_writer import Shards, total_bytes, write_checkpoint
+from axtune.weights.output_tensor import Shards, total_bytes
+from axtune.weights.stream_writer import write_checkpoint
 
 _LICENCES = ("LICENSE*", "NOTICE*")
 

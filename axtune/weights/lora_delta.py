@@ -25,6 +25,7 @@ from axtune.checkpoint.saved_adapter import (
     require_finite,
 )
 from axtune.errors import AxtuneError
+from axtune.weights.output_tensor import Step
 from axtune.weights.safetensors_file import (
     TensorInfo,
     load,
@@ -32,7 +33,6 @@ from axtune.weights.safetensors_file import (
     read_header,
     require_floats,
 )
-from axtune.weights.stream_writer import Step
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"

@@ -16,10 +16,12 @@ from tokenizers import Tokenizer
 from axtune.checkpoint import locate
 from axtune.checkpoint.atomic import refuse_existing
 from axtune.checkpoint.base import find_base, run_of
+from axtune.checkpoint.families import LAYOUTS
 from axtune.checkpoint.locate import Checkpoint, read_json
 from axtune.checkpoint.provenance import base_digests, differing_files, original_of
 from axtune.checkpoint.run_dir import Run
 from axtune.errors import AxtuneError, CheckpointError
+from axtune.plan.architecture import Architecture, read_architecture
 from axtune.units import plural
 from axtune.weights.folder import CheckpointPlan, write_folder
 from axtune.weights.lora_delta import (
@@ -30,8 +32,8 @@ from axtune.weights.lora_delta import (
     open_adapter,
 )
 from axtune.weights.nf4 import FourBit, four_bit, rounding
+from axtune.weights.output_tensor import OutputTensor, Shards, Step
 from axtune.weights.safetensors_file import TensorInfo, read_checkpoint, require_floats
-from axtune.weights.stream_writer import OutputTensor, Shards, Step
 
 Into = Literal["16bit", "nf4"]
 
@@ -138,6 +140,7 @@ def plan(
     tensors = {tensor.name: tensor for shard in stored.values() for tensor in shard}
     require_floats(tensors.values(), checkpoint.name)
     tied = _is_tied(checkpoint, tensors)
+    _require_declared_shapes(checkpoint, tensors)
     found = changes(opened, tensors, checkpoint.name, tied=tied)
     shards = {
         name: [_piece(tensor, found.get(tensor.name), settings) for tensor in shard]
@@ -207,6 +210,34 @@ def _is_tied(base: Checkpoint, tensors: Mapping[str, TensorInfo]) -> bool:
             "Copy the checkpoint again, its config.json included.",
         )
     return True
+
+
+def _require_declared_shapes(base: Checkpoint, tensors: Mapping[str, TensorInfo]) -> None:
+    """The tensors must be those of the model that config.json describes, where it is one we know.
+
+    `axtune.model.shapes` asks transformers, whose import takes longer than a small merge.
+    """
+    if base.config.get("model_type") not in LAYOUTS:
+        return
+    if fault := _disagreement(read_architecture(base.config, base.name), tensors):
+        raise CheckpointError(
+            f"{base.name}: {fault}.",
+            "Weights and config.json are of different checkpoints; copy both from one.",
+        )
+
+
+def _disagreement(declared: Architecture, tensors: Mapping[str, TensorInfo]) -> str | None:
+    """The first tensor that is not as config.json has it."""
+    for name, shape in declared.tensors():
+        if name not in tensors:
+            return f"{name} is missing; config.json wants it, of the shape {list(shape)}"
+        if tensors[name].shape != shape:
+            found = list(tensors[name].shape)
+            return f"{name} has the shape {found}; config.json wants {list(shape)}"
+    beyond = f"model.layers.{declared.layers}."
+    if more := next((name for name in tensors if name.startswith(beyond)), None):
+        return f"{more} is there; config.json says {plural(declared.layers, 'layer')}"
+    return None
 
 
 def _piece(tensor: TensorInfo, change: Change | None, settings: FourBit | None) -> OutputTensor:

@@ -16,8 +16,8 @@ import torch
 from axtune.errors import AxtuneError, MissingPackageError
 from axtune.model.dtypes import PRECISIONS
 from axtune.weights.lora_delta import HEAD
+from axtune.weights.output_tensor import Step
 from axtune.weights.safetensors_file import TensorInfo, blocks
-from axtune.weights.stream_writer import Step
 
 BLOCK = 64  # numbers to a scale; transformers leaves bitsandbytes' default
 SCALES = 256  # scales to a scale of theirs (bitsandbytes, functional.quantize_4bit)

@@ -35,6 +35,7 @@ from axtune.units import package_version, shard_bytes
 from axtune.weights.direct_io import Buffer, DirectReader, write_at
 from axtune.weights.folder import FolderPlan, quantized_card, write_folder
 from axtune.weights.nf4 import BLOCK, CHUNK, SCALES, FourBit, four_bit
+from axtune.weights.output_tensor import resharded
 from axtune.weights.safetensors_file import (
     BLOCK_BYTES,
     TensorInfo,
@@ -42,7 +43,7 @@ from axtune.weights.safetensors_file import (
     read_checkpoint,
     require_floats,
 )
-from axtune.weights.stream_writer import resharded, write_index
+from axtune.weights.stream_writer import write_index
 
 _STATE_BYTES = 512  # most that the JSON of a tensor's state takes; about 180 as a rule
 

@@ -7,15 +7,13 @@ memory (page faults) costs more than the arithmetic. Nothing else of the weights
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import torch
 
@@ -24,89 +22,13 @@ from axtune.errors import AxtuneError
 from axtune.model.dtypes import dtype_name
 from axtune.model.finite import count_nonfinite
 from axtune.weights.direct_io import Buffer, DirectReader, DirectWriter
-from axtune.weights.safetensors_file import (
-    BLOCK_BYTES,
-    TensorInfo,
-    header_bytes,
-    nonfinite_in,
-)
+from axtune.weights.file_digest import DigestInOrder
+from axtune.weights.output_tensor import OutputTensor, Shards, Step, row_width, total_bytes
+from axtune.weights.safetensors_file import BLOCK_BYTES, header_bytes, nonfinite_in
 
 # Float32 numbers worked on at once: with their scratch they stay in a core's cache.
 _CHUNK = 1 << 18
 _THREADS = 4
-_ZEROS = bytes(1 << 16)
-
-# Changes rows of a tensor in place: rows (n, width) in float32, the index of the first of them, and
-# scratch of the same shape.
-Step = Callable[[torch.Tensor, int, torch.Tensor], None]
-
-
-@dataclass(frozen=True, slots=True)
-class BlockFormat:
-    """Numbers packed in blocks, each with a scale of its own.
-
-    Attributes:
-        name: Of the format.
-        count: Numbers in a block; rows hold whole blocks.
-        nbytes: Bytes in a block.
-        largest: The largest magnitude that it holds.
-        pack: Rows (n, width) in float32 to their bytes, (n, width / count * nbytes) in uint8.
-    """
-
-    name: str
-    count: int
-    nbytes: int
-    largest: float
-    pack: Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class OutputTensor:
-    """A tensor of the checkpoint to write.
-
-    Attributes:
-        name: Its name there.
-        dtype: Its dtype there; what differs from the source's is rounded once, from float32.
-        shape: Its shape there, which is the source's.
-        source: Where its numbers come from; None for zeros.
-        prepare: Gives the steps to take on each block of rows, when the tensor's turn comes; None
-            copies the bytes.
-        packed: The format that its rows are packed in, instead of a dtype.
-        head_rows: Rows of an attention head whose halves are to be interleaved (the rows 0, 1, 2, 3
-            of a head of four become 0, 2, 1, 3); None keeps the order.
-    """
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    source: TensorInfo | None
-    prepare: Callable[[], Sequence[Step]] | None = None
-    packed: BlockFormat | None = None
-    head_rows: int | None = None
-
-    @property
-    def row_bytes(self) -> int:
-        """The size of a row in bytes; a vector's rows are its numbers."""
-        width = _width(self.shape)
-        if self.packed:
-            return width // self.packed.count * self.packed.nbytes
-        return width * self.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        """Its size in bytes."""
-        if self.packed:
-            return math.prod(self.shape) // self.packed.count * self.packed.nbytes
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    @property
-    def as_stored(self) -> bool:
-        """Whether its bytes are the source's, unless steps change them."""
-        same = self.source is not None and self.source.dtype == self.dtype
-        return same and not (self.packed or self.head_rows)
-
-
-Shards = dict[str, list[OutputTensor]]
 
 
 @dataclass(frozen=True)
@@ -124,43 +46,6 @@ class File:
     header: bytes
     pieces: Sequence[tuple[int, OutputTensor]]
     size: int
-
-
-class _Sized(Protocol):
-    @property
-    def nbytes(self) -> int: ...
-
-
-_S = TypeVar("_S", bound=_Sized)
-
-
-def resharded(pieces: Sequence[_S], max_bytes: int) -> dict[str, list[_S]]:
-    """Spread tensors over files of a largest size, in order.
-
-    Args:
-        pieces: All tensors.
-        max_bytes: Of a file's tensors; a single larger tensor has a file of its own.
-    """
-    groups: list[list[_S]] = [[]]
-    filled = 0
-    for piece in pieces:
-        if groups[-1] and filled + piece.nbytes > max_bytes:
-            groups.append([])
-            filled = 0
-        groups[-1].append(piece)
-        filled += piece.nbytes
-    if len(groups) == 1:
-        return {SINGLE: groups[0]}
-    count = len(groups)
-    return {
-        f"model-{number:05d}-of-{count:05d}.safetensors": group
-        for number, group in enumerate(groups, start=1)
-    }
-
-
-def total_bytes(shards: Shards) -> int:
-    """The size of all tensors together."""
-    return sum(piece.nbytes for pieces in shards.values() for piece in pieces)
 
 
 def write_checkpoint(folder: Path, shards: Shards) -> dict[str, str]:
@@ -231,66 +116,6 @@ def write_files(files: Iterable[File]) -> dict[str, str]:
         flusher.shutdown(wait=True)
         writer.close()
         torch.set_num_threads(threads_before)
-
-
-class DigestInOrder:
-    """SHA-256 of a file whose blocks are written by several threads, each when its turn comes.
-
-    Blocks are handed out in the order of the file, so that a thread waits only for those that other
-    threads are at; meanwhile they read, compute and write.
-
-    Args:
-        header: The file's first bytes.
-    """
-
-    def __init__(self, header: bytes) -> None:
-        self._sha = hashlib.sha256(header)
-        self._end = len(header)
-        self._turn = 0
-        self._abandoned = False
-        self._changed = threading.Condition()
-
-    def add(self, turn: int, position: int, block: memoryview) -> None:
-        """Add a block, after all that have an earlier turn; zeros lie before it.
-
-        Args:
-            turn: Of the block, from 0 on.
-            position: In the file.
-            block: Its bytes.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._turn >= turn or self._abandoned)
-        self._zeros(position)
-        self._sha.update(block)
-        self._end = position + len(block)
-
-    def passed(self, turn: int) -> None:
-        """Let the next block have its turn, whether this one came to be written or not."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._turn >= turn or self._abandoned)
-            self._turn = turn + 1
-            self._changed.notify_all()
-
-    def abandon(self) -> None:
-        """Let nobody wait any more: of blocks that are cancelled, the turn never comes."""
-        with self._changed:
-            self._abandoned = True
-            self._changed.notify_all()
-
-    def result(self, size: int) -> str:
-        """The file's digest, once all blocks are added.
-
-        Args:
-            size: Of the file, which ends with zeros where nothing was written.
-        """
-        self._zeros(size)
-        return self._sha.hexdigest()
-
-    def _zeros(self, position: int) -> None:
-        while self._end < position:
-            count = min(position - self._end, len(_ZEROS))
-            self._sha.update(_ZEROS[:count])
-            self._end += count
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +194,7 @@ class _Writer:
             source = piece.source
             assert source is not None
             own = self._buffers()
-            width = _width(source.shape)
+            width = row_width(source.shape)
             count = (stop - start) * width
             position = target.position + start * piece.row_bytes
             offset = source.offset + start * width * source.dtype.itemsize
@@ -494,7 +319,7 @@ def _safetensors(path: Path, pieces: Sequence[OutputTensor]) -> File:
 
 def _row_blocks(piece: OutputTensor) -> Iterator[tuple[int, int]]:
     """Ranges of rows of about the size of a block."""
-    width = _width(piece.shape)
+    width = row_width(piece.shape)
     count = math.prod(piece.shape) // width if width else 0
     unit = math.lcm(64 // math.gcd(64, width), piece.head_rows or 1) if width else 1
     source = piece.source
@@ -503,11 +328,6 @@ def _row_blocks(piece: OutputTensor) -> Iterator[tuple[int, int]]:
     height = max(1, BLOCK_BYTES // size // unit) * unit if width else 1
     for start in range(0, count, height):
         yield start, min(start + height, count)
-
-
-def _width(shape: tuple[int, ...]) -> int:
-    """Numbers in a row; a vector's rows are its numbers."""
-    return math.prod(shape[1:])
 
 
 def _name(piece: OutputTensor) -> str:

@@ -180,3 +180,14 @@ def test_the_longest_names_are_written_too(tmp_path: Path, name: str) -> None:
     with staged(tmp_path / name, 0):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_can_hold_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for place in ("file/out", "file/deep/out", "link/out"):
+        with pytest.raises(AxtuneError, match=r"cannot be created: .* is a file, not a folder"):
+            refuse_existing(tmp_path / place)
+    with pytest.raises(AxtuneError, match="cannot be created: File name too long"):
+        refuse_existing(tmp_path / ("a" * 300))
+    refuse_existing(tmp_path / "new" / "out")

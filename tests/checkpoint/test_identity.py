@@ -41,6 +41,16 @@ def known_by(folder: Path, **changed: Any) -> dict[str, dict[str, Any]]:
         ({"training": {"max_steps": 9, "save_total_limit": 1, "logging_steps": 3}}, []),
         ({"training": {"gradient_accumulation_steps": 1}}, []),
         ({"output_dir": "elsewhere", "resume": True, "after": ["merge"]}, []),
+        ({"evaluate": {"every": 3, "limit": 5}}, []),
+        (
+            {"evaluate": {"best": "exact", "data": "moved/a.jsonl"}},
+            [
+                "evaluate.best: unset → exact",
+                "evaluate.data: unset → ['a.jsonl']",
+                "evaluate.limit: unset → 100",
+                "evaluate.max_new_tokens: unset → 512",
+            ],
+        ),
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from axtune.checkpoint.leftovers import clean_run, clear_scratch, private_files, scratch
+from axtune.checkpoint.leftovers import clean_run, clear_scratch, filling, private_files, scratch
 from axtune.errors import AxtuneError
 
 
@@ -80,6 +81,20 @@ def test_a_temporary_folder_that_cannot_be_written_is_said(temporary: Path) -> N
     temporary.rmdir()
     with pytest.raises(AxtuneError, match="TMPDIR"), scratch():
         pass
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), OSError("9 requested, 0 written")]
+)
+def test_a_temporary_folder_that_fills_up_is_named(temporary: Path, error: OSError) -> None:
+    said = rf"(?s)temporary folder {temporary} has no room.*TMPDIR"
+    with pytest.raises(AxtuneError, match=said), scratch() as folder, filling(folder):
+        raise error
+
+
+def test_other_errors_of_a_scratch_folder_stay_what_they_are(temporary: Path) -> None:
+    with pytest.raises(FileNotFoundError), scratch() as folder, filling(folder):
+        (folder / "rows").read_text()
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

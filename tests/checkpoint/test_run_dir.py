@@ -7,8 +7,9 @@ import pytest
 from support.tiny import recipe
 
 from axtune.checkpoint import locate
+from axtune.checkpoint.base import run_of
 from axtune.checkpoint.identity import recipe_facts
-from axtune.checkpoint.run_dir import RunDir, claim, describe, fork, open_run
+from axtune.checkpoint.run_dir import RunDir, claim, describe, fork, open_run, require_whole
 from axtune.checkpoint.steps import begin_saving, publish
 from axtune.config import loader
 from axtune.errors import AxtuneError
@@ -238,3 +239,19 @@ def test_a_finished_run_without_its_adapter_is_no_run_of_its_checkpoint(tmp_path
     add_checkpoint(run_dir, 3)
     with pytest.raises(AxtuneError, match="has finished, and its adapter is not there"):
         open_run(run_dir.path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "recipe.yaml"])
+def test_a_run_that_lost_a_file_is_no_run_and_says_which(tmp_path, name):
+    run_dir = begin(recipe(tmp_path), "finished")
+    run_dir.write_adapter(lambda folder: (folder / "adapter_config.json").write_text("{}") and None)
+    (run_dir.path / name).unlink()
+    for use in (open_run, run_of, lambda path: fork(recipe(path.parent, resume="fork"))):
+        with pytest.raises(AxtuneError, match=rf"lacks {name}(.|\n)*{run_dir.path / 'adapter'}"):
+            use(run_dir.path)
+    assert run_of(run_dir.path / "adapter") is None  # an adapter like any other
+
+
+def test_a_folder_that_happens_to_hold_a_recipe_is_no_run(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("")
+    require_whole(tmp_path)

@@ -106,6 +106,12 @@ def test_no_value_is_too_odd(training: dict[str, Any]) -> None:
         assert message
 
 
+def test_questions_can_be_asked_before_the_first_step_without_held_out_rows() -> None:
+    values: dict[str, Any] = {"task": "sft", "training": {"eval_on_start": True}, "data": {}}
+    assert list(unmet_needs(values))
+    assert not list(unmet_needs({**values, "evaluate": {"data": "a.jsonl"}}))
+
+
 def needs(training: dict[str, Any], task: str = "sft", **data: Any) -> list[str]:
     values = {"task": task, "training": training, "data": data}
     return [f"{'.'.join(path)}: {message}" for path, message in unmet_needs(values)]

@@ -93,6 +93,9 @@ def test_a_folder_that_cannot_be_made_is_known_at_once(tmp_path: Path) -> None:
     require_writable(str(tmp_path / "a" / "b"))
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    for place in (str(tmp_path / "file" / "run"), "/proc/run", "a" * 300, "a\0b"):
+    for place in (tmp_path / "file", tmp_path / "file" / "deep" / "run"):
+        with pytest.raises(AxtuneError, match=r"(?s)file is a file|it is a file.*Set another"):
+            require_writable(str(place))
+    for place in ("/proc/run", "a" * 300, "a\0b"):
         with pytest.raises(AxtuneError, match=r"output_dir .* cannot be written: .*\nSet another"):
-            require_writable(place if place[0] == "/" else str(tmp_path / place))
+            require_writable(place if place[0] == "/" else f"{tmp_path}/{place}")

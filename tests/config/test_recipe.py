@@ -8,7 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from axtune.config.objective import OBJECTIVES
-from axtune.config.recipe import PreferenceConfig, Recipe, Source, preference_of
+from axtune.config.recipe import (
+    PreferenceConfig,
+    Recipe,
+    Source,
+    best_figure,
+    evaluate_of,
+    preference_of,
+)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -54,6 +61,9 @@ def test_held_out_rows_are_a_fraction_or_files(held_out: Any, wanted: Any) -> No
         ({"offload": ["optimizer"]}, ("offload", 0)),
         ({"after": ["merge", "publish"]}, ("after", 1)),
         ({"early_stopping_patience": 0}, ("early_stopping_patience",)),
+        ({"evaluate": {"every": 0}}, ("evaluate", "every")),
+        ({"evaluate": {"limit": 0}}, ("evaluate", "limit")),
+        ({"evaluate": {"best": "loss"}}, ("evaluate", "best")),
         ({"sead": 1}, ("sead",)),
     ],
     ids=str,
@@ -79,3 +89,13 @@ def test_what_a_silent_recipe_does() -> None:
 def test_a_recipe_does_not_change_while_it_runs() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         recipe().seed = 3
+
+
+def test_what_evaluate_says_where_it_is_silent() -> None:
+    silent = evaluate_of(recipe(evaluate={}))
+    assert silent == evaluate_of(recipe())
+    assert (silent.every, silent.limit, silent.best) == ("epoch", 100, None)
+    given = recipe(evaluate={"data": "a.jsonl", "every": 5, "limit": None, "best": "chrf"})
+    assert evaluate_of(given).data == ["a.jsonl"]
+    assert best_figure(given) == "chrf"
+    assert best_figure(recipe()) is None

@@ -174,6 +174,61 @@ def test_early_stopping_keeps_the_best_checkpoint_on_disk(tmp_path):
         assert torch.equal(tensor, final[name])
 
 
+def test_a_run_that_asks_makes_the_steps_of_one_that_does_not(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", 32)
+    held_out = write_rows(tmp_path / "held_out.jsonl", 6, start=30)
+    changes = {"data": {"train": str(rows), "eval": str(held_out), "packing": True},
+               "lora": {"lora_dropout": 0.1},
+               "training": {"max_steps": 6, "eval_strategy": "steps", "eval_steps": 6}}  # fmt: skip
+    silent = train(recipe(tmp_path, output_dir=str(tmp_path / "silent"), **changes))
+    section = {"every": 2, "best": "chrf", "max_new_tokens": 12}
+    job = recipe(tmp_path, output_dir=str(tmp_path / "asking"), evaluate=section, **changes)
+    asking = train(job)
+    assert losses(asking.path) == losses(silent.path)
+    assert losses(asking.path, "eval_loss") == losses(silent.path, "eval_loss")
+    last = [run.path / "checkpoints" / "checkpoint-6" / "adapter_model.safetensors"
+            for run in (silent, asking)]  # fmt: skip
+    made, wanted = map(load_file, reversed(last))
+    assert all(torch.equal(made[name], tensor) for name, tensor in wanted.items())
+
+    events = [json.loads(line) for line in (asking.path / "metrics.jsonl").read_text().splitlines()]
+    figures = {event["step"]: event for event in events if "eval_chrf" in event}
+    assert list(figures) == [2, 4, 6]
+    assert all(event["eval_exact"] <= 1 and event["eval_answers_seconds"] > 0
+               for event in figures.values())  # fmt: skip
+    assert all("tokens_per_second" in event for event in events if "loss" in event)
+    best = max(figures, key=lambda step: (figures[step]["eval_chrf"], -step))
+    metrics = asking.manifest["metrics"]
+    assert (metrics["best_step"], metrics["best_eval_chrf"]) == (best, figures[best]["eval_chrf"])
+    kept = asking.path / "checkpoints" / f"checkpoint-{best}" / "adapter_model.safetensors"
+    final = load_file(asking.adapter / "adapter_model.safetensors")
+    assert all(torch.equal(final[name], tensor) for name, tensor in load_file(kept).items())
+
+
+def test_two_processes_share_the_questions(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", 16)
+    held_out = write_rows(tmp_path / "held_out.jsonl", 5, start=30)
+    asked = {"every": 2, "best": "chrf", "max_new_tokens": 8, "data": str(held_out)}
+    figures = []
+    for processes, accumulation in ((1, 2), (2, 1)):
+        folder = tmp_path / f"on_{processes}"
+        job = recipe(
+            tmp_path, output_dir=str(folder), data={"train": str(rows)},
+            training={"gradient_accumulation_steps": accumulation, "max_steps": 2,
+                      "learning_rate": 1e-9},
+        )  # fmt: skip
+        overrides = [*words(job), f"evaluate={json.dumps(asked)}"]
+        if processes == 1:
+            train(loader.load(RECIPES / "sft_lora.yaml", overrides))
+        else:
+            done = train_in_processes(processes, RECIPES / "sft_lora.yaml", overrides)
+            assert done.returncode == 0, done.stderr
+            assert "5 of 1 file" in done.stdout
+        figures.append(losses(folder, "eval_chrf"))
+    assert len(figures[0]) == 1
+    assert figures[1] == pytest.approx(figures[0], rel=1e-3)
+
+
 def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_curve(tmp_path):
     data = {"train": str(write_rows(tmp_path / "rows.jsonl", 32)), "eval": 0.25}
     cadence = {"max_steps": 8, "eval_strategy": "steps", "eval_steps": 4}

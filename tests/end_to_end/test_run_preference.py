@@ -98,6 +98,25 @@ def test_the_other_recipes_learn(tmp_path, name):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["dpo_lora", "kto_lora", "orpo_lora"])
+def test_runs_answer_questions_between_their_steps(tmp_path, name):
+    made = rows(CITIES[:4])
+    if name == "kto_lora":
+        made = [
+            {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen",
+             "tools": row["tools"]}
+            for row in made for side in ("chosen", "rejected")
+        ]  # fmt: skip
+    write_jsonl(tmp_path / "rows.jsonl", made)
+    evaluate = {"every": 1, "limit": 3, "max_new_tokens": 6, "best": "tool_accuracy"}
+    more = ["data.eval=0.5", "training.max_steps=2", "training.eval_strategy=steps"]
+    asking = train(job(tmp_path, name, *more, f"evaluate={json.dumps(evaluate)}"))
+    events = read_metrics(asking.path / "metrics.jsonl")
+    assert [event["step"] for event in events if "eval_tool_accuracy" in event] == [1, 2]
+    silent = train(job(tmp_path, name, *more, f"output_dir={tmp_path / 'silent'}"))
+    assert losses(asking.path) == losses(silent.path)
+
+
 @pytest.mark.parametrize("name", ["dpo_lora", "dpo_qlora"])
 def test_two_processes_give_the_curve_of_one(tmp_path, name):
     write_jsonl(tmp_path / "rows.jsonl", rows(CITIES))

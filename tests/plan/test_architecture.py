@@ -45,6 +45,19 @@ def test_parameters_are_those_that_peft_trains(model: str, lora: dict[str, Any])
     assert trained_by(architecture, lora).parameters == trained
 
 
+@pytest.mark.parametrize("model", ["tiny-ax-4.0", "tiny-ax-3.1"])
+@pytest.mark.parametrize("change", [{}, {"tie_word_embeddings": True}, {"attention_bias": True}])
+def test_tensors_are_those_of_the_model(model: str, change: dict[str, Any]) -> None:
+    found = locate.find(model)
+    config = AutoConfig.from_pretrained(found.folder, **change)
+    with torch.device("meta"):
+        state = AutoModelForCausalLM.from_config(config).state_dict()
+    if config.tie_word_embeddings:
+        state.pop("lm_head.weight")
+    tensors = dict(read_architecture({**found.config, **change}, model).tensors())
+    assert tensors == {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [({"model_type": "mixtral"}, "mixtral"), ({"hidden_size": None}, "hidden_size")],

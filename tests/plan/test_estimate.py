@@ -16,11 +16,17 @@ from axtune.errors import DataError
 from axtune.plan.architecture import Architecture, read_architecture
 from axtune.plan.estimate import (
     PlanInputs,
+    answering,
+    answers,
     as_quantized,
+    askings,
     free_memory,
     from_length,
     make_plan,
+    questions,
+    seconds,
 )
+from axtune.plan.gpus import find_card
 from axtune.plan.memory import CPU, GPU
 from axtune.weights.quantized_base import quantize
 
@@ -154,3 +160,60 @@ def test_a_base_that_is_quantised_already_is_planned_in_4_bit(tmp_path: Path) ->
     assert quantized.longest.weights < plain.longest.weights
     original = locate.find("tiny-ax-4.0", weights=False)
     assert as_quantized(recipe, original) == recipe
+
+
+def planned(light: Architecture, held_out: int = 40, **changes: Any) -> Any:
+    known = PlanInputs("m", light, sizes(*[512] * 200), sizes(*[256] * held_out))
+    return make_plan(job(**changes), known, GPU)
+
+
+def test_the_time_that_questions_add_is_in_the_plan(light: Architecture) -> None:
+    card = find_card("RTX 4090")
+    data = {"train": "a", "eval": "b", "max_length": 8192}
+    training = {"num_train_epochs": 2, "gradient_accumulation_steps": 2}  # of 8: 25 steps
+    silent = planned(light, data=data, training=training)
+    assert answering(silent, card) is None
+    assert questions(silent) is None
+    plans = {
+        every: planned(light, data=data, training=training, evaluate={"every": every, "limit": 30})
+        for every in ("end", "epoch", 10)
+    }
+    assert {every: askings(plan) for every, plan in plans.items()} == {
+        "end": 1, "epoch": 2, 10: 3
+    }  # fmt: skip
+    assert {questions(plan) for plan in plans.values()} == {30}
+    once = answering(plans["end"], card)
+    assert once
+    assert answering(plans["epoch"], card) == pytest.approx(2 * once)
+    whole, without = (seconds(plan, card) for plan in (plans["end"], silent))
+    assert whole
+    assert without
+    assert whole == pytest.approx(without + once)
+
+
+def test_how_many_questions_there_are_is_told_where_it_is_known(light: Architecture) -> None:
+    data = {"train": "a", "eval": "b", "max_length": 8192}
+    assert questions(planned(light, data=data, evaluate={"limit": None})) == 40
+    assert questions(planned(light, data=data, evaluate={"data": "q", "limit": 500})) == 500
+    assert questions(planned(light, data=data, evaluate={"data": "q", "limit": None})) is None
+    known = PlanInputs("m", light, sizes(*[512] * 200), share=0.9)
+    halves = job(data={"train": "a", "eval": 0.1, "max_length": 8192}, evaluate={})
+    assert questions(make_plan(halves, known, GPU)) == 20
+
+
+def test_an_answer_waits_for_the_weights_once_a_token(light: Architecture) -> None:
+    data = {"train": "a", "eval": "b", "max_length": 8192}
+    plan = planned(light, data=data, evaluate={"max_new_tokens": 100})
+    slow, fast = find_card("RTX 4090"), find_card("A100 80GB")
+    one = answers(plan, slow, 1, 256)
+    assert one
+    # 14.5 GB of 16-bit weights at 70% of 1,008 GB/s, 100 times; an overhead for each layer.
+    assert 100 * 14.5 / (0.7 * 1008) < one < 1.5 * 100 * (14.5 / (0.7 * 1008) + 0.032)
+    few, many = answers(plan, slow, 16, 16 * 256), answers(plan, slow, 256, 256 * 256)
+    assert few
+    assert many
+    assert few < 1.5 * one  # they are answered together
+    assert many > 3 * few
+    assert (answers(plan, fast, 256, 256 * 256) or 0) < many
+    assert answers(plan, find_card("24GB"), 16, 16 * 256) is None  # of no known rate
+    assert answers(plan, slow, 0, 0) is None

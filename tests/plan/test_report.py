@@ -32,6 +32,18 @@ def test_the_command_prints_a_plan(tmp_path: Path) -> None:
     assert machine["cards"][0]["seconds"] > 0 < machine["steps"]
 
 
+def test_the_plan_says_what_questions_add(tmp_path: Path) -> None:
+    words = ["plan", str(RECIPES / "sft_lora.yaml"), "model=tiny-ax-4.0", "--gpu", "RTX 3060"]
+    done = axtune(*words, "evaluate.limit=7")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "evaluate: about 7 questions, 3 times; the time is with answers of 512" in done.stdout
+    (card, *others) = json.loads(axtune(*words, "evaluate.limit=7", "--json").stdout)["cards"]
+    assert 0 < card["evaluate_seconds"] < card["seconds"]
+    assert others[0]["evaluate_seconds"] is None  # of no known rate
+    done = axtune(*words, "evaluate={data: data_templates/chat.jsonl, limit: null}")
+    assert "what they add to the time is told when they are read" in done.stdout
+
+
 def test_the_command_on_wrong_words(tmp_path: Path) -> None:
     recipe = str(RECIPES / "sft_lora.yaml")
     done = axtune("plan", recipe, "model=tiny-ax-4.0", "--gpu", "RTX 3O60")

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from axtune.checkpoint import locate
 from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.run_dir import RunDir, describe
+from axtune.weights.output_tensor import OutputTensor, resharded
 from axtune.weights.safetensors_file import read_checkpoint
-from axtune.weights.stream_writer import OutputTensor, resharded, write_checkpoint
+from axtune.weights.stream_writer import write_checkpoint
 from support.tiny import checkpoint, recipe
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

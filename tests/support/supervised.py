@@ -29,6 +29,7 @@ def trainer(
     precision: Any = "fp32",
     callbacks: Sequence[TrainerCallback] = (),
     output: io.StringIO | None = None,
+    questions: Any = None,
     **changes: Any,
 ) -> Any:
     """A trainer on the rows of ``folder / "rows.jsonl"``; `changes` are keys of the recipe."""
@@ -43,7 +44,8 @@ def trainer(
     run_dir.begin(job, {})
     args = training_arguments(job, precision)
     report = Report(Console(file=output or io.StringIO(), width=400))
-    made = make_trainer(RunContext(adapter, args, tokenizer, data, run_dir, report, job))
+    context = RunContext(adapter, args, tokenizer, data, run_dir, report, job, questions=questions)
+    made = make_trainer(context)
     for callback in callbacks:
         made.add_callback(callback)
     return made

@@ -7,7 +7,7 @@ import math
 import pytest
 from support.events import EVENTS, TRAIN
 
-from axtune.training.plots import curve, plot, smooth
+from axtune.training.plots import best_of, curve, plot, smooth
 
 
 def test_curves_leave_out_what_is_no_number():
@@ -35,7 +35,7 @@ def test_the_plot_shows_the_curves(tmp_path):
     assert (tmp_path / "both.png").read_bytes() != (tmp_path / "none.png").read_bytes()
 
 
-def drawn(monkeypatch, tmp_path, events):
+def drawn(monkeypatch, tmp_path, events, **options):
     """The axes of the plot, by what stands at them, and the labels of their lines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -46,7 +46,7 @@ def drawn(monkeypatch, tmp_path, events):
         "__init__",
         lambda self, figure: figures.append(figure) or real(self, figure),
     )
-    plot(events, tmp_path / "loss.png")
+    plot(events, tmp_path / "loss.png", **options)
     return {axes.get_ylabel(): axes for axes in figures[0].axes}
 
 
@@ -73,3 +73,21 @@ def test_an_average_is_drawn_from_where_it_is_one(monkeypatch, tmp_path, count, 
     events = [{"step": step, "loss": 5.0 if step == 1 else 1.0} for step in range(1, count + 1)]
     loss = drawn(monkeypatch, tmp_path, events)["loss (nats a labelled token)"]
     assert line(loss, "training").get_xdata()[0] == first
+
+
+def test_answers_have_a_panel_and_the_best_of_them_a_star(monkeypatch, tmp_path):
+    answers = [
+        {"step": step, "eval_tool_accuracy": share, "eval_chrf": 100 * share}
+        for step, share in ((2, 0.25), (3, 0.75), (4, 0.75))
+    ]
+    events = [*EVENTS, *answers]
+    assert best_of(events, "eval_loss") == (4, 3.0)
+    assert best_of(events, "eval_tool_accuracy") == (3, 0.75)
+    assert best_of(events, "eval_exact") is None
+    axes = drawn(monkeypatch, tmp_path, events, best="eval_tool_accuracy")
+    shares = axes["answers that are right, share"]
+    assert list(line(shares, "calls and their decision").get_ydata()) == [0.25, 0.75, 0.75]
+    assert line(shares, "best checkpoint").get_xdata() == [3]
+    assert axes["chrF of texts"].lines
+    loss = axes["loss (nats a labelled token)"]
+    assert "best checkpoint" not in [each.get_label() for each in loss.lines]

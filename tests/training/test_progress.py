@@ -148,3 +148,23 @@ def test_a_preference_event_shows_rewards_before_log_probabilities():
         f"loss 0.6929  {words.replace('eval ', '')}  chosen -302.1  rejected -239.9  kl 0.0000"
     )
     assert "rewards" not in event_text({"loss": 1.0, "rewards/chosen": 0.1})  # KTO, one side only
+
+
+def test_of_the_figures_of_answers_one_is_shown():
+    event = {"eval_chrf": 41.25, "eval_exact": 0.5, "eval_tool_accuracy": 0.875}
+    assert event_text(event) == "tool accuracy 87.5%"
+    assert event_text({"eval_chrf": 41.25}) == "chrf 41.2"
+    file = io.StringIO()
+    report = Report(Console(file=file, width=200))
+    report.begin(4)
+    report.event({"step": 2, **event})
+    assert "step 2/4  tool accuracy 87.5%" in file.getvalue()
+
+
+def test_what_holds_the_steps_up_is_shown_instead_of_the_time_left():
+    report = Report(Console(file=io.StringIO()), enabled=False)
+    report.begin(4)
+    report.busy("answers 3/10")
+    assert report.live_text().startswith("answers 3/10 ")
+    report.busy()
+    assert report.live_text().startswith("time left")

@@ -56,6 +56,16 @@ def test_the_outcome_says_what_there_is(tmp_path: Path) -> None:
     assert [name for name, _ in outcome(job, {})] == ["run", "next"]
 
 
+def test_the_outcome_names_what_chose_the_adapter(tmp_path: Path) -> None:
+    job = recipe(tmp_path, evaluate={"data": "q.jsonl", "best": "tool_accuracy"})
+    events = [*EVENTS, {"step": 3, "eval_tool_accuracy": 0.5}, {"step": 4, "eval_exact": 1.0}]
+    metrics = summary(events, "eval_tool_accuracy")
+    assert (metrics["best_step"], metrics["best_eval_tool_accuracy"]) == (3, 0.5)
+    shown = dict(outcome(job, {"metrics": metrics, "wall_seconds": 2}))
+    assert shown["answers"] == "tool accuracy 50.0%, best at step 3, which the adapter is from"
+    assert "eval loss" not in shown
+
+
 def test_after_a_stop_it_says_how_to_go_on(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path / "run", None)
     run_dir.begin(recipe(tmp_path), {})

@@ -278,3 +278,26 @@ def test_an_existing_folder_and_a_small_disk_are_refused(
     with pytest.raises(AxtuneError, match=r"needs [\d,]+ bytes and its disk has 1,000,000 free"):
         merge([adapter], str(base.folder), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "taken"]
+
+
+@pytest.mark.parametrize(
+    ("key", "factor", "first"),
+    [
+        ("hidden_size", 2, "model.embed_tokens.weight has the shape"),
+        ("vocab_size", 2, "model.embed_tokens.weight has the shape"),
+        ("intermediate_size", 2, r"model.layers.0.mlp.gate_proj.weight has the shape"),
+        ("num_key_value_heads", 2, r"model.layers.0.self_attn.k_proj.weight has the shape"),
+        ("num_hidden_layers", 2, r"model.layers.\d.self_attn.q_proj.weight is missing"),
+        ("num_hidden_layers", 0.5, r"model.layers.\d.\S+ is there; config.json says \d layer"),
+    ],
+)
+def test_a_base_whose_config_is_of_another_model_is_refused_by_its_first_tensor(
+    key: str, factor: float, first: str, base: Checkpoint, tmp_path: Path
+) -> None:
+    adapter = adapter_for(base, tmp_path / "adapter")
+    folder = shutil.copytree(base.folder, tmp_path / "odd")
+    config = {**base.config, key: int(base.config[key] * factor)}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=rf"{first}(.|\n)*of different checkpoints"):
+        merge([adapter], str(folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from axtune.errors import AxtuneError
+from axtune.weights.output_tensor import OutputTensor, resharded
 from axtune.weights.safetensors_file import TensorInfo, blocks, read_checkpoint, read_header
-from axtune.weights.stream_writer import DigestInOrder, OutputTensor, resharded, write_checkpoint
+from axtune.weights.stream_writer import write_checkpoint
 
 
 def test_tensors_survive_any_place_in_their_file(way: str, tmp_path: Path) -> None:
@@ -52,29 +47,6 @@ def test_tensors_survive_any_place_in_their_file(way: str, tmp_path: Path) -> No
 
 def read(tensor: TensorInfo) -> torch.Tensor:
     return torch.cat([block.clone() for block in blocks(tensor, multiple=64)])
-
-
-class Sized(NamedTuple):
-    """All that spreading tensors over files looks at."""
-
-    number: int
-    nbytes: int
-
-
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=30), st.integers(1, 100))
-def test_tensors_are_spread_over_files_in_order(sizes: list[int], limit: int) -> None:
-    pieces = [Sized(number, size) for number, size in enumerate(sizes)]
-    files = resharded(pieces, limit)
-    assert [piece for file in files.values() for piece in file] == pieces
-    assert list(files) == sorted(files)
-    filled = [sum(piece.nbytes for piece in file) for file in files.values()]
-    assert all(
-        size <= limit or len(file) == 1 for size, file in zip(filled, files.values(), strict=True)
-    )
-    # No file ends while the next tensor still had room in it.
-    following = list(files.values())[1:]
-    assert all(size + file[0].nbytes > limit for size, file in zip(filled, following, strict=False))
-    assert (list(files) == ["model.safetensors"]) == (len(files) == 1)
 
 
 @pytest.fixture
@@ -148,43 +120,3 @@ def test_several_files_have_an_index(source: TensorInfo, tmp_path: Path) -> None
         "b": "model-00001-of-00002.safetensors",
     }
     assert len(read_checkpoint(tmp_path)) == 2
-
-
-def test_a_files_digest_is_taken_in_order_whoever_writes_it():
-    content = bytes(range(256)) * 5000
-    header, places = b"header..", [8, 100_008, 700_008, 1_000_008]  # zeros lie between
-    blocks = [content[:100_000], content[:300_000], content[:1], content[9:]]
-    size = 3_000_000
-    whole = bytearray(size)
-    whole[:8] = header
-    for place, block in zip(places, blocks, strict=True):
-        whole[place : place + len(block)] = block
-    digest = DigestInOrder(header)
-
-    def work(turn):
-        time.sleep(0.02 * (3 - turn))  # the last is ready first
-        digest.add(turn, places[turn], memoryview(blocks[turn]))
-        digest.passed(turn)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(4)))
-    assert digest.result(size) == hashlib.sha256(whole).hexdigest()
-
-
-def test_a_block_that_fails_does_not_hold_up_the_others():
-    digest = DigestInOrder(b"")
-    with ThreadPoolExecutor(2) as pool:
-        waiting = pool.submit(digest.add, 1, 0, memoryview(b"x"))
-        digest.passed(0)
-        waiting.result(timeout=10)
-
-
-def test_nobody_waits_for_a_block_that_was_cancelled() -> None:
-    digest = DigestInOrder(b"")
-    waiting = threading.Thread(target=digest.passed, args=(3,), daemon=True)
-    waiting.start()
-    waiting.join(timeout=0.05)
-    assert waiting.is_alive()
-    digest.abandon()
-    waiting.join(timeout=10)
-    assert not waiting.is_alive()
