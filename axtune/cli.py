@@ -469,6 +469,7 @@ def evaluate(
     from axtune.evaluate.evaluate import evaluate as run_evaluate
     from axtune.evaluate.generate import Sampling
     from axtune.evaluate.show import show
+    from axtune.report.page import refresh
     from axtune.training.progress import Report
 
     least = bounds(at_least or ())
@@ -493,6 +494,8 @@ def evaluate(
         print((folder / "result.json").read_text(encoding="utf-8"), end="")
     else:
         show(console, result)
+    if page := refresh(folder):
+        console.print(f"report: {page}")
     for line in (failed := below(result, least)):
         print(f"axtune: {line}", file=sys.stderr)
     if failed:
@@ -549,6 +552,27 @@ def clean(
         print(f"{gone.path}: removed, {gone.size:,} bytes")
     if not removed:
         print("Nothing was left behind.")
+
+
+@app.command(
+    short_help="Show a run, or compare several, as one page.",
+    epilog="Example: axtune report runs/sft-lora",
+)
+def report(
+    runs: Annotated[list[str], typer.Argument(help="run folders; several are compared")],
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="file; default: report.html in the run, or here for several"),
+    ] = None,
+    with_examples: Annotated[
+        bool,
+        typer.Option("--with-examples", help="also answers of the evaluation, which are data"),
+    ] = False,
+) -> None:
+    """Write one HTML page that needs nothing else: data, curves, evaluation, recipe."""
+    from axtune.report.page import write_report
+
+    print(write_report(runs, out, with_examples=with_examples))
 
 
 def _show(checks: Sequence[Check], machine_readable: Any) -> None:

@@ -48,6 +48,7 @@ from axtune.model.load import (
 from axtune.model.offload import embeddings_to_host
 from axtune.plan.search import Search
 from axtune.quiet import quiet_libraries
+from axtune.report.page import write_report
 from axtune.signals import sigterm_as_ctrl_c
 from axtune.training.arguments import training_arguments
 from axtune.training.callbacks import chosen_by
@@ -60,7 +61,14 @@ from axtune.training.distributed import (
     use_all_cores,
 )
 from axtune.training.initial_adapter import start_adapter
-from axtune.training.memory_check import check_memory, is_out_of_memory, out_of_memory, search_of
+from axtune.training.memory_check import (
+    PeakMemory,
+    check_memory,
+    is_out_of_memory,
+    out_of_memory,
+    planned,
+    search_of,
+)
 from axtune.training.plots import plot
 from axtune.training.progress import Report
 from axtune.training.summary import (
@@ -70,10 +78,12 @@ from axtune.training.summary import (
     counts,
     derived,
     how_to_go_on,
+    measured,
     outcome,
     rehearsed,
     summary,
 )
+from axtune.training.trackers import failed
 from axtune.training.trainer import RunContext, make_trainer
 
 if TYPE_CHECKING:
@@ -161,6 +171,7 @@ def _train(recipe: Recipe) -> Run:
             once(state, lambda: _require_fit(run_dir, origin, known_by))
 
             # What trains it.
+            memory = PeakMemory()
             model = load_model(
                 checkpoint,
                 tokenizer,
@@ -185,6 +196,7 @@ def _train(recipe: Recipe) -> Run:
             counted = counts(args, data, size, batch)
             report.table(derived(context, precision, size, batch, trainer.packing))
             facts = {"precision": precision, "counts": counted, "data": accounts(data)}
+            facts |= {"plan": planned(search)}
             facts |= {"forked_from": origin.facts} if origin else {}
             manifest = describe(recipe, checkpoint, facts) if state.is_main_process else {}
             if state.is_main_process:
@@ -198,11 +210,14 @@ def _train(recipe: Recipe) -> Run:
                 trainer.make_ready(checkpoint, precision)
                 with trainer.stopper.watching():
                     resumed = run_dir.resumes_from
+                    stepped = time.monotonic()
                     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
                 if state.is_main_process:
+                    manifest["measured"] = measured(trainer, memory.read(), stepped)
                     manifest["metrics"] = summary(run_dir.metrics(), chosen_by(args))
                     if not trainer.stopper.interrupted:
-                        card = model_card(manifest, run_dir.path / "adapter")
+                        trained = Run(run_dir.path, run_dir.path / "adapter", recipe, manifest)
+                        card = model_card(trained)
                         run_dir.write_adapter(lambda to: _fill(to, adapter, tokenizer, card))
                 status = "interrupted" if trainer.stopper.interrupted else "finished"
             except KeyboardInterrupt:
@@ -216,6 +231,7 @@ def _train(recipe: Recipe) -> Run:
                     manifest["wall_seconds"] = round(time.monotonic() - began, 1)
                     run_dir.write_manifest(manifest)
                     plot(run_dir.metrics(), run_dir.path / "loss.png", chosen_by(args))
+                    write_report([run_dir.path])
                 if status == "interrupted":
                     report.say(how_to_go_on(run_dir, forked=origin is not None), "yellow")
 
@@ -229,8 +245,11 @@ def _train(recipe: Recipe) -> Run:
                 from axtune.after import finish  # merging and exporting, for those who do
 
                 del model, adapter, context, trainer  # what follows may load weights of its own
-                with umask(usual):
-                    finish(run, report)
+                try:
+                    with umask(usual):
+                        finish(run, report)
+                finally:
+                    write_report([run_dir.path])
             return run
 
 
@@ -268,6 +287,11 @@ class _Explained:
                     f"{self.output_dir} cannot be written: {reason_of(error)}.",
                     "Free some space and continue with resume=true, or set another output_dir.",
                 ) from error
+        if isinstance(error, Exception) and (tracker := failed(error)):
+            raise AxtuneError(
+                f"training.report_to: {tracker} failed: {first_line(error)}",
+                f"Set it up as {tracker} says, or remove it.",
+            ) from error
 
 
 def _say_unused_gpus(report: Report, state: PartialState) -> None:

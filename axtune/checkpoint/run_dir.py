@@ -6,10 +6,14 @@
         manifest.json   what was trained on what, with which versions, and how it ended
         metrics.jsonl   one JSON object for each log event
         loss.png        the curves
+        report.html     all of this as one page (`axtune.report`)
         checkpoints/    what training resumes from, the best one among them
+        evaluation/     what `axtune eval` asked and found
+        logs/           TensorBoard's, for those who asked for them
 
 Everything is written next to its place and renamed into it, so a reader never sees half a file. The
-folder can be given to a stranger: it holds no rows, and no path but those that the user typed.
+folder can be given to a stranger: it holds no rows, and no path but those that the user typed; only
+``evaluation`` holds answers.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import itertools
 import json
 import math
 import platform
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,6 +53,9 @@ _FILES = ("recipe.yaml", "manifest.json", "metrics.jsonl")
 MERGED = "merged"  # what `after` makes in the run's folder: the base's own layout
 SERVED = "vllm"  # for a plain `vllm serve`
 PRODUCTS = (MERGED, SERVED)
+REPORT = "report.html"
+EVALUATION = "evaluation"
+LOGS = "logs"
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,8 @@ class RunDir:
             manifest: As `describe` made it.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if self.resumes_from is None:
+            shutil.rmtree(self.path / LOGS, ignore_errors=True)  # of a run that is begun again
         last = step_of(self.resumes_from) if self.resumes_from else -1
         clear(self.checkpoints, last)
         write_text(self.path / "recipe.yaml", loader.dump(recipe))
@@ -180,13 +190,7 @@ def open_run(path: str | Path) -> Run:
     Raises:
         AxtuneError: When the folder is not a run's, lost a part, or holds no trained adapter yet.
     """
-    folder = Path(path)
-    require_whole(folder)
-    if not is_run(folder):
-        what = "is not a run folder" if folder.is_dir() else "does not exist"
-        raise AxtuneError(
-            f"{path} {what}.", "Give the folder that output_dir named; it holds manifest.json."
-        )
+    folder = require_run(path)
     manifest = read_manifest(folder)
     adapter: Path | None = folder / "adapter"
     if not (folder / "adapter" / ADAPTER_CONFIG).is_file():
@@ -217,6 +221,22 @@ def open_run(path: str | Path) -> Run:
             "Finish it: train the same recipe with resume=true.",
         )
     return Run(folder, adapter, recipe, manifest)
+
+
+def require_run(path: str | Path) -> Path:
+    """The folder of a run, finished or not.
+
+    Raises:
+        AxtuneError: When it is none, or lost a part.
+    """
+    folder = Path(path)
+    require_whole(folder)
+    if not is_run(folder):
+        what = "is not a run folder" if folder.is_dir() else "does not exist"
+        raise AxtuneError(
+            f"{path} {what}.", "Give the folder that output_dir named; it holds manifest.json."
+        )
+    return folder
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -353,7 +373,7 @@ def _foreign(folder: Path) -> list[str]:
     """The names in a folder that no run writes."""
     if not folder.is_dir():
         return []
-    own = {"adapter", "checkpoints", "loss.png", *_FILES, *PRODUCTS}
+    own = {"adapter", "checkpoints", "loss.png", REPORT, EVALUATION, LOGS, *_FILES, *PRODUCTS}
     hidden = tuple(f".{name}." for name in own)  # what is written before it gets its name
     names = sorted(entry.name for entry in folder.iterdir())
     return [name for name in names if name not in own and not name.startswith(hidden)]

@@ -113,7 +113,8 @@ _FORMER = {
     "batch_size": "it is named per_device_train_batch_size",
     "no_cuda": _FORCE_CPU,
     "overwrite_output_dir": "set another output_dir; a finished run is never overwritten",
-    "logging_dir": "metrics.jsonl and loss.png are in the run folder; remove it",
+    "logging_dir": "metrics.jsonl, report.html and TensorBoard's logs are in the run folder; "
+    "remove it, or set TENSORBOARD_LOGGING_DIR",
     "save_safetensors": "weights are always safetensors; remove it",
 }
 

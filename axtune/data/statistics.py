@@ -15,6 +15,8 @@ from axtune.data.render import LearnedTurn
 from axtune.data.samples import AnySample
 from axtune.errors import Fault
 
+_BINS = 20
+
 
 @dataclass(slots=True)
 class RowResult:
@@ -64,6 +66,7 @@ class DatasetStats:
         prompt_tokens: Tokens of the prompts of preferences, counted as in `tokens`.
         answers: Preferences by ``chosen`` and ``rejected`` (pairs) or ``desirable`` and
             ``undesirable`` (unpaired): how many ``answers``, and their learned ``tokens``.
+        histogram: How many samples are within each twentieth of the longest one's length.
     """
 
     rows_read: int
@@ -79,6 +82,7 @@ class DatasetStats:
     digests: dict[str, str]
     prompt_tokens: int = 0
     answers: dict[str, dict[str, int]] = field(default_factory=dict)
+    histogram: list[int] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -182,6 +186,7 @@ class StatsBuilder:
             digests=dict(self.digests),
             prompt_tokens=int(prompts.sum()),
             answers=_answers(prompts, wanted, unwanted),
+            histogram=_histogram(lengths),
         )
 
     def sizes(self) -> Sizes:
@@ -209,6 +214,14 @@ def _answers(
         for kind, tokens in kinds.items()
         if len(tokens)
     }
+
+
+def _histogram(lengths: NDArray[Any]) -> list[int]:
+    """How many of some lengths are within each twentieth of the longest, the shortest first."""
+    if not len(lengths):
+        return []
+    counts, _ = np.histogram(lengths, bins=_BINS, range=(0, int(lengths.max())))
+    return [int(count) for count in counts]
 
 
 def _percentiles(lengths: Sequence[int]) -> dict[str, int]:

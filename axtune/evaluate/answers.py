@@ -45,6 +45,8 @@ class Kept:
         model: That gave it, as the user named it.
         question: Its id.
         category: Of the question.
+        asked: The last message of its prompt.
+        right: A right answer.
         sample: Which of several answers to it, from 0.
         content: The text, as the client gets it.
         tool_calls: The calls, as the client gets them.
@@ -57,6 +59,8 @@ class Kept:
     model: str
     question: str
     category: str
+    asked: str
+    right: str
     sample: int
     content: str
     tool_calls: list[dict[str, Any]]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from axtune.checkpoint.base import run_of
 from axtune.checkpoint.leftovers import private_files
-from axtune.checkpoint.run_dir import Run
+from axtune.checkpoint.model_card import add_evaluation
+from axtune.checkpoint.run_dir import EVALUATION, Run
 from axtune.errors import AxtuneError
 from axtune.evaluate.answers import Answers, Kept, key_of, open_answers
 from axtune.evaluate.figures import METRICS, Scored, figures, reasons, scored
@@ -36,7 +37,6 @@ from axtune.units import package_version, plural
 if TYPE_CHECKING:
     from lm_eval.tasks.manager import TaskDict
 
-FOLDER = "evaluation"
 BASE = "base"  # what a run was trained on, as --against takes it
 
 _PACKAGES = ("axtune", "torch", "transformers", "peft", "scipy", "sacrebleu")
@@ -97,7 +97,9 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
         tasks = load_tasks(settings.tasks, settings.task_folders) if settings.tasks else None
         model = _model(name, settings.url, settings, report)
         other = _other(name, run, settings, report)
-        folder = settings.out or (run.path / FOLDER if run else Path(FOLDER) / Path(name).name)
+        folder = settings.out or (
+            run.path / EVALUATION if run else Path(EVALUATION) / Path(name).name
+        )
         selected = Selection()
         if settings.data or not tasks:
             room = settings.sampling.max_new_tokens
@@ -135,6 +137,8 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             versions={name: package_version(name) or "" for name in _PACKAGES},
         )
         result.write(folder)
+        if run and folder == run.path / EVALUATION:
+            add_evaluation(run)
     return result, folder
 
 
@@ -269,6 +273,8 @@ def _answers(
                         model=model.name,
                         question=asked[number].question.id,
                         category=asked[number].question.category,
+                        asked=asked[number].question.asked,
+                        right=asked[number].question.right,
                         sample=number % settings.samples,
                         content=one.answer.content,
                         tool_calls=one.answer.tool_calls,

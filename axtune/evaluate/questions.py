@@ -6,6 +6,7 @@ wanted is the turn itself. Benchmarks bring their questions and rules themselves
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from axtune.data.requests import Request, request_of
 from axtune.data.samples import UnpairedSample
 from axtune.data.statistics import RowResult
-from axtune.evaluate.score import Rules, Wanted, wanted_of
+from axtune.evaluate.score import Fields, Rules, Wanted, wanted_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,17 @@ class Question:
     line: int = 0
     prompt: list[int] | None = None
 
+    @property
+    def asked(self) -> str:
+        """The last message of the prompt, for people."""
+        return str((self.messages[-1].get("content") or "") if self.messages else "")
+
+    @property
+    def right(self) -> str:
+        """A right answer, for people: the recorded text, or the calls with their first values."""
+        calls = [f"{call.name}({_first(call.arguments)})" for call in self.wanted.calls]
+        return "\n".join(calls) or self.reference
+
 
 def questions_of(rows: Iterable[RowResult]) -> Iterator[Question]:
     """The questions of conversation rows.
@@ -69,6 +81,16 @@ def questions_of(rows: Iterable[RowResult]) -> Iterator[Question]:
                 line=checked.line,
                 prompt=request.prompt,
             )
+
+
+def _first(value: Any) -> str:
+    """The first of the right values, as JSON."""
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(fields: Fields) -> dict[str, Any]:
+    rights = fields.properties.items()
+    return {name: right.values[0] for name, right in rights if right.values}
 
 
 def _category(request: Request) -> str:

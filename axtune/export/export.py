@@ -37,7 +37,13 @@ from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
 from axtune.export.ollama import modelfile
 from axtune.model.dtypes import with_dtype
 from axtune.units import shard_bytes
-from axtune.weights.folder import CheckpointPlan, copy_licences, write_folder, write_json
+from axtune.weights.folder import (
+    CheckpointPlan,
+    copy_licences,
+    served_card,
+    write_folder,
+    write_json,
+)
 from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.merge import Into, plan
 from axtune.weights.output_tensor import OutputTensor, resharded
@@ -172,6 +178,8 @@ def _export_gguf(planned: CheckpointPlan, target: Path, dtype: Numbers | None) -
         (folder / "Modelfile").write_text(ollama, encoding="utf-8")
         text = serving_gguf(target.name, tokenizer.context)
         (folder / "SERVING.md").write_text(text, encoding="utf-8")
+        card = served_card(target.name, planned.runs(), library="gguf", tags=["gguf"])
+        (folder / "README.md").write_text(card, encoding="utf-8")
         copy_licences(planned.base.folder, folder)
         write_record(folder, known=digests)
     notes = (
@@ -269,6 +277,8 @@ def _export_adapter(source: Path, target: Path, base: str | None) -> Exported:
         _write_adapter(adapter, rank, folder)
         text = _serving(command, target, family) + "\n" + "\n".join(notes) + "\n"
         (folder / "SERVING.md").write_text(text, encoding="utf-8")
+        card = served_card(target.name, [run] if run else [], library="peft", tags=["lora"])
+        (folder / "README.md").write_text(card, encoding="utf-8")
         write_record(folder)
     return Exported(target, size, command, tuple(notes))
 

@@ -43,6 +43,8 @@ _NAMES: dict[str, type[ExplicitEnum]] = {
     "hub_strategy": HubStrategy,
 }
 _BACKENDS = [name.lower() for name in DynamoBackend.__members__ if name != "NO"]
+# Of trackers, where pip knows them by another name.
+_PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml", "kubeflow": "kubeflow-training"}
 
 # Where a recipe is silent and axtune's choice is not TRL's.
 _DEFAULTS: dict[str, Any] = {
@@ -68,7 +70,7 @@ def training_arguments(recipe: Recipe, precision: Precision) -> TrainingArgument
             it, with its key: nothing but this machine and the recipe is looked at for that.
     """
     config = imported(*recipe.objective.config)
-    given = {**_DEFAULTS, **recipe.training}
+    given = {**_DEFAULTS, **_tracked(recipe), **recipe.training}
     several = typing.get_origin(typing.get_type_hints(config).get("loss_type")) is list
     if several and isinstance(given.get("loss_type"), str):  # one of them needs no brackets
         given["loss_type"] = [given["loss_type"]]
@@ -141,6 +143,15 @@ def training_arguments(recipe: Recipe, precision: Precision) -> TrainingArgument
     return args
 
 
+def _tracked(recipe: Recipe) -> dict[str, Any]:
+    """What trackers are told where the recipe is silent."""
+    tracked: dict[str, Any] = {"run_name": Path(recipe.output_dir).name}
+    if not recipe.training.get("trackio_space_id"):
+        # Else a run that pushes its model would publish what trackio keeps on this machine as well.
+        tracked["trackio_static_space_id"] = False
+    return tracked
+
+
 def _culprit(config: Any, given: dict[str, Any], error: Exception, ours: dict[str, Any]) -> str:
     """The key whose value the library refuses: the one it names, or that it refuses alone."""
     if (key := key_named(error, "training", given)) != "training":
@@ -184,7 +195,10 @@ def _unavailable(args: TrainingArguments) -> Iterator[Fault]:
             yield bad_value("training.report_to", first_line(error))
             continue
         if name not in get_available_reporting_integrations():
-            message = f"the package of {name} is not installed; install it with pip, or remove it."
+            package = _PACKAGES.get(name, name)
+            message = (
+                f"the package of {name} is not installed: pip install {package}; or remove it."
+            )
             yield bad_value("training.report_to", message)
     if args.use_liger_kernel and not is_liger_kernel_available():
         message = "the package liger-kernel is not installed; install it with pip, or remove it."

@@ -66,8 +66,8 @@ class Recorder(TrainerCallback):
         **_: Any,
     ) -> None:
         logs = logs or {}
-        judged = any(name == "loss" or name.startswith("eval_") for name in logs)
-        if not state.is_world_process_zero or not judged:
+        told = "loss" in logs or any(name.startswith("eval_") for name in logs)
+        if not state.is_world_process_zero or not told:
             return
         event = {"step": state.global_step, **logs}
         event.pop("eval_num_tokens", None)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
 import torch
 from accelerate import PartialState
 
@@ -10,8 +14,8 @@ from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.plan.architecture import read_architecture
-from axtune.plan.estimate import PlanInputs, free_memory
-from axtune.plan.gpus import usable
+from axtune.plan.estimate import PlanInputs, free_memory, seconds
+from axtune.plan.gpus import find_card, usable
 from axtune.plan.memory import CPU, GPU
 from axtune.plan.search import Search, advice, refusal
 from axtune.training.progress import Report
@@ -59,6 +63,56 @@ def check_memory(search: Search, state: PartialState, report: Report) -> None:
     if search.plan.recipe.plan == "refuse":
         raise error
     report.say(str(error), "yellow")
+
+
+def planned(search: Search | None) -> dict[str, Any]:
+    """What the plan says of a run, for its manifest: ``peak`` in bytes, ``steps``, ``seconds``.
+
+    Args:
+        search: The run's plan; None without one.
+
+    Returns:
+        What is known: how long a run takes is said of cards with a data sheet only.
+    """
+    if search is None:
+        return {}
+    plan = search.plan
+    found: dict[str, Any] = {"peak": round(plan.peak), "steps": plan.batches.steps}
+    if torch.cuda.is_available():
+        with suppress(AxtuneError):
+            took = seconds(plan, find_card(torch.cuda.get_device_name()))
+            found |= {"seconds": round(took, 1)} if took else {}
+    return found
+
+
+class PeakMemory:
+    """The most memory that this process takes from here on, of the kind that the plan is of.
+
+    On a card that is what torch allocates; on a CPU resident memory, less what the process has
+    now: interpreter, libraries, data.
+    """
+
+    def __init__(self) -> None:
+        self._before = 0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            return
+        with suppress(OSError):  # a container may forbid it; then the peak is that of the process
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self._before = _resident("VmRSS")
+
+    def read(self) -> int:
+        """In bytes."""
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated()
+        return _resident("VmHWM") - self._before
+
+
+def _resident(name: str) -> int:
+    """A figure of this process's memory, in bytes, by Linux's name for it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    line = next(line for line in status.splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

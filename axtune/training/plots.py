@@ -13,12 +13,11 @@ from axtune.training.progress import Event
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SETTLED = 10  # values that an average needs before it is worth drawing
+SETTLED = 10  # values that an average needs before it is worth drawing
 _COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:brown")
 
-
-# The panels of a preference run's plot: what stands at the axis, and the metrics by their labels.
-_PREFERENCE: tuple[tuple[str, dict[str, str]], ...] = (
+# The panels of a preference run: what stands at the axis, and the metrics by their labels.
+PREFERENCE_PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("reward accuracy", {"rewards/accuracies": "training", "eval_rewards/accuracies": "held out"}),
     (
         "log-probability against the reference, times beta",
@@ -107,7 +106,9 @@ def plot(events: Sequence[Event], file: Path, best: str = "eval_loss") -> None:
     panels: list[tuple[str, dict[str, str]]] = [
         ("loss", {"loss": "training", "eval_loss": "held out"})
     ]
-    preferred = [panel for panel in _PREFERENCE if any(curve(events, name) for name in panel[1])]
+    preferred = [
+        panel for panel in PREFERENCE_PANELS if any(curve(events, name) for name in panel[1])
+    ]
     if preferred:
         panels += preferred
     else:
@@ -125,11 +126,11 @@ def plot(events: Sequence[Event], file: Path, best: str = "eval_loss") -> None:
             steps, values = zip(*points, strict=True)
             if name.startswith("eval_"):
                 axes.plot(steps, values, "o-", color=color, markersize=4, label=label)
-            elif len(values) < 2 * _SETTLED:
+            elif len(values) < 2 * SETTLED:
                 axes.plot(steps, values, "-" if len(values) > 1 else "o", color=color, label=label)
             else:
                 axes.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
-                settled = slice(_SETTLED, None)
+                settled = slice(SETTLED, None)
                 axes.plot(steps[settled], smooth(values)[settled], color=color, label=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("optimiser step")

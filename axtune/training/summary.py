@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from axtune.plan.search import Search
 from axtune.training.asking import Questions
 from axtune.training.plots import best_of, curve
 from axtune.training.progress import Event, Report, figure_text
-from axtune.training.trainer import Rehearsal, RunContext
+from axtune.training.trainer import Rehearsal, RunContext, RunTrainer
 from axtune.units import duration, plural
 
 _FAULTS_SHOWN = 20
@@ -140,6 +141,20 @@ def rehearsed(rehearsal: Rehearsal) -> str:
     )
 
 
+def measured(trainer: RunTrainer, peak: int, began: float) -> dict[str, Any]:
+    """What a run took, for the manifest: beside what the plan said.
+
+    Args:
+        trainer: After its training.
+        peak: Bytes, of `axtune.training.memory_check.PeakMemory`.
+        began: When the training began, by the monotonic clock.
+    """
+    found: dict[str, Any] = {"peak": peak, "steps": trainer.state.global_step}
+    if trainer.run.run_dir.resumes_from is None:  # else the steps before took time as well
+        found["seconds"] = round(time.monotonic() - began, 1)
+    return found
+
+
 def outcome(recipe: Recipe, manifest: dict[str, Any]) -> list[tuple[str, str]]:
     """The finished run, as names and values for the user."""
     metrics = manifest.get("metrics", {})
@@ -156,7 +171,7 @@ def outcome(recipe: Recipe, manifest: dict[str, Any]) -> list[tuple[str, str]]:
     if "tokens_per_second" in metrics:
         speed, seconds = metrics["tokens_per_second"], manifest["wall_seconds"]
         rows.append(("speed", f"{speed:,.0f} tokens/s; {duration(seconds)} in all"))
-    rows.append(("run", f"{recipe.output_dir} (adapter/, loss.png, metrics.jsonl, manifest.json)"))
+    rows.append(("run", f"{recipe.output_dir} (adapter/, report.html, loss.png, metrics.jsonl)"))
     rows.append(("next", f"axtune chat {recipe.output_dir}"))
     return rows
 

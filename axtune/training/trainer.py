@@ -65,6 +65,7 @@ from axtune.training.divergence import DivergenceWatch, WithPlaces, check_rehear
 from axtune.training.optimisation import schedule
 from axtune.training.plain_state import random_state, read_state, set_random_state, write_state
 from axtune.training.progress import Report
+from axtune.training.trackers import log_into
 from axtune.training.trl_private import activation_offloading, counters_kept, rows_by
 
 
@@ -170,6 +171,7 @@ class RunTrainer(Trainer):
         except (ValueError, RuntimeError, ImportError) as error:  # loss_type, report_to, …
             key = key_named(error, "training", recipe.training)
             raise refused([bad_value(key, first_line(error))]) from error
+        log_into(run.run_dir, self.callback_handler.callbacks)
         self.data_collator = WithPlaces(self.data_collator)
         self._divergence.scaler = self.accelerator.scaler
         self.remove_callback(PrinterCallback)

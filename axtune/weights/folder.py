@@ -9,15 +9,18 @@ import dataclasses
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from axtune.checkpoint.atomic import staged
+from axtune.checkpoint.base import run_of
 from axtune.checkpoint.families import LAYOUTS, known_names
 from axtune.checkpoint.locate import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint.model_card import facts, written
 from axtune.checkpoint.record import checked, write_record
+from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import CheckpointError
 from axtune.weights.output_tensor import Shards, total_bytes
@@ -86,6 +89,11 @@ class CheckpointPlan(FolderPlan):
     def card(self) -> str:
         """README.md: what the folder is, and how to load it."""
         return _card(self)
+
+    def runs(self) -> list[Run]:
+        """The runs that its adapters are of; none where one is from elsewhere."""
+        found = [run_of(adapter) for adapter in self.adapters]
+        return [] if None in found else [run for run in found if run]
 
 
 def write_folder(
@@ -226,9 +234,8 @@ To serve it with vLLM, use the folder that `axtune export THIS_FOLDER --to vllm`
 
 
 def _card(planned: CheckpointPlan) -> str:
-    """README.md: what this is, and how to load it."""
+    """README.md: what this is, how it came about, and how to load it."""
     model = public_name(planned.base)
-    header = f"base_model: {model}\n" if planned.base.commit else ""
     count = len(planned.adapters)
     title = model
     origin = "Its tensors are the base's"
@@ -236,15 +243,35 @@ def _card(planned: CheckpointPlan) -> str:
         title += f" with {count} merged adapter" + ("s" if count > 1 else "")
         origin = f"Deltas were added in float32 and rounded once; {planned.changed} tensors changed"
     tokens = "the adapter's" if planned.tokenizer_folder in planned.adapters else "the base's"
-    return f"""---
-library_name: transformers
-{header}tags: [axtune, {planned.config.get("model_type")}]
----
-# {title}
+    runs = planned.runs()
+    text = f"""# {title}
 
 Written by axtune. {origin}. `tokenizer.json` and the chat template are {tokens}, byte for byte.
 
-{loading_notes(planned.config)}"""
+{loading_notes(planned.config)}
+{facts(runs) if runs else ""}"""
+    return written(
+        text,
+        runs,
+        base_model=model if planned.base.commit else None,
+        library_name="transformers",
+        tags=["axtune", str(planned.config.get("model_type"))],
+    )
+
+
+def served_card(title: str, runs: Sequence[Run], *, library: str, tags: Sequence[str]) -> str:
+    """README.md of a folder whose SERVING.md says how it is loaded.
+
+    Args:
+        title: The folder's name.
+        runs: That its weights come from, where they are known.
+        library: What loads it, as the Hub calls it.
+        tags: Besides axtune's own.
+    """
+    text = f"# {title}\n\nWritten by axtune. `SERVING.md` says how to serve it.\n"
+    if runs:
+        text += f"\n{facts(runs)}"
+    return written(text, runs, library_name=library, tags=["axtune", *tags])
 
 
 def quantized_card(base: Checkpoint, kind: str, dtype: str) -> str:
@@ -255,11 +282,7 @@ def quantized_card(base: Checkpoint, kind: str, dtype: str) -> str:
         kind: nf4 or fp4.
         dtype: What is not in 4 bit, by its name.
     """
-    return f"""---
-library_name: transformers
-tags: [axtune, bitsandbytes, {base.config.get("model_type")}]
----
-# {public_name(base)} in {kind.upper()}
+    text = f"""# {public_name(base)} in {kind.upper()}
 
 Written by axtune with bitsandbytes: the linear layers in 4 bit, all else in {dtype}.
 It is for training: recipes take it as `model:`. `axtune.json` names the 16-bit weights that it was
@@ -268,6 +291,11 @@ made from; adapters trained on it are for those, and are merged into them.
 Build the tokenizer from `tokenizer.json` (`PreTrainedTokenizerFast`): AutoTokenizer of transformers
 5 replaces the pre-tokenizer of A.X 4.0.
 """
+    return written(
+        text,
+        library_name="transformers",
+        tags=["axtune", "bitsandbytes", str(base.config.get("model_type"))],
+    )
 
 
 def public_name(base: Checkpoint) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from support.tiny import recipe
@@ -86,6 +87,13 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
     job = recipe(tmp_path, output_dir=str(tmp_path))
     with pytest.raises(AxtuneError, match="holds other files"):
         claim(job)
+
+
+@pytest.mark.parametrize("name", ["report.html", "evaluation", "logs", ".report.html.7.tmp"])
+def test_what_a_run_shows_of_itself_is_its_own(tmp_path: Path, name: str) -> None:
+    job = recipe(tmp_path, output_dir=str(tmp_path / "run"))
+    (tmp_path / "run" / name).mkdir(parents=True)
+    assert claim(job).resumes_from is None
 
 
 def test_resume_takes_the_newest_sound_checkpoint_and_says_why(tmp_path):

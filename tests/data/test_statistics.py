@@ -49,6 +49,7 @@ def test_an_account_of_all_kinds_of_rows(tiny: AxTokenizer) -> None:
         name: {"answers": 1, "tokens": len(ids)} for name, ids in zip(names, answers, strict=True)
     }
     assert account.lengths["max"] == max(sample.length for sample in samples)
+    assert sum(account.histogram) == account.samples
     assert DatasetStats(**account.to_json()) == account
 
 
@@ -58,7 +59,7 @@ def test_repeated_and_left_out_samples(tiny: AxTokenizer, file: str) -> None:
     part = ledger_of([checked[0], checked[0], checked[3]]).account()
     account = ledger_of(checked).account(np.array([0, 0, 3]), 5)
     assert (account.samples, account.rows_used, account.rows_left_out) == (3, 2, 3)
-    for name in ("tokens", "labelled_tokens", "prompt_tokens", "answers", "lengths"):
+    for name in ("tokens", "labelled_tokens", "prompt_tokens", "answers", "lengths", "histogram"):
         assert getattr(account, name) == getattr(part, name)
 
 
@@ -77,3 +78,13 @@ def test_the_prompt_of_a_pair_counts_once(tiny: AxTokenizer) -> None:
 def test_an_empty_account() -> None:
     account = StatsBuilder().account()
     assert (account.tokens, account.answers, account.lengths) == (0, {}, {})
+
+
+def test_lengths_are_counted_in_twentieths_of_the_longest() -> None:
+    ledger = StatsBuilder()
+    for length in (1, 5, 6, 100):
+        sample = Sample([7] * length, [7] * length)
+        ledger.add(RowResult("rows.jsonl", 1, [sample]))
+    counts = ledger.account().histogram
+    assert (len(counts), counts[0], counts[1], counts[-1]) == (20, 1, 2, 1)
+    assert StatsBuilder().account().histogram == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.commands import ENVIRONMENT, losses, train_in_processes
 from support.tiny import LIBRARY_WARNINGS, RECIPES, checkpoint, recipe, write_rows
 
 from axtune.checkpoint import locate
+from axtune.checkpoint.run_dir import RunDir
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.config import loader
 from axtune.data.pipeline import render_row
@@ -85,7 +87,8 @@ def test_the_main_job_learns(tmp_path, monkeypatch, model, name):
     assert run.manifest["status"] == "finished"
     assert run.manifest["data"]["train"]["rows_read"] == run.manifest["counts"]["rows"] == 16
     assert {file.name for file in run.path.iterdir()} == {
-        "adapter", "checkpoints", "recipe.yaml", "manifest.json", "metrics.jsonl", "loss.png"
+        "adapter", "checkpoints", "recipe.yaml", "manifest.json", "metrics.jsonl", "loss.png",
+        "report.html",
     }  # fmt: skip
     if name == "sft_qlora":
         found = locate.find(model)
@@ -420,3 +423,22 @@ def test_prepared_rows_do_not_outlive_the_run(tmp_path, monkeypatch):
     (tmp_path / "scratch").mkdir()
     train(recipe(tmp_path, training={"max_steps": 1}))
     assert list((tmp_path / "scratch").glob("axtune-*")) == []
+
+
+def test_tensorboard_logs_into_the_run_and_a_new_beginning_clears_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    training = {"report_to": "tensorboard", "eval_strategy": "steps", "eval_steps": 2}
+    job = recipe(tmp_path, data={"eval": 0.25}, training=training)
+    run = train(job)
+    assert not (run.path / "checkpoints" / "runs").exists()
+    (file,) = (run.path / "logs").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    written = events.EventAccumulator(str(file)).Reload()
+    assert [one.step for one in written.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert [one.step for one in written.Scalars("eval/loss")] == [2, 4]
+    run_dir = RunDir(run.path, None)
+    run_dir.begin(job, {})
+    assert not (run.path / "logs").exists()

@@ -94,7 +94,8 @@ def test_the_other_recipes_learn(tmp_path, name):
     assert len(margins) >= 10
     assert sum(margins[-3:]) / 3 > max(0.02, 2 * sum(margins[:3]) / 3)
     assert {file.name for file in run.path.iterdir()} == {
-        "adapter", "checkpoints", "recipe.yaml", "manifest.json", "metrics.jsonl", "loss.png"
+        "adapter", "checkpoints", "recipe.yaml", "manifest.json", "metrics.jsonl", "loss.png",
+        "report.html",
     }  # fmt: skip
 
 

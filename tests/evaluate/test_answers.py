@@ -16,7 +16,8 @@ def kept(number: int, **changes: object) -> Kept:
     calls = [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     values = {
         "key": key_of(prompt=[number]), "model": "m", "question": f"rows.jsonl:{number}",
-        "category": "call", "sample": 0, "content": "서울은 맑음", "tool_calls": calls,
+        "category": "call", "asked": "서울 날씨는?", "right": "f({})",
+        "sample": 0, "content": "서울은 맑음", "tool_calls": calls,
         "ended": True, "ids": [1, 2], "margins": [0.25, 1.5],
     }  # fmt: skip
     return Kept(**{**values, **changes})  # type: ignore[arg-type]

@@ -12,7 +12,6 @@ from support.rows import write_jsonl
 from support.tiny import LIBRARY_WARNINGS
 
 from axtune.errors import AxtuneError
-from axtune.evaluate import evaluate as room
 from axtune.evaluate.answers import ANSWERS
 from axtune.evaluate.evaluate import Settings, below, bounds, evaluate
 from axtune.evaluate.generate import Sampling
@@ -191,4 +190,3 @@ def test_tasks_stand_beside_the_rows(rows: Path, tmp_path: Path) -> None:
     assert [(one.metric, one.n) for one in result.measured] == [("capital/acc", 6)]
     assert result.measured[0].verdict == "cannot be told"
     assert result.questions == 0
-    assert room.FOLDER == "evaluation"

@@ -49,6 +49,10 @@ def test_each_turn_is_a_question_of_its_kind(tokenizer: AxTokenizer) -> None:
     ]  # fmt: skip
     assert [one.wanted.decision for one in found] == ["text", "calls", "text"]
     assert [one.reference for one in found] == ["어느 도시인가요?", "", "서울은 맑습니다."]
+    assert [one.asked for one in found] == ["날씨 알려 줘", "서울", "맑음"]
+    assert [one.right for one in found] == [
+        "어느 도시인가요?", '날씨({"도시": "서울"})', "서울은 맑습니다.",
+    ]  # fmt: skip
     assert {(one.file, one.line) for one in found} == {("rows.jsonl", 7)}
 
 

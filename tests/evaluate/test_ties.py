@@ -7,7 +7,7 @@ from axtune.evaluate.ties import ties_of
 
 
 def kept(ids: list[int], margins: list[float] | None = None) -> Kept:
-    return Kept("k", "m", "q", "c", 0, "", [], True, ids, margins or [])
+    return Kept("k", "m", "q", "c", "", "", 0, "", [], True, ids, margins or [])
 
 
 def test_where_they_part_the_lead_decides() -> None:

@@ -104,7 +104,11 @@ def test_a_loss_that_trl_lacks_is_refused_before_anything_is_loaded(
         ),
         ({"logging_strategy": "step"}, r"there is no step; did you mean steps\?"),
         ({"report_to": "nope"}, r"training\.report_to: nope is not supported"),
-        ({"report_to": ["tensorboard"]}, r"training\.report_to: the package of tensorboard"),
+        (
+            {"report_to": ["tensorboard"]},
+            r"report_to: the package of tensorboard .* pip install tensorboard;",
+        ),
+        ({"report_to": "comet_ml"}, r"report_to: the package of comet_ml .* pip install comet-ml"),
         ({"use_liger_kernel": True}, r"training\.use_liger_kernel: the package liger-kernel"),
         ({"torch_compile_backend": "x"}, r"training\.torch_compile_backend: there is no x;"),
         ({"torch_compile": True}, r"training\.torch_compile: it needs a C\+\+ compiler"),
@@ -160,3 +164,14 @@ def test_pushing_needs_the_hub_before_training_begins(
     (fault,) = caught.value.faults
     assert fault.message.startswith("training.push_to_hub: ")
     assert reason in fault.message
+
+
+def test_what_trackers_are_told(tmp_path: Path) -> None:
+    """Nothing is reported anywhere, and trackio publishes nothing, unless the recipe says so."""
+    silent = training_arguments(recipe(tmp_path), "fp32")
+    assert (silent.report_to, silent.run_name) == ([], "run")
+    assert silent.trackio_static_space_id is False
+    said = {"run_name": "mine", "trackio_space_id": "me/ours"}
+    args = training_arguments(recipe(tmp_path, training=said), "fp32")
+    assert (args.run_name, args.trackio_space_id) == ("mine", "me/ours")
+    assert args.trackio_static_space_id is None

@@ -83,6 +83,12 @@ def test_speed_is_of_training_alone(args: TrainingArguments, run_dir: RunDir, cl
     assert (run_dir.path / "loss.png").is_file()
 
 
+def test_figures_of_an_evaluation_are_recorded(args: TrainingArguments, run_dir: RunDir) -> None:
+    recorder = Recorder(run_dir, report())
+    recorder.on_log(args, state(1), TrainerControl(), {"eval_tool_accuracy": 0.5})
+    assert run_dir.metrics() == [{"step": 1, "eval_tool_accuracy": 0.5}]
+
+
 def test_a_task_that_counts_no_tokens_has_no_speed(
     args: TrainingArguments, run_dir: RunDir
 ) -> None:

@@ -19,9 +19,11 @@ from axtune.plan.memory import CPU
 from axtune.plan.search import Search
 from axtune.training import memory_check
 from axtune.training.memory_check import (
+    PeakMemory,
     check_memory,
     is_out_of_memory,
     out_of_memory,
+    planned,
     search_of,
 )
 from axtune.training.progress import Report
@@ -107,3 +109,17 @@ def test_what_to_do_when_the_plan_was_wrong() -> None:
     assert "though the plan needs only" in error.found
     assert "training.per_device_train_batch_size=" in error.remedy
     assert "data.max_length" in out_of_memory(None).remedy
+
+
+def test_what_was_planned_is_recorded() -> None:
+    plan = search().plan
+    assert planned(search()) == {"peak": round(plan.peak), "steps": plan.batches.steps}
+    assert planned(None) == {}
+
+
+@on_a_cpu
+def test_the_peak_is_what_is_taken_from_here_on() -> None:
+    memory = PeakMemory()
+    taken = torch.ones(64 << 20, dtype=torch.uint8)
+    del taken
+    assert 60e6 < memory.read() < 200e6

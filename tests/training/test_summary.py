@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from rich.console import Console
 from support.events import EVENTS
@@ -12,7 +14,14 @@ from support.tiny import recipe
 from axtune.checkpoint.run_dir import RunDir
 from axtune.errors import Fault
 from axtune.training.progress import Report
-from axtune.training.summary import FaultLines, how_to_go_on, outcome, rehearsed, summary
+from axtune.training.summary import (
+    FaultLines,
+    how_to_go_on,
+    measured,
+    outcome,
+    rehearsed,
+    summary,
+)
 from axtune.training.trainer import Rehearsal
 
 
@@ -84,3 +93,14 @@ def test_the_largest_step_that_fits() -> None:
         "The largest step fits: 4,096 tokens at once, 1.3 s, 12.3 GB."
     )
     assert rehearsed(Rehearsal(tokens=10, seconds=0.1, peak=None)).endswith("0.1 s.")
+
+
+def test_a_resumed_run_does_not_say_how_long_all_steps_took(tmp_path: Path) -> None:
+    def trainer(resumes_from: Path | None) -> Any:
+        run = SimpleNamespace(run_dir=RunDir(tmp_path, resumes_from))
+        return SimpleNamespace(run=run, state=SimpleNamespace(global_step=4))
+
+    found = measured(trainer(None), 7, 0.0)
+    assert (found["peak"], found["steps"]) == (7, 4)
+    assert found["seconds"] > 0
+    assert "seconds" not in measured(trainer(tmp_path), 7, 0.0)
