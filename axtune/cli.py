@@ -382,7 +382,9 @@ def doctor(
     epilog="Example: axtune eval runs/sft-lora --against base",
 )
 def evaluate(
-    model: Annotated[str, typer.Argument(help="run, adapter or checkpoint (Hub id, folder, name)")],
+    model: Annotated[
+        Optional[str], typer.Argument(help="run, adapter or checkpoint (Hub id, folder, name)")
+    ] = None,
     data: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -437,6 +439,17 @@ def evaluate(
         Optional[Path],
         typer.Option(help="folder of the answers; default: evaluation in the run, or in ."),
     ] = None,
+    convert: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="ask nothing: write the benchmark files of --data to this folder, one part as "
+            "rows to train on, the other to be asked"
+        ),
+    ] = None,
+    held_out: Annotated[
+        Optional[float],
+        typer.Option(help="of --convert: how many questions are to be asked; default: 0.3"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the result as JSON")] = False,
 ) -> None:
     """Ask a model the questions of some files, and say with intervals what it gets right.
@@ -446,6 +459,14 @@ def evaluate(
     --at-least says.
     """
     from rich.console import Console
+
+    if convert is not None:
+        _convert(data, convert, held_out, seed, model, as_json=as_json)
+        return
+    if held_out is not None:
+        raise AxtuneError("--held-out needs --convert.", "Name the folder: --convert OUT.")
+    if model is None:
+        raise AxtuneError("There is no model to ask.", "Name it: axtune eval MODEL.")
 
     from axtune.evaluate.answers import read_answers
     from axtune.evaluate.evaluate import Settings, below, bounds
@@ -485,6 +506,32 @@ def evaluate(
         print(f"axtune: {line}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
+
+
+def _convert(
+    data: list[str] | None,
+    out: Path,
+    held_out: float | None,
+    seed: int,
+    model: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Write benchmark files in two parts, and say what went where."""
+    from dataclasses import asdict
+
+    from axtune.evaluate.convert import HELD_OUT, convert, show_split
+
+    if not data:
+        raise AxtuneError("--convert needs a benchmark's files.", "Give them: --data FILE.")
+    share = HELD_OUT if held_out is None else held_out
+    split = convert(data, out, held_out=share, seed=seed, model=model)
+    if as_json:
+        print(json.dumps(asdict(split), ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    show_split(Console(highlight=False, soft_wrap=True), split, out)
 
 
 @app.command(

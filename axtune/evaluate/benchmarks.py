@@ -15,9 +15,10 @@ the same name. Its rules, as its own checker has them:
 **FunctionChat-Bench** (Kakao): Dialog, Singlecall and CallDecision. Turns of type ``call`` are held
 against its exact-match rule; others (slot, relevance, completion) are texts, which it gives to a
 judge. Strings are equal without spaces and case, and ``acceptable_arguments`` adds right values;
-where it is a sentence for the judge, it adds none. Defaults say nothing. Unlike the benchmark,
-true is not 1, and a call behind the first one is not overlooked. The system prompt that its program
-puts before Dialog and Singlecall is not in its files, and not in these questions.
+where it is a sentence for the judge, it adds none. Defaults say nothing. Unlike the benchmark's
+program, true is not 1, a call behind the first one is not overlooked, and where a number is
+acceptable it is that number and not every value. The system prompt that its program puts before
+Dialog and Singlecall is not in its files, and not in these questions.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from axtune.data.tools import as_json_schema
 from axtune.errors import DataError, Fault
 from axtune.evaluate.questions import Question
 from axtune.evaluate.score import Argument, Fields, Rules, Wanted, WantedCall, wanted_of
+
+POSSIBLE_ANSWER = "possible_answer"  # BFCL's folder of right answers, beside its questions
 
 _LONGEST_LINE = 64_000_000
 
@@ -90,6 +93,22 @@ def is_benchmark(path: Path) -> bool:
     return any(known <= keys for known in (_BFCL_KEYS, *_FUNCTIONCHAT_KEYS))
 
 
+def is_answers(path: Path) -> bool:
+    """Whether a file holds BFCL's right answers to a file beside its folder, and asks nothing."""
+    return path.parent.name == POSSIBLE_ANSWER and (path.parent.parent / path.name).is_file()
+
+
+def benchmark_rows(path: Path) -> Iterator[Row]:
+    """The rows of a benchmark's file, each an object.
+
+    Raises:
+        DataError: When one cannot be read.
+    """
+    for row in read_rows(path, max_line_bytes=_LONGEST_LINE):
+        _object(row)
+        yield row
+
+
 def read_questions(path: Path, answers: Path | None = None) -> Iterator[Question]:
     """The questions of a benchmark's file, which its rows tell.
 
@@ -101,12 +120,12 @@ def read_questions(path: Path, answers: Path | None = None) -> Iterator[Question
         DataError: When a row cannot be read, is of no benchmark that is known, or has no answer.
     """
     known: dict[str, list[Any]] | None = None
-    for row in read_rows(path, max_line_bytes=_LONGEST_LINE):
-        value = _object(row)
+    for row in benchmark_rows(path):
+        value = row.value
         try:
             if "function" in value and "question" in value:
                 if known is None:
-                    known = _bfcl_answers(answers or path.parent / "possible_answer" / path.name)
+                    known = _bfcl_answers(answers or path.parent / POSSIBLE_ANSWER / path.name)
                 found: Iterable[Question] = [_bfcl(value, known)]
             elif "turns" in value:
                 found = _dialog(value)
@@ -152,8 +171,7 @@ def _bfcl_answers(path: Path) -> dict[str, list[Any]]:
     """The right answers by question; none where there is no such file."""
     if not path.is_file():
         return {}
-    rows = [_object(row) for row in read_rows(path, max_line_bytes=_LONGEST_LINE)]
-    return {row["id"]: row["ground_truth"] for row in rows}
+    return {row.value["id"]: row.value["ground_truth"] for row in benchmark_rows(path)}
 
 
 def _bfcl(row: Mapping[str, Any], answers: Mapping[str, list[Any]]) -> Question:

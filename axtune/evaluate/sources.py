@@ -19,7 +19,7 @@ from axtune.data.samples import Sample
 from axtune.data.sources import files_of
 from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError, DataError
-from axtune.evaluate.benchmarks import is_benchmark, read_questions
+from axtune.evaluate.benchmarks import is_answers, is_benchmark, read_questions
 from axtune.evaluate.questions import Question, questions_of
 from axtune.units import plural
 
@@ -124,7 +124,8 @@ def _questions(
     sources = options.train
     if recipe:  # rows are read as those that it was trained on
         options = recipe.data.model_copy(update=whole)
-    for file in [file for source in sources for file in files_of(source)]:
+    given = [file for source in sources for file in files_of(source)]
+    for file in [file for file in given if not is_answers(file)]:
         if is_benchmark(file):
             yield from read_questions(file)
         else:

@@ -2,255 +2,74 @@
 
 BFCL's checker comes from the package ``bfcl-eval``, unpacked and not installed:
 ``pip download --no-deps bfcl-eval`` and unzip the wheel; ``AXTUNE_BFCL`` names the folder. Tests
-that need it are skipped without.
+that need it are skipped without. FunctionChat-Bench's exact match comes from a clone of its
+repository (github.com/kakao/FunctionChat-Bench) in ``AXTUNE_FUNCTIONCHAT``.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib
 import json
 import os
-import random
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-
-from axtune.data.native_calls import Answer
-from axtune.errors import DataError
-from axtune.evaluate.benchmarks import Question, bfcl_text, read_questions
-from axtune.evaluate.score import Verdict, score
-
-Calls = list[tuple[str, dict[str, Any]]]
-
-ANSWERED = (
-    "simple_python",
-    "multiple",
-    "parallel",
-    "parallel_multiple",
-    "live_simple",
-    "live_multiple",
-    "live_parallel",
-    "live_parallel_multiple",
+from support.benchmarks import (
+    BFCL_PARTS,
+    FUNCTIONCHAT_PARTS,
+    Calls,
+    bfcl_checker,
+    functionchat_match,
+    judge_bfcl,
+    judge_functionchat,
+    judged,
 )
 
+from axtune.errors import DataError
+from axtune.evaluate.benchmarks import Question, bfcl_text, read_questions
 
-def judged(question: Question, calls: Calls, content: str = "") -> Verdict:
-    """The verdict on calls."""
-    items = [
-        {
-            "id": "1",
-            "type": "function",
-            "function": {"name": name, "arguments": json.dumps(arguments)},
-        }
-        for name, arguments in calls
-    ]
-    return score(Answer(content, items), question.wanted, question.tools, question.rules)
-
-
-# --- BFCL's own checker ---------------------------------------------------------------------------
+# --- Their own checkers ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def bfcl() -> Iterator[Path]:
-    """The folder of the unpacked package, importable, without the clients of every provider."""
+def bfcl() -> Path:
+    """The folder of the unpacked package."""
     default = Path(tempfile.gettempdir()) / "bfcl" / "x"
     folder = Path(os.environ.get("AXTUNE_BFCL", default))
     if not (folder / "bfcl_eval").is_dir():
         pytest.skip(f"there is no unpacked bfcl-eval in {folder} (AXTUNE_BFCL)")
-    before = set(sys.modules)
-    models = ModuleType("bfcl_eval.constants.model_config")
-    models.MODEL_CONFIG_MAPPING = {"m": SimpleNamespace(underscore_to_dot=False)}  # type: ignore[attr-defined]
-    sys.path.insert(0, str(folder))
-    sys.modules[models.__name__] = models
-    try:
-        yield folder / "bfcl_eval"
-    finally:
-        sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
-            if name.startswith("bfcl_eval"):
-                del sys.modules[name]
+    return folder
 
 
-@pytest.fixture(scope="module")
-def own_checker(bfcl: Path) -> Callable[[dict[str, Any], list[Any], Calls], bool]:
-    """BFCL's verdict on calls: question and right answers as published, then the calls."""
-    checker = importlib.import_module("bfcl_eval.eval_checker.ast_eval.ast_checker").ast_checker
-    python = importlib.import_module("bfcl_eval.constants.enums").Language.PYTHON
-
-    def verdict(row: dict[str, Any], truth: list[Any], calls: Calls) -> bool:
-        said = [{name: copy.deepcopy(arguments)} for name, arguments in calls]
-        category = row["id"].rpartition("_")[0]
-        return bool(checker(row["function"], said, truth, python, category, "m")["valid"])
-
-    return verdict
+def test_bfcls_own_checker_says_the_same(bfcl: Path) -> None:
+    with bfcl_checker(bfcl) as checker:
+        verdicts = list(judge_bfcl(bfcl / "bfcl_eval" / "data", checker, each=3))
+    counts = Counter(one.theirs for one in verdicts)
+    differences = Counter(one.what for one in verdicts if one.theirs != one.ours)
+    assert min(counts.values()) > 5000
+    assert differences.total() <= 0.002 * len(verdicts), differences
+    assert set(differences) <= BFCL_PARTS
 
 
-def first_right(truth: list[Any]) -> Calls:
-    """The first answer that the possible answers allow, with what may be left out where they say
-    a value for it.
-    """
-
-    def value_of(value: Any) -> Any:
-        if isinstance(value, dict):
-            chosen = {
-                key: next((v for v in some if v != ""), "") if isinstance(some, list) else some
-                for key, some in value.items()
-            }
-            return {key: one for key, one in chosen.items() if one != "" or "" not in value[key]}
-        if isinstance(value, list):
-            return [value_of(item) if isinstance(item, dict) else item for item in value]
-        return value
-
-    calls = []
-    for call in truth:
-        ((name, possible),) = call.items()
-        arguments = {}
-        for argument, values in possible.items():
-            stated = [value for value in values if value != ""]
-            if stated:
-                arguments[argument] = value_of(stated[0])
-        calls.append((name, arguments))
-    return calls
+def test_functionchats_own_exact_match_says_the_same(shared: Path) -> None:
+    default = Path(tempfile.gettempdir()) / "FunctionChat-Bench"
+    folder = Path(os.environ.get("AXTUNE_FUNCTIONCHAT", default))
+    if not (folder / "src").is_dir():
+        pytest.skip(f"there is no FunctionChat-Bench in {folder} (AXTUNE_FUNCTIONCHAT)")
+    files = sorted((shared / "functionchat").glob("*.jsonl"))
+    with functionchat_match(folder) as match:
+        verdicts = list(judge_functionchat(files, match))
+    counts = Counter(one.theirs for one in verdicts)
+    assert min(counts.values()) > 500
+    assert {one.what for one in verdicts if one.theirs != one.ours} <= FUNCTIONCHAT_PARTS
 
 
-def mutated(
-    row: dict[str, Any], truth: list[Any], dice: random.Random
-) -> Iterator[tuple[str, Calls]]:
-    """Answers to a question, right ones and wrong ones, each with what was done to it."""
-    right = first_right(truth)
-    yield "right", right
-    yield "swapped order", right[::-1]
-    yield "extra call", [*right, right[0]]
-    yield "missing call", right[1:]
-    other = next((f["name"] for f in row["function"] if f["name"] != right[0][0]), "other")
-    yield "wrong name", [(other, right[0][1]), *right[1:]]
-
-    def changed(name: str, value: Any) -> Calls:
-        arguments = dict(right[at][1])
-        arguments[name] = value
-        return [*right[:at], (right[at][0], arguments), *right[at + 1 :]]
-
-    at = dice.randrange(len(right))
-    name, arguments = right[at]
-    possible = truth[at][name]
-    yield "unknown argument", changed("unknown_argument", 1)
-    for argument in possible:
-        kept = {key: value for key, value in arguments.items() if key != argument}
-        yield "left out", [*right[:at], (name, kept), *right[at + 1 :]]
-        yield "null", changed(argument, None)
-        yield "empty text", changed(argument, "")
-        yield "empty list", changed(argument, [])
-        for value in possible[argument]:
-            if not isinstance(value, (dict, list)):
-                yield "alternative", changed(argument, value)
-    for argument, value in arguments.items():
-        yield "in a list", changed(argument, [value])
-        for what, other_value in mutations(value, dice):
-            yield what, changed(argument, other_value)
-
-
-def mutations(value: Any, dice: random.Random) -> Iterator[tuple[str, Any]]:
-    """A value, with something done to it: all of it or, in a list or an object, a part."""
-    if isinstance(value, bool):
-        yield "wrong value", not value
-        yield "other type", int(value)
-        yield "other type", str(value)
-    elif isinstance(value, int):
-        yield "wrong value", value + 1
-        yield "other type", str(value)
-        yield "float for int", float(value)
-    elif isinstance(value, float):
-        yield "wrong value", value + 1
-        yield "other type", str(value)
-        yield "int for float", int(value)
-    elif isinstance(value, str):
-        yield "wrong value", value + " x"
-        yield "case", value.upper()
-        yield "punctuation", value.replace(" ", "-") + "."
-        yield "outer space", f" {value} "
-        yield "other type", 7
-    elif isinstance(value, list):
-        yield "wrong value", [*value, *value[:1]]
-        yield "reversed", value[::-1]
-        if value:
-            at = dice.randrange(len(value))
-            for what, other in mutations(value[at], dice):
-                yield f"{what} inside", [*value[:at], other, *value[at + 1 :]]
-    elif isinstance(value, dict):
-        yield "reversed", dict(reversed(value.items()))
-        yield "unknown key", {**value, "unknown_key": 1}
-        if value:
-            key = dice.choice(list(value))
-            yield "left out inside", {name: one for name, one in value.items() if name != key}
-            for what, other in mutations(value[key], dice):
-                yield f"{what} inside", {**value, key: other}
-
-
-def bfcl_rows(bfcl: Path, category: str) -> Iterator[tuple[Question, dict[str, Any], list[Any]]]:
-    path = bfcl / "data" / f"BFCL_v4_{category}.json"
-    truths = path.parent / "possible_answer" / path.name
-    lines = zip(
-        path.read_text("utf-8").splitlines(), truths.read_text("utf-8").splitlines(), strict=True
-    )
-    for question, (row, truth) in zip(read_questions(path), lines, strict=True):
-        yield question, json.loads(row), json.loads(truth)["ground_truth"]
-
-
-# Where BFCL's checker and ours part, by what was done to the answer. All but the first are its
-# shortcuts, which its authors state in comments or which follow from Python's ``==``.
-EXPLAINED = {
-    # It takes the first call that fits and never looks back; ours finds the assignment that fits.
-    "swapped order",
-    # A string where another type is declared ("dontcare" for an integer) is compared letter by
-    # letter; ours compares every string by the benchmark's rule.
-    "case",
-    "punctuation",
-    "outer space",
-    # So is a string in a list in an object, which its checks do not reach.
-    "case inside inside",
-    "punctuation inside inside",
-    "outer space inside inside",
-    # In an object and in a nested list it compares by ``==``: 5.0 is right for an integer there,
-    # though not elsewhere.
-    "float for int inside",
-    "float for int inside inside",
-    # ... and in a list of floats each item needs the type of the list's first right value: 5 is not
-    # right for 5.0 there, though it is elsewhere.
-    "int for float inside",
-    # ... and 1 is right for true, in an object alone.
-    "other type inside",
-}
-
-
-def test_bfcls_own_checker_says_the_same(
-    bfcl: Path, own_checker: Callable[[dict[str, Any], list[Any], Calls], bool]
-) -> None:
-    dice = random.Random(13)
-    verdicts: Counter[bool] = Counter()
-    differences: Counter[str] = Counter()
-    for category in ANSWERED:
-        for question, row, truth in list(bfcl_rows(bfcl, category))[::3]:
-            for what, calls in mutated(row, truth, dice):
-                theirs = own_checker(row, truth, calls)
-                verdicts[theirs] += 1
-                if judged(question, calls).right != theirs:
-                    differences[what] += 1
-    assert min(verdicts.values()) > 5000
-    assert differences.total() <= 0.002 * verdicts.total(), differences
-    assert set(differences) <= EXPLAINED
-
-
-def test_strings_are_as_bfcl_makes_them(
-    bfcl: Path, own_checker: Callable[[dict[str, Any], list[Any], Calls], bool]
-) -> None:
-    theirs = importlib.import_module("bfcl_eval.eval_checker.ast_eval.ast_checker")
+def test_strings_are_as_bfcl_makes_them(bfcl: Path) -> None:
+    with bfcl_checker(bfcl):
+        theirs = importlib.import_module("bfcl_eval.eval_checker.ast_eval.ast_checker")
     for text in ("April 1, 2024", "it's", "a_b-c.d/e^f*g", "서울 강남구", "\tÉ"):
         assert bfcl_text(text) == theirs.standardize_string(text)
 
@@ -261,7 +80,7 @@ def test_irrelevance_and_relevance_of_bfcl(bfcl: Path) -> None:
         ("live_irrelevance", False),
         ("live_relevance", True),
     ):
-        questions = list(read_questions(bfcl / "data" / f"BFCL_v4_{category}.json"))
+        questions = list(read_questions(bfcl / "bfcl_eval" / "data" / f"BFCL_v4_{category}.json"))
         assert questions
         for question in questions:
             called = [(question.tools[0]["function"]["name"], {})] if question.tools else []
