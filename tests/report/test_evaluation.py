@@ -57,7 +57,7 @@ def test_what_differs_is_marked() -> None:
 
 def test_answers_that_are_equal_are_no_example() -> None:
     found = result("runs/a")
-    call = {"function": {"name": "f", "arguments": {"x": 1}}}
+    call = {"function": {"name": "f", "arguments": '{"x": 1}'}}
     answers = [
         kept("base", 0, "같은 말"),
         kept("runs/a", 0, "같은 말"),

@@ -121,7 +121,7 @@ def evaluated(run: Path, *, against: str | None = "base") -> Path:
     folder = run / EVALUATION
     with open_answers(folder) as answers:
         for number in range(3):
-            answers.add([kept("tiny-ax-4.0", number, f"모릅니다 {CANARY}")])
+            answers.add([kept("base", number, f"모릅니다 {CANARY}")])
             call = {"function": {"name": "find_order", "arguments": '{"order_id": "15"}'}}
             answers.add([kept(str(run), number, f"찾아볼게요 {CANARY}", [call])])
     found.write(folder)
