@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must pass before a change lands: lint, types, tests, the last with the real vLLM,
-# llama.cpp and Chromium.
+# Everything that must pass before a change lands: lint, types, tests, the last with the real vLLM
+# and llama.cpp, and with Chromium where it is installed (scripts/setup_chromium.sh).
 #   bash scripts/test.sh            all of it
 #   bash scripts/test.sh -m 'not slow'   words go to pytest
 set -euo pipefail
@@ -16,7 +16,6 @@ vllm=$!
 mypy &
 types=$!
 bash scripts/setup_llama_cpp.sh
-bash scripts/setup_chromium.sh
 wait "$types"
 wait "$vllm"
 # Tiny models gain nothing from a second thread, and two processes that share cores lose by it.
