@@ -476,6 +476,18 @@ def evaluate(
     from axtune.report.page import refresh
     from axtune.training.progress import Report
 
+    if not tasks and (task_folder or chat or num_fewshot is not None):
+        raise AxtuneError(
+            "--task-folder, --num-fewshot and --chat are of tasks, and there are none.",
+            "Name them: --tasks NAME,….",
+        )
+    if stream and not any(map(_is_url, (url, against))):
+        raise AxtuneError("--stream asks a server, and there is none.", "Give its --url.")
+    if samples > 1 and temperature == 0:
+        raise AxtuneError(
+            "--samples takes several answers, which at temperature 0 are the same.",
+            "Set --temperature, such as 0.7.",
+        )
     least = bounds(at_least or ())
     settings = Settings(
         data=data or (),
@@ -532,6 +544,10 @@ def _convert(
     from rich.console import Console
 
     show_split(Console(highlight=False, soft_wrap=True), split, out)
+
+
+def _is_url(given: str | None) -> bool:
+    return given is not None and given.startswith(("http://", "https://"))
 
 
 @app.command(

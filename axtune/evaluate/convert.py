@@ -63,6 +63,9 @@ _GRAM = 3  # letters
 # on they are one question. Found by looking at pairs of BFCL and FunctionChat-Bench: from here on
 # they differ in a word or a slot.
 _NEAR = 0.7
+# Of the shorter text's sequences the share that the longer one has, from which on it is the shorter
+# one with a slot filled; of shorter texts than this many sequences it says nothing.
+_WITHIN, _LONG_ENOUGH = 0.8, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +271,8 @@ def _near_pairs(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int
     both = (has @ has.T).tocoo()  # how many grams two texts share
     one, other = both.coords
     near = both.data >= _NEAR * (size[one] + size[other] - both.data)
+    shorter = np.minimum(size[one], size[other])
+    near |= (both.data >= _WITHIN * shorter) & (shorter >= _LONG_ENOUGH)
     return one[near].astype(np.int64), other[near].astype(np.int64)
 
 

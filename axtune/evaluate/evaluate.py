@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from axtune.evaluate.losses import (
 )
 from axtune.evaluate.models import Asked, Endpoint, LocalModel, Model
 from axtune.evaluate.results import Measured, Result
-from axtune.evaluate.sources import Selection, select
+from axtune.evaluate.sources import Selection, select, trained_on
 from axtune.evaluate.ties import ties_of
 from axtune.quiet import quiet_libraries
 from axtune.training.progress import Report
@@ -97,9 +98,14 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
         tasks = load_tasks(settings.tasks, settings.task_folders) if settings.tasks else None
         model = _model(name, settings.url, settings, report)
         other = _other(name, run, settings, report)
+        # A checkpoint of a run is not the run, whose own evaluation stays as it is.
+        itself = run is not None and Path(name).resolve() == run.path.resolve()
         folder = settings.out or (
-            run.path / EVALUATION if run else Path(EVALUATION) / Path(name).name
+            run.path / EVALUATION if run and itself else Path(EVALUATION) / Path(name).name
         )
+        if settings.data or not tasks:
+            for line in trained_on([run, _run_of(settings.against)], settings.data):
+                report.say(line, "yellow")
         selected = Selection()
         if settings.data or not tasks:
             room = settings.sampling.max_new_tokens
@@ -124,6 +130,8 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
                 "samples": settings.samples,
                 "seed": settings.seed,
                 "limit": settings.limit,
+                **({"data": list(settings.data)} if settings.data else {}),
+                **({"tasks": list(settings.tasks)} if settings.tasks else {}),
             },
             data=selected.files,
             questions=len(selected.questions),
@@ -131,12 +139,14 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             measured=_measured(after, before, [source for source, _ in selected.samples]),
             reasons=reasons(after.scores),
             reasons_before=reasons(before.scores) if before else {},
+            cut=_cut(after, before),
             ties=_ties(model, other, after, before) if other and before else None,
             seconds=round(time.monotonic() - began, 1),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions={name: package_version(name) or "" for name in _PACKAGES},
         )
-        result.write(folder)
+        if note := result.put(folder):
+            report.say(note)
         if run and folder == run.path / EVALUATION:
             add_evaluation(run)
     return result, folder
@@ -155,10 +165,16 @@ def bounds(given: Sequence[str]) -> dict[str, float]:
             found[metric] = float(value)
         except ValueError:
             found[metric] = nan
-        if metric not in METRICS or isnan(found[metric]):
+        if not (metric in METRICS or "/" in metric) or isnan(found[metric]):
             raise AxtuneError(
                 f"--at-least {word} is no figure.",
-                f"Expected METRIC=VALUE with one of {', '.join(METRICS)}, such as accuracy=0.8.",
+                f"Expected METRIC=VALUE with one of {', '.join(METRICS)}, or TASK/METRIC, such as "
+                "accuracy=0.8.",
+            )
+        if metric in METRICS and metric != "chrf" and found[metric] > 1:
+            raise AxtuneError(
+                f"--at-least {word} can never be reached: {metric} is a share.",
+                f"Give it from 0 to 1: {metric}={found[metric] / 100:g}.",
             )
     return found
 
@@ -336,6 +352,23 @@ def _measured(after: _Heard, before: _Heard | None, sources: Sequence[str]) -> l
     if after.tasks:
         found += measure_tasks(after.tasks, before.tasks if before else None)
     return found
+
+
+def _run_of(against: str | None) -> Run | None:
+    """The run that a model is held against, where it is one."""
+    named = against is not None and not against.startswith(("http://", "https://"))
+    return run_of(Path(against)) if against and named else None
+
+
+def _cut(after: _Heard, before: _Heard | None) -> dict[str, int]:
+    """How many answers did not come to their end, by who gave them."""
+    counts = Counter(
+        one.model
+        for heard in (after, before)
+        for one in (heard.answers if heard else ())
+        if not one.ended
+    )
+    return dict(counts)
 
 
 def _ties(model: Model, other: Model, after: _Heard, before: _Heard) -> dict[str, float] | None:

@@ -26,8 +26,8 @@ _SHARES: dict[str, Callable[[Verdict], bool]] = {
     "decision": lambda verdict: verdict.decision,
     "tool": lambda verdict: verdict.tool,
     "arguments": lambda verdict: verdict.arguments,
-    "valid_json": lambda verdict: verdict.valid_json,
-    "schema_valid": lambda verdict: verdict.schema_valid,
+    "valid_json": lambda verdict: verdict.decision and verdict.valid_json,
+    "schema_valid": lambda verdict: verdict.decision and verdict.schema_valid,
 }
 METRICS = (*_SHARES, "exact", "chrf", "json")
 
@@ -104,6 +104,8 @@ def _is_about(metric: str, question: Question) -> bool:
         return question.wanted.decision != "text"
     if metric in ("tool", "arguments"):
         return question.wanted.decision == "calls"
+    if metric in ("valid_json", "schema_valid"):
+        return question.wanted.decision in ("calls", "any-call")
     return bool(question.tools)
 
 

@@ -21,6 +21,7 @@ from axtune.checkpoint.provenance import base_digests
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.data.native_calls import Answer, form_of
 from axtune.data.samples import Sample
+from axtune.errors import AxtuneError
 from axtune.evaluate.generate import Prompt, Sampling, generate
 from axtune.evaluate.harness import loaded_model, served_model
 from axtune.evaluate.losses import SampleLoss, sample_losses
@@ -271,13 +272,19 @@ def _ask(served: Served, asked: Asked, sampling: Sampling, *, stream: bool) -> S
     """Ask a server one question."""
     ask: Callable[..., Reply] = served.stream if stream else served.ask
     drawn = {"seed": asked.seed} if sampling.temperature > 0 else {}
-    reply = ask(
-        asked.question.messages,
-        asked.question.tools or None,
-        max_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        **drawn,
-    )
+    try:
+        reply = ask(
+            asked.question.messages,
+            asked.question.tools or None,
+            max_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            **drawn,
+        )
+    except AxtuneError as error:
+        raise AxtuneError(
+            f"{asked.question.id}: {error.found}",
+            "The answers so far are kept: mend the server and run the same command again.",
+        ) from None
     calls = [
         {
             "id": f"call_{number}",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -74,6 +76,7 @@ class Result:
         measured: In the order in which they are shown.
         reasons: Why answers are not right, by code: how many of the model's.
         reasons_before: Likewise of `against`.
+        cut: How many answers were cut at the longest that one may be, by who gave them.
         ties: Of two backends of the same weights: answers ``compared``, how many ``differ``, how
             many of those part ``at_a_tie`` (where the best token leads by at most ``bound``), and
             the ``widest`` lead where two part.
@@ -91,10 +94,47 @@ class Result:
     measured: list[Measured]
     reasons: dict[str, int]
     reasons_before: dict[str, int] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
     ties: dict[str, float] | None = None
     seconds: float = 0.0
     created: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+
+    def put(self, folder: Path) -> str:
+        """Write ``result.json``; what another evaluation left there is kept.
+
+        The same questions to the same model take the place of what was there, unless that is held
+        against another model and this is not: it says the same and more.
+
+        Returns:
+            What became of an earlier result, a sentence; empty where there was none to speak of.
+        """
+        try:
+            earlier = read_result(folder)
+        except CheckpointError:  # none, or one that nobody can read
+            self.write(folder)
+            return ""
+        if self._asks() == earlier._asks():
+            if self.against is None and earlier.against is not None:
+                return (
+                    f"{folder / RESULT} keeps the same figures beside those of {earlier.against}."
+                )
+            self.write(folder)
+            return ""
+        stamp = re.sub(r"\D", "", earlier.created)[:14]
+        kept = next(
+            place
+            for number in itertools.count()
+            if not (place := folder / f"result-{stamp}{f'-{number}' * bool(number)}.json").exists()
+        )
+        (folder / RESULT).rename(kept)
+        self.write(folder)
+        return f"The earlier result, of other questions or settings, is {kept}."
+
+    def _asks(self) -> tuple[Any, ...]:
+        """What was asked, of whom and how."""
+        settings = {name: one for name, one in self.settings.items() if name != "against_backend"}
+        return self.model, self.data, self.questions, settings
 
     def write(self, folder: Path) -> None:
         """Replace ``result.json``."""

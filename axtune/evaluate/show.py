@@ -35,11 +35,15 @@ def show(console: Console, result: Result) -> None:
         table.add_row(name, f"{one.n:,}", *cells)
     console.print(table)
     if any(one.verdict == "cannot be told" for one in result.measured):
-        console.print("cannot be told with n = …: so few questions differ by chance", style="dim")
+        console.print("cannot be told: with this n, chance alone may differ as much", style="dim")
     for title, counts in (("not right", result.reasons), ("before", result.reasons_before)):
         if counts:
             most = list(counts.items())[:_MOST_REASONS]
             console.print(f"{title}: " + ", ".join(f"{code} {count:,}" for code, count in most))
+    for name, count in result.cut.items():
+        longest = result.settings.get("max_new_tokens")
+        text = f"{name}: {count:,} answers were cut at {longest} tokens (--max-new-tokens)"
+        console.print(Text(text, style="yellow"))
     if result.ties:
         console.print(ties_in_words(result.ties))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
 from axtune.config.recipe import Data, Recipe
@@ -16,7 +17,7 @@ from axtune.data.dataset import held_out_rows
 from axtune.data.pipeline import RowChecker
 from axtune.data.render import prompt_ids
 from axtune.data.samples import Sample
-from axtune.data.sources import files_of
+from axtune.data.sources import digest, files_of
 from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError, DataError
 from axtune.evaluate.benchmarks import is_answers, is_benchmark, read_questions
@@ -164,6 +165,58 @@ def _kept(
         found = [sample for sample in checked.samples if isinstance(sample, Sample)]
         samples[checked.file, checked.line] = found
         yield checked
+
+
+def trained_on(runs: Sequence[Run | None], files: Sequence[str]) -> Iterator[str]:
+    """What a user should know of files that runs were trained on, a sentence each.
+
+    Args:
+        runs: The model's, and that of what it is held against, where they are runs.
+        files: That are asked; none of them: the rows that the first run held out.
+
+    Raises:
+        AxtuneError: When the data of the first run have changed or moved, so that nobody can tell
+            which rows it held out.
+    """
+    if not files:
+        if runs[0] is not None:
+            _require_same_rows(runs[0])
+        return
+    asked = {path: digest(path) for one in data_options(files).train for path in files_of(one)}
+    for run in filter(None, runs):
+        learned = set(_digests(run, "train").values())
+        for path in [path for path, sha in asked.items() if sha in learned]:
+            yield (
+                f"{path.name} is a file that {run.path} was trained on: what it gets right there "
+                "proves nothing. Without --data, a run is asked the rows that it held out."
+            )
+
+
+def _require_same_rows(run: Run) -> None:
+    data = run.recipe.data
+    if data.eval is None:
+        return  # which is said where the rows are read
+    sources, part = (data.eval, "eval") if isinstance(data.eval, list) else (data.train, "train")
+    remedy = "Give rows that it was not trained on: --data FILE."
+    try:
+        files = [file for source in sources for file in files_of(source)]
+    except AxtuneError as error:
+        raise AxtuneError(
+            f"The rows that {run.path} held out cannot be found: {error.found}", remedy
+        ) from None
+    recorded = _digests(run, part)
+    if recorded and sorted(recorded.values()) != sorted(map(digest, files)):
+        raise AxtuneError(
+            f"Which rows {run.path} held out cannot be told any more: its data "
+            f"({', '.join(recorded)}) have changed since it was trained.",
+            f"Restore the files. {remedy}",
+        )
+
+
+def _digests(run: Run, part: str) -> dict[str, str]:
+    """SHA-256 of the files of a run's training or held-out rows, as its manifest has them."""
+    account = (run.manifest.get("data") or {}).get(part) or {}
+    return dict(account.get("digests") or {})
 
 
 def _listed(counts: Mapping[str, int]) -> str:

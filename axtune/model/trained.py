@@ -58,7 +58,7 @@ def load_trained(name: str, say: Callable[[str], None]) -> tuple[PreTrainedModel
         recipe = run.recipe
         if _digests(base_facts(checkpoint, None)) != _digests(run.manifest["base"]):
             say(f"The files of {recipe.model} have changed since this run was trained on them.")
-        if run.adapter.name != "adapter":
+        if run.adapter.name != "adapter" and run.manifest.get("status") != "finished":
             say(f"The run has not finished; this is {run.adapter.name}.")
         model = load_model(
             checkpoint,

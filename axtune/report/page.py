@@ -23,6 +23,7 @@ from axtune.checkpoint.leftovers import private_files
 from axtune.checkpoint.run_dir import EVALUATION, REPORT, is_run
 from axtune.config import loader
 from axtune.errors import AxtuneError
+from axtune.evaluate.results import Result
 from axtune.report.chart import HEIGHT, WIDTH, number
 from axtune.report.curves import of_run, of_runs
 from axtune.report.evaluation import compared, examples, groups, metric_name, written_as
@@ -110,6 +111,7 @@ def render(runs: Sequence[RunFacts]) -> str:
         if several
         else of_run(runs[0].events, runs[0].best_step),
         figures=compared([run.result for run in runs]) if several else [],
+        otherwise=_asked_otherwise(runs),
         width=WIDTH,
         height=HEIGHT,
         axtune=package_version("axtune"),
@@ -360,13 +362,48 @@ def _versions(run: RunFacts) -> Facts:
     return [(name, str(version)) for name, version in versions.items() if version]
 
 
+# Settings of an evaluation as options of its command, with what they are where nobody sets them.
+_OPTIONS: dict[str, Any] = {
+    "max_new_tokens": 512,
+    "samples": 1,
+    "temperature": 0.0,
+    "seed": 0,
+    "limit": None,
+}
+
+
+def _options(result: Result) -> str:
+    """How an evaluation was asked for, behind the name of the model."""
+    settings = result.settings
+    words = [word for file in settings.get("data", ()) for word in ("--data", file)]
+    words += ["--tasks", ",".join(settings["tasks"])] if settings.get("tasks") else []
+    words += ["--against", result.against] if result.against else []
+    for name, usual in _OPTIONS.items():
+        if settings.get(name, usual) != usual:
+            words += [f"--{name.replace('_', '-')}", str(settings[name])]
+    return "".join(f" {shlex.quote(word)}" for word in words)
+
+
+def _asked_otherwise(runs: Sequence[RunFacts]) -> list[str]:
+    """What evaluations differ in that stand beside each other: their names, or nothing."""
+    results = [run.result for run in runs if run.result]
+    kinds: dict[str, list[Any]] = {
+        "questions": [result.questions for result in results],
+        "files": [result.data for result in results],
+        **{
+            name.replace("_", " "): [result.settings.get(name, usual) for result in results]
+            for name, usual in _OPTIONS.items()
+        },
+    }
+    return [name for name, values in kinds.items() if any(one != values[0] for one in values[1:])]
+
+
 def _commands(run: RunFacts) -> str:
     """How to do it again."""
     folder = Path(run.path)
     recipe, again = (shlex.quote(str(one)) for one in (folder / "recipe.yaml", f"{folder}-again"))
     lines = [f"axtune train {recipe} output_dir={again} resume=false"]
     if run.result:
-        against = f" --against {shlex.quote(run.result.against)}" if run.result.against else ""
-        lines.append(f"axtune eval {again}{against}")
+        lines.append(f"axtune eval {again}{_options(run.result)}")
     lines.append(f"axtune report {shlex.quote(str(folder))} {again}")
     return "\n".join(lines)

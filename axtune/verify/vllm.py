@@ -229,7 +229,7 @@ def connect(url: str) -> Served:
         return Served(url, str(first["id"]), tells_ids=first.get("owned_by") == "vllm")
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise AxtuneError(
-            f"No vLLM answers at {url} ({error}).", "Give the URL of a server that is running."
+            f"No server answers at {url} ({error}).", "Give the URL of one that is running."
         ) from None
 
 

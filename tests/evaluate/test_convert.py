@@ -162,9 +162,22 @@ def test_no_question_is_on_both_sides(
         assert sum(split.train.values()) + sum(split.test.values()) + left_out == whole
 
 
-def test_nearly_the_same_text_is_one_group(tmp_path: Path) -> None:
-    asked = "물건이 언제쯤 올지 궁금해서 그러는데"
-    texts = [f"{asked} 5678번 주문 상태 추적할 수 있을까?", f"{asked}, 주문 상태 추적할 수 있을까"]
+_LATE = "물건이 언제쯤 올지 궁금해서 그러는데"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (f"{_LATE} 5678번 주문 상태 추적할 수 있을까?", f"{_LATE}, 주문 상태 추적할 수 있을까"),
+        ("콘서트 티켓 VIP 좌석으로 예매해줘", "콘서트 티켓 VIP 좌석으로 2장 예매해줘"),
+        (
+            "주택 청소 업체를 비교해줄래",
+            "다음 주 화요일 제주도 서귀포에서 주택 청소 업체를 비교해줄래",
+        ),
+    ],
+    ids=["a number", "a slot", "the slots before"],
+)
+def test_nearly_the_same_text_is_one_group(tmp_path: Path, texts: tuple[str, str]) -> None:
     others = [f"{word} 요리법을 알려 주세요" for word in ("된장찌개", "비빔밥", "잡채")]
     bfcl(tmp_path / "in", "simple_python", [(text, right(1)) for text in (*texts, *others)])
     for seed in range(5):

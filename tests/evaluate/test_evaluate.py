@@ -67,6 +67,7 @@ def test_figures_of_a_model_and_of_what_it_is_held_against(rows: Path, tmp_path:
     assert found["rows.jsonl", "loss"].before is not None
     assert len((folder / ANSWERS).read_text().splitlines()) == 8
     assert result.ties is None
+    assert result.cut == {"tiny-ax-4.0": 4, "tiny-ax-3.1": 4}
 
 
 def test_a_second_look_costs_nothing(
@@ -153,6 +154,9 @@ def test_a_damaged_line_is_named(rows: Path, tmp_path: Path) -> None:
 
 def test_bounds_are_metrics_with_numbers(rows: Path, tmp_path: Path) -> None:
     assert bounds(["accuracy=0.8", "chrf=30"]) == {"accuracy": 0.8, "chrf": 30.0}
+    assert bounds(["kmmlu/acc=0.4"]) == {"kmmlu/acc": 0.4}
+    with pytest.raises(AxtuneError, match="can never be reached"):
+        bounds(["accuracy=80"])
     for word in ("accuracy", "accuracy=x", "speed=1", "accuracy=nan"):
         with pytest.raises(AxtuneError, match="is no figure"):
             bounds([word])

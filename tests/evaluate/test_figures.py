@@ -67,14 +67,15 @@ def test_calls_are_counted_by_what_is_right_about_them() -> None:
         ("call", "decision"): 0.75,
         ("call", "tool"): 0.5,
         ("call", "arguments"): 0.25,
-        ("call", "valid_json"): 1.0,
-        ("call", "schema_valid"): 0.75,
+        ("call", "valid_json"): 0.75,
+        ("call", "schema_valid"): 0.5,
     }
 
 
 def test_a_text_is_never_counted_as_a_right_call() -> None:
     found = values([scored(NO_CALL, [Answer("어느 도시인가요?", [])]), scored(NO_CALL, [RIGHT])])
     assert ("no_call", "accuracy") not in found
+    assert ("no_call", "valid_json") not in found  # who never calls breaks no schema
     assert found["no_call", "decision"] == 0.5
     assert found["no_call", "exact"] == 0.5
 

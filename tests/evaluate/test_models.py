@@ -88,7 +88,7 @@ def test_a_server_that_refuses_is_a_sentence(server: Server) -> None:
 
 
 def test_nothing_there_is_a_sentence() -> None:
-    with pytest.raises(AxtuneError, match="No vLLM answers at"):
+    with pytest.raises(AxtuneError, match="No server answers at"):
         Endpoint("http://127.0.0.1:9", "tiny-ax-4.0")
 
 

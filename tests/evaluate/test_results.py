@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,27 @@ def test_a_damaged_result_is_named(tmp_path: Path, edit: dict[str, object]) -> N
     (tmp_path / RESULT).write_text(json.dumps(values | edit))
     with pytest.raises(CheckpointError, match=r"result\.json is no result of this version"):
         read_result(tmp_path)
+
+
+def test_the_same_questions_take_the_place_of_what_was_there(tmp_path: Path) -> None:
+    assert result().put(tmp_path) == ""
+    again = replace(result(), seconds=3.0)
+    assert again.put(tmp_path) == ""
+    assert read_result(tmp_path) == again
+
+
+def test_a_comparison_is_not_lost_to_a_look_without_one(tmp_path: Path) -> None:
+    result().put(tmp_path)
+    assert "beside those of tiny-ax-4.0" in replace(result(), against=None).put(tmp_path)
+    assert read_result(tmp_path) == result()
+
+
+def test_other_questions_keep_the_earlier_result(tmp_path: Path) -> None:
+    first = replace(result(), created="2026-11-27T10:00:00+00:00")
+    first.put(tmp_path)
+    for number in range(3):
+        other = replace(first, questions=number)
+        assert "is " + str(tmp_path / "result-20261127100000") in other.put(tmp_path)
+        assert read_result(tmp_path) == other
+    kept = sorted(file.name for file in tmp_path.glob("result-*.json"))
+    assert kept == [f"result-20261127100000{end}.json" for end in ("-1", "-2", "")]

@@ -33,7 +33,7 @@ def test_a_comparison_has_everything_in_a_row() -> None:
     words = ["accuracy", "86", "10.0%", "41.0%", "+31.0%", "[+20.0,", "+40.0]", "better"]
     assert lines[1].split() == words
     assert "simple: accuracy" in lines[2]
-    assert lines[3] == "cannot be told with n = …: so few questions differ by chance"
+    assert lines[3] == "cannot be told: with this n, chance alone may differ as much"
     assert lines[4] == "not right: wrong-tool 3"
 
 

@@ -9,10 +9,13 @@ import pytest
 from support.rows import write_jsonl
 from support.tiny import checkpoint, recipe
 
+from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.config.recipe import Recipe
 from axtune.data.dataset import prepare
 from axtune.errors import AxtuneError, DataError
-from axtune.evaluate.sources import select
+from axtune.evaluate.sources import select, trained_on
+from axtune.training.summary import accounts
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +88,35 @@ def test_a_broken_row_is_named(tokenizer: AxTokenizer, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "rows.jsonl", [*rows(1), {"messages": []}])
     with pytest.raises(DataError, match=r"rows\.jsonl:2"):
         select(tokenizer, None, [str(file)], room=8)
+
+
+def trained(job: Recipe, tokenizer: AxTokenizer, tmp_path: Path) -> Run:
+    data = prepare(job, tokenizer, tmp_path, lambda _: None)
+    return Run(tmp_path / "run", tmp_path, job, {"data": accounts(data)})
+
+
+@pytest.mark.parametrize("as_files", [False, True])
+def test_rows_that_have_changed_are_not_called_held_out(
+    tokenizer: AxTokenizer, tmp_path: Path, as_files: bool
+) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", rows(20))
+    other = write_jsonl(tmp_path / "other.jsonl", rows(5, "!"))
+    job = recipe(tmp_path, data={"train": str(file), "eval": str(other) if as_files else 0.2})
+    run = trained(job, tokenizer, tmp_path)
+    assert list(trained_on([run], ())) == []
+    changed = other if as_files else file
+    write_jsonl(changed, rows(19, "?"))
+    with pytest.raises(AxtuneError, match=rf"{changed.name}\) have changed since it was trained"):
+        list(trained_on([run], ()))
+    changed.unlink()
+    with pytest.raises(AxtuneError, match="held out cannot be found"):
+        list(trained_on([run], ()))
+
+
+def test_files_that_a_run_was_trained_on_are_named(tokenizer: AxTokenizer, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", rows(20))
+    new = write_jsonl(tmp_path / "new.jsonl", rows(5, "!"))
+    run = trained(recipe(tmp_path, data={"train": str(file)}), tokenizer, tmp_path)
+    assert list(trained_on([run, None], [str(new)])) == []
+    (line,) = trained_on([None, run], [str(new), str(file)])
+    assert line.startswith(f"rows.jsonl is a file that {tmp_path / 'run'} was trained on")

@@ -43,13 +43,13 @@ def test_a_url_may_be_written_in_any_way(scheme: str, ending: str, server: Serve
 )
 def test_what_is_no_vllm(answer: Any, server: Server) -> None:
     server.answers["/v1/models"] = answer
-    with pytest.raises(AxtuneError, match="No vLLM answers at http") as caught:
+    with pytest.raises(AxtuneError, match="No server answers at http") as caught:
         connect(server.url)
-    assert "URL of a server" in caught.value.remedy
+    assert "URL of one" in caught.value.remedy
 
 
 def test_a_port_where_nobody_listens() -> None:
-    with pytest.raises(AxtuneError, match="No vLLM answers"):
+    with pytest.raises(AxtuneError, match="No server answers"):
         connect(f"127.0.0.1:{vllm._free_port()}")
 
 
