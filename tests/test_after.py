@@ -77,7 +77,7 @@ def test_run_and_base_are_asked_what_the_recipe_asks(base: Checkpoint, tmp_path:
     console = Console(record=True, width=120)
     finish(run, Report(console))
     result = json.loads((run.path / "evaluation" / "result.json").read_text())
-    assert (result["questions"], result["against"]) == (3, "base")
+    assert (result["questions"], result["against"]) == (3, str(base.folder))
     assert {one["metric"] for one in result["measured"]} >= {"exact", "chrf"}
     assert all(one["before"] for one in result["measured"])
     assert "before" in console.export_text()

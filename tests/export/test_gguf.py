@@ -292,7 +292,7 @@ def test_the_folder_has_what_serving_needs(qwen2: Checkpoint, tmp_path: Path) ->
     out = tmp_path / "mine"
     exported = export(qwen2.folder, out, to="gguf")
     assert sorted(file.name for file in out.iterdir()) == [
-        "Modelfile", "SERVING.md", "axtune-files.json", "mine.gguf"
+        "Modelfile", "README.md", "SERVING.md", "axtune-files.json", "mine.gguf"
     ]  # fmt: skip
     assert differences(out) == []
     assert exported.nbytes == (out / "mine.gguf").stat().st_size

@@ -145,7 +145,7 @@ def test_broken_files_are_reported_and_not_run(run: Path, tmp_path: Path) -> Non
         ({"adapter": "{base}"}, "is neither a run folder nor an adapter folder"),
         ({"against": "absent"}, "There is no model absent"),
         ({"data": ["absent.jsonl"]}, "absent.jsonl"),
-        ({"vllm": "http://127.0.0.1:9"}, "No vLLM answers"),
+        ({"vllm": "http://127.0.0.1:9"}, "No server answers"),
         ({"vllm": "start"}, "There is no vLLM on this machine"),
     ],
 )
