@@ -22,6 +22,8 @@ from axtune.errors import AxtuneError
 
 # Beside the files whose sizes are known: small JSON files, and what the file system keeps for them.
 _MARGIN_BYTES = 1 << 20
+# In a folder that can be gone on with: what it is of.
+RESUMES = ".resumes"
 _NAME_BYTES = 255  # the longest name on Linux
 
 
@@ -56,15 +58,17 @@ def _cannot_be_created(target: Path, reason: str) -> AxtuneError:
 
 
 @contextmanager
-def staged(target: Path, needed: int) -> Iterator[Path]:
+def staged(target: Path, needed: int, resumes: str | None = None) -> Iterator[Path]:
     """Give an empty folder to fill; on leaving it becomes `target`, on an error it vanishes.
 
     Args:
         target: The folder to produce; its parents are created.
         needed: Bytes that will be written into it, small files aside.
+        resumes: What is being made, in a word: when it is interrupted the folder stays, and is
+            given again, as it was left, to whoever makes the same. None begins anew.
 
     Yields:
-        The empty folder, on the file system of `target`.
+        The folder, on the file system of `target`.
 
     Raises:
         AxtuneError: When `target` exists or cannot be created, another process is producing it, the
@@ -81,19 +85,30 @@ def staged(target: Path, needed: int) -> Iterator[Path]:
     try:
         _claim(folder, lock, target)
         try:
-            _clear(folder)  # what a killed run left
-            _require_space(folder, needed, target)
+            mark = folder / RESUMES
+            if not (resumes and mark.is_file() and mark.read_text("utf-8") == resumes):
+                _clear(folder)  # what a killed run left
+            _require_space(folder, needed - _size(folder), target)
+            if resumes:
+                mark.write_text(resumes, "utf-8")
             yield folder
+            mark.unlink(missing_ok=True)
             refuse_existing(target)
             flush(folder)
             folder.rename(target)
             fsync(target.parent)
         except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            full = errno_of(error) in (errno.ENOSPC, errno.EDQUOT)
+            # What is wrong with the input stays wrong; what was interrupted goes on.
+            kept = resumes and (full or not isinstance(error, Exception))
+            if not kept:
+                shutil.rmtree(folder, ignore_errors=True)
+            if full:
+                left = "what was done is kept in" if kept else "nothing was left behind"
+                again = "give the same command again" if kept else "give a folder on another disk"
                 raise AxtuneError(
-                    f"The disk of {target} filled up; nothing was left behind.",
-                    "Free some space, or give a folder on another disk.",
+                    f"The disk of {target} filled up; {left}{f' {folder}' if kept else ''}.",
+                    f"Free some space, {'and ' if kept else 'or '}{again}.",
                 ) from error
             raise
     finally:
@@ -127,6 +142,10 @@ def _require_space(folder: Path, needed: int, target: Path) -> None:
             f"{target} needs {needed + _MARGIN_BYTES:,} bytes and its disk has {free:,} free.",
             "Free some space, or give a folder on another disk.",
         )
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def flush(folder: Path) -> None:

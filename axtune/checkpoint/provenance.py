@@ -61,6 +61,12 @@ class QuantizationSource:
         (folder / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
 
 
+def is_for_serving(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of weights in compressed-tensors' format, as engines serve them."""
+    stated = config.get("quantization_config")
+    return isinstance(stated, dict) and stated.get("quant_method") == "compressed-tensors"
+
+
 def original_of(checkpoint: Checkpoint) -> QuantizationSource | None:
     """What a quantised folder was made from; None when the checkpoint is not quantised.
 
@@ -69,6 +75,12 @@ def original_of(checkpoint: Checkpoint) -> QuantizationSource | None:
     """
     if not checkpoint.config.get("quantization_config"):
         return None
+    if is_for_serving(checkpoint.config):
+        raise CheckpointError(
+            f"{checkpoint.name} is in 4 bit for serving: it can be asked and served, not trained, "
+            "merged into or exported again.",
+            "Give the 16-bit weights that it was made from.",
+        )
     if not (checkpoint.folder / RECORD_FILE).is_file():
         raise CheckpointError(
             f"{checkpoint.name} is quantised, and lacks the {RECORD_FILE} that says which "

@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint.atomic import write_text
+from axtune.checkpoint.atomic import RESUMES, write_text
 from axtune.errors import CheckpointError
 
 RECORD = "axtune-files.json"
 
 _FORMAT = 1
 # Cards are for people, who may write into them.
-_NOT_RECORDED = (RECORD, "README.md", "SERVING.md", "Modelfile")
+_NOT_RECORDED = (RECORD, RESUMES, "README.md", "SERVING.md", "Modelfile")
 # SHA-256 lets go of Python's lock; more threads than this only compete with what runs besides.
 _THREADS = 4
 
@@ -99,9 +99,14 @@ def record_of(
     return Record(files, dict(facts or {}))
 
 
-def write_record(folder: Path, *, known: Mapping[str, str] | None = None) -> None:
+def write_record(
+    folder: Path,
+    *,
+    known: Mapping[str, str] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
     """Record a folder whose files are all written, as `record_of` has it."""
-    record_of(folder, known=known).write(folder)
+    record_of(folder, known=known, facts=facts).write(folder)
 
 
 def differences(folder: Path, besides: Collection[str] = ()) -> list[str]:
@@ -178,10 +183,12 @@ def _hashed(folder: Path, names: list[str]) -> dict[str, str]:
     if not names:
         return {}
     with ThreadPoolExecutor(min(_THREADS, len(names), os.cpu_count() or 1)) as pool:
-        return dict(zip(names, pool.map(lambda name: _sha256(folder / name), names), strict=True))
+        return dict(
+            zip(names, pool.map(lambda name: file_sha256(folder / name), names), strict=True)
+        )
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
     """SHA-256 of a file; of nothing where it cannot be read, which is then a difference."""
     try:
         with file.open("rb") as stream:

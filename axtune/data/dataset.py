@@ -174,19 +174,48 @@ def held_out_rows(recipe: Recipe, tokenizer: AxTokenizer) -> Iterator[RowResult]
         checker = RowChecker(tokenizer, data, recipe.task, with_turns=True)
         yield from checker.stream([file for source in data.eval for file in files_of(source)])
     elif isinstance(data.eval, float):
-        files = [file for source in data.train for file in files_of(source)]
-        used, keys = array("Q"), array("Q")
-        for row, checked in enumerate(RowChecker(tokenizer, data, recipe.task).stream(files)):
-            if checked.samples:
-                used.append(row)
-                keys.append(checked.key)
-        rng = np.random.default_rng(recipe.seed)
-        rows = np.asarray(used, np.int64)
-        held = set(_hold_out(rows, np.asarray(keys), data.eval, rng).tolist())
-        checker = RowChecker(tokenizer, data, recipe.task, with_turns=True)
-        for row, checked in enumerate(checker.stream(files)):
+        held = _held_out_of_training(recipe, tokenizer, data.eval)
+        for row, checked in enumerate(_training_files(recipe, tokenizer, with_turns=True)):
             if row in held:
                 yield checked
+
+
+def trained_rows(recipe: Recipe, tokenizer: AxTokenizer) -> Iterator[RowResult]:
+    """The rows of a recipe's training data but those that it holds out, each once.
+
+    Args:
+        recipe: Its data section says which.
+        tokenizer: The checkpoint's.
+
+    Raises:
+        DataError: When a fraction of the rows cannot be held out.
+        AxtuneError: When a path is not there.
+    """
+    share = recipe.data.eval
+    held = _held_out_of_training(recipe, tokenizer, share) if isinstance(share, float) else set()
+    for row, checked in enumerate(_training_files(recipe, tokenizer)):
+        if row not in held:
+            yield checked
+
+
+def _held_out_of_training(recipe: Recipe, tokenizer: AxTokenizer, share: float) -> set[int]:
+    """The places of the training rows that are held out, drawn again as when it was trained."""
+    used, keys = array("Q"), array("Q")
+    for row, checked in enumerate(_training_files(recipe, tokenizer)):
+        if checked.samples:
+            used.append(row)
+            keys.append(checked.key)
+    rng = np.random.default_rng(recipe.seed)
+    rows = np.asarray(used, np.int64)
+    return set(_hold_out(rows, np.asarray(keys), share, rng).tolist())
+
+
+def _training_files(
+    recipe: Recipe, tokenizer: AxTokenizer, *, with_turns: bool = False
+) -> Iterator[RowResult]:
+    data = recipe.data
+    checker = RowChecker(tokenizer, data, recipe.task, with_turns=with_turns)
+    return checker.stream([file for source in data.train for file in files_of(source)])
 
 
 def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:

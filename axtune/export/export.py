@@ -33,12 +33,15 @@ from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.data.native_calls import form_of
 from axtune.errors import AxtuneError, CheckpointError
+from axtune.export.four_bit import FourBitOptions, in_four_bit
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
 from axtune.export.ollama import modelfile
-from axtune.model.dtypes import with_dtype
+from axtune.model.dtypes import stated_dtype, with_dtype
+from axtune.quiet import quiet_libraries
 from axtune.units import shard_bytes
 from axtune.weights.folder import (
     CheckpointPlan,
+    FolderPlan,
     copy_licences,
     served_card,
     write_folder,
@@ -89,6 +92,7 @@ def export(
     dtype: Numbers | None = None,
     max_shard_size: str | None = None,
     into: Into = "16bit",
+    four_bit: FourBitOptions | None = None,
 ) -> Exported:
     """Export a checkpoint, or a run merged on the way.
 
@@ -103,6 +107,7 @@ def export(
         dtype: Of the weights; None keeps the checkpoint's. ``q8_0`` is for gguf alone.
         max_shard_size: Such as ``5GB`` or ``500MB``; None keeps the checkpoint's files.
         into: As `axtune.weights.merge.merge` takes it, for a run.
+        four_bit: Round the linear layers to 4 bit, for ``vllm``; None keeps them.
 
     Returns:
         What was written, and how to serve it.
@@ -129,6 +134,8 @@ def export(
         )
     if to != "gguf" and dtype == "q8_0":
         raise AxtuneError(f"q8_0 is for GGUF files, not for {to}.", "Give --to gguf as well.")
+    if four_bit:
+        _refuse_for_four_bit(to, layout, dtype, max_shard_size)
     if not adapted and into != "16bit":
         raise AxtuneError(
             f"{source} is not a run; --into says how to merge one.", "Leave --into out."
@@ -147,6 +154,8 @@ def export(
     limit = shard_bytes(max_shard_size) if max_shard_size else None
     if (layout or ("llama" if to == "vllm" else "own")) == "llama":
         planned = _in_llama_layout(planned)
+    if four_bit and not dtype and stated_dtype(planned.config) == "float32":
+        dtype = "bfloat16"  # of the scales: engines multiply in 16 bit
     if dtype:
         planned = _in_dtype(planned, dtype)
     if limit:
@@ -164,8 +173,28 @@ def export(
         if command:
             (folder / "SERVING.md").write_text(_serving(command, target, family), encoding="utf-8")
 
-    write_folder(planned, target, tokenizer=tokenizer, finish=say_how_to_serve)
-    return Exported(target, planned.nbytes, command, notes)
+    folder: FolderPlan = planned
+    if four_bit:
+        with quiet_libraries():
+            folder = in_four_bit(planned, tokenizer, target.name, four_bit)
+    write_folder(folder, target, tokenizer=tokenizer, finish=say_how_to_serve)
+    return Exported(target, folder.nbytes, command, notes)
+
+
+def _refuse_for_four_bit(
+    to: Form, layout: Layout | None, dtype: Numbers | None, max_shard_size: str | None
+) -> None:
+    if to != "vllm":
+        raise AxtuneError(
+            f"--bits 4 is vLLM's format, not one for {to}.",
+            "Give --to vllm; a GGUF in 4 bit is --to gguf --dtype q4_k_m.",
+        )
+    if layout == "own" or max_shard_size or dtype == "float32":
+        raise AxtuneError(
+            "An export in 4 bit is in Llama layout, has a file for each layer, and scales of 16 "
+            "bit.",
+            "Leave --layout and --max-shard-size out, and --dtype float32.",
+        )
 
 
 def _export_gguf(planned: CheckpointPlan, target: Path, dtype: Numbers | None) -> Exported:

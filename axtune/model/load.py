@@ -15,7 +15,14 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+)
 
 from axtune.checkpoint.locate import INDEX, SINGLE, Checkpoint, read_json
 from axtune.checkpoint.provenance import original_of
@@ -32,6 +39,7 @@ from axtune.errors import (
 from axtune.model.cpu_bf16 import avoid_broken_kernels
 from axtune.model.dtypes import PRECISIONS
 from axtune.model.finite import count_nonfinite
+from axtune.model.int4 import is_int4, plain_shapes, plain_state
 from axtune.model.offload import HOSTED
 from axtune.model.shapes import fit
 
@@ -94,7 +102,7 @@ def load_model(
         precision: Of the weights (of those that stay unquantised, with `quantization`).
         attention: Attention kernels; ``auto`` is sdpa.
         quantization: ``BitsAndBytesConfig`` by its own names; None for plain weights, or for those
-            of a folder that is quantised already.
+            of a folder that is quantised already. A folder in 4 bit for serving is unpacked.
 
     Returns:
         The model, in evaluation mode, its ``name_or_path`` the name that the user gave; of a
@@ -106,9 +114,14 @@ def load_model(
         RecipeError: When bitsandbytes refuses a value of `quantization`, or the checkpoint was
             quantised with others, or for another precision.
     """
-    quantization = quantization_of(checkpoint, quantization, precision)
-    made_from = original_of(checkpoint)
     options: dict[str, Any] = {}
+    served = is_int4(checkpoint.config)  # to be asked, since it cannot be trained
+    made_from = None
+    if served:
+        quantization = None
+    else:
+        quantization = quantization_of(checkpoint, quantization, precision)
+        made_from = original_of(checkpoint)
     if not torch.cuda.is_available():
         _give_back_what_is_freed()
     _require_fit(checkpoint)
@@ -118,16 +131,23 @@ def load_model(
         options["quantization_config"] = bits_and_bytes(quantization, precision)
     try:
         with checked(checkpoint.folder):
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                str(checkpoint.folder),
-                dtype=PRECISIONS[precision],
-                attn_implementation=_attention(attention, precision),
-                device_map=_device_map(),
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **options,
+            shared: dict[str, Any] = {
+                "dtype": PRECISIONS[precision],
+                "attn_implementation": _attention(attention, precision),
+                "device_map": _device_map(),
+                "local_files_only": True,
+                "output_loading_info": True,
+            }
+            loaded: Any = (
+                _load_served(checkpoint, shared)
+                if served
+                else AutoModelForCausalLM.from_pretrained(
+                    str(checkpoint.folder),
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    **shared,
+                    **options,
+                )
             )
     except (AxtuneError, torch.OutOfMemoryError):
         raise
@@ -161,6 +181,24 @@ def load_model(
     return model
 
 
+def _load_served(checkpoint: Checkpoint, options: dict[str, Any]) -> Any:
+    """A folder in 4 bit, its weights unpacked on the way.
+
+    transformers reads such folders through the package compressed-tensors, to the same weights.
+    """
+    state: dict[str, torch.Tensor] = {}
+    for part in _weight_files(checkpoint):
+        for name in part.keys():  # noqa: SIM118 - not a dictionary
+            state[name] = part.get_tensor(name)
+    plain = {key: v for key, v in checkpoint.config.items() if key != "quantization_config"}
+    config = AutoConfig.for_model(plain.pop("model_type")).from_dict(plain)
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    loaded = kind.from_pretrained(None, config=config, state_dict=plain_state(state), **options)
+    if checkpoint.generation_config:
+        loaded[0].generation_config = GenerationConfig.from_dict(checkpoint.generation_config)
+    return loaded
+
+
 def _require_fit(checkpoint: Checkpoint) -> None:
     """Refuse weights that do not make the model, before it is given memory.
 
@@ -172,6 +210,8 @@ def _require_fit(checkpoint: Checkpoint) -> None:
         for part in _weight_files(checkpoint)
         for name in part.keys()  # noqa: SIM118 - not a dictionary
     }
+    if is_int4(checkpoint.config):
+        shapes = plain_shapes(shapes)
     found = fit(checkpoint, shapes)
     quantised = bool(checkpoint.config.get("quantization_config"))  # packed: shapes of their own
     if found.fault and not (quantised and found.absent == ()):

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from axtune.checkpoint.locate import Checkpoint
 from axtune.errors import CheckpointError
 from axtune.model.adapter import load_adapter
+from axtune.model.int4 import PACKED, SCALE, SHAPE, stored_weight
 from axtune.weights.lora_delta import EMBEDDING, HEAD
 from axtune.weights.nf4 import FourBit
 from axtune.weights.safetensors_file import load, read_checkpoint
@@ -48,7 +49,7 @@ class Layerwise:
     """A causal language model in float32, read from its files as it runs.
 
     Args:
-        checkpoint: Found with its weights, unquantised.
+        checkpoint: Found with its weights: in 16 bit, or in 4 bit as engines serve it.
         adapter: A folder that PEFT saved, put over it; None for the checkpoint alone.
         four_bit: Round the linear layers to 4 bit and back first, as a QLoRA run saw them.
         vocabulary: Rows of embeddings and head; None for the checkpoint's own.
@@ -84,6 +85,7 @@ class Layerwise:
                 attn_implementation="sdpa",
                 trust_remote_code=False,
             )
+        self._base: Any = base
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # Its frequencies are computed from the config, not read.
         base.model.rotary_emb = type(base.model.rotary_emb)(config).to(self._device)
@@ -104,12 +106,7 @@ class Layerwise:
             prompts: Token ids of each.
             new_tokens: How many tokens to add to each, always the likeliest.
         """
-        width = max(map(len, prompts))
-        ids = torch.zeros((len(prompts), width), dtype=torch.long, device=self._device)
-        seen = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):  # padded on the left: all end together
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            seen[row, width - len(prompt) :] = 1
+        ids, seen = self._padded(prompts)
         cache = DynamicCache()
         logits = self._step(ids, seen, cache)  # (prompts, width, vocabulary)
         last = logits[:, -1]
@@ -129,6 +126,47 @@ class Layerwise:
             seen = torch.nn.functional.pad(seen, (0, 1), value=1)
             last = self._step(best.indices[:, :1], seen, cache)[:, -1]
         return Reading(everywhere, greedy, margins)
+
+    @torch.inference_mode()
+    def states(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+        """What goes into the head, of every position of every sequence, one after the other.
+
+        Args:
+            sequences: Token ids of each; all go through a layer together.
+
+        Returns:
+            (positions, width) in float32.
+        """
+        ids, seen = self._padded(sequences)
+        positions = (seen.cumsum(dim=1) - 1).clamp(min=0)
+        out = self._base.model(
+            input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=False
+        )
+        states: torch.Tensor = out.last_hidden_state[seen.bool()]
+        return states
+
+    @torch.inference_mode()
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """What the head makes of states: a row of the vocabulary's size for each.
+
+        Args:
+            states: Some of those of `states`.
+
+        Returns:
+            (positions, vocabulary) in float32.
+        """
+        logits: torch.Tensor = self._base.get_output_embeddings()(states)
+        return logits
+
+    def _padded(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and what of them is seen, padded on the left: all end together."""
+        width = max(map(len, sequences))
+        ids = torch.zeros((len(sequences), width), dtype=torch.long, device=self._device)
+        seen = torch.zeros_like(ids)
+        for row, sequence in enumerate(sequences):
+            ids[row, width - len(sequence) :] = torch.tensor(sequence)
+            seen[row, width - len(sequence) :] = 1
+        return ids, seen
 
     def without_adapter(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """The logits of the base alone, as `Reading.logits`."""
@@ -183,17 +221,29 @@ class Layerwise:
         if stored is None and name == HEAD:
             stored = self._stored.get(EMBEDDING)  # tied
         if stored is None:
-            raise CheckpointError(f"{self._name} lacks {name}.", "Copy the checkpoint again.")
-        tensor = load(stored).float()
+            tensor = self._unpacked(name)
+        else:
+            tensor = load(stored).float()
         if tensor.shape != shape and not (name in (EMBEDDING, HEAD) and len(shape) == 2):
             raise CheckpointError(
                 f"{self._name}: {name} has shape {list(tensor.shape)}; its config.json declares "
                 f"{list(shape)}.",
                 "Weights and config.json are of different checkpoints; copy it again.",
             )
-        if self._four_bit is not None and self._four_bit.concerns(stored):
+        if stored and self._four_bit is not None and self._four_bit.concerns(stored):
             tensor = _rounded(tensor, self._four_bit)
         return tensor.to(self._device)
+
+
+    def _unpacked(self, name: str) -> torch.Tensor:
+        """A weight in 4 bit, as engines multiply by it."""
+        module = name.removesuffix("weight")
+        parts = [self._stored.get(f"{module}{part}") for part in (PACKED, SCALE, SHAPE)]
+        if parts[0] is None:
+            raise CheckpointError(f"{self._name} lacks {name}.", "Copy the checkpoint again.")
+        packed, scales, shape = (load(part) if part else None for part in parts)
+        assert packed is not None
+        return stored_weight(parts[0].name, packed, scales, shape).float()
 
 
 # One number that stands for all of a tensor: it has a shape and a device, and takes no memory. PEFT

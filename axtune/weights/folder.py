@@ -48,9 +48,18 @@ class FolderPlan(ABC):
     def nbytes(self) -> int:
         """The size of all tensors; the most that it can be, where writing tells."""
 
+    @property
+    def resumes(self) -> str | None:
+        """What an interrupted writing must have been of to be gone on with; None begins anew."""
+        return None
+
+    def record_facts(self) -> Mapping[str, Any]:
+        """What the folder's record says besides its files."""
+        return {}
+
     @abstractmethod
     def write_weights(self, folder: Path) -> dict[str, str]:
-        """Write the safetensors files into an empty folder.
+        """Write the safetensors files into an empty folder, or one that can be gone on with.
 
         Returns:
             SHA-256 of those that were hashed on the way, by name.
@@ -122,7 +131,10 @@ def write_folder(
     # A repair takes the tokenizer's files from elsewhere, since they are what is damaged.
     elsewhere = planned.tokenizer_folder != planned.base.folder
     unread = TOKENIZER_FILES if elsewhere else ()
-    with staged(target, planned.nbytes) as folder, checked(planned.base.folder, unread):
+    with (
+        staged(target, planned.nbytes, planned.resumes) as folder,
+        checked(planned.base.folder, unread),
+    ):
         digests = planned.write_weights(folder)
         _copy_small_files(planned, folder)
         if tokenizer:
@@ -131,7 +143,7 @@ def write_folder(
         (folder / "README.md").write_text(planned.card(), encoding="utf-8")
         if finish:
             finish(folder)
-        write_record(folder, known=digests)
+        write_record(folder, known=digests, facts=planned.record_facts())
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

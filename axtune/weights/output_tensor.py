@@ -10,7 +10,8 @@ from typing import Protocol, TypeVar
 import torch
 
 from axtune.checkpoint.locate import SINGLE
-from axtune.weights.safetensors_file import TensorInfo
+from axtune.errors import AxtuneError
+from axtune.weights.safetensors_file import TensorInfo, load
 
 # Changes rows of a tensor in place: rows (n, width) in float32, the index of the first of them, and
 # scratch of the same shape.
@@ -125,3 +126,38 @@ def total_bytes(shards: Shards) -> int:
 def row_width(shape: tuple[int, ...]) -> int:
     """Numbers in a row; a vector's rows are its numbers."""
     return math.prod(shape[1:])
+
+
+def in_memory(piece: OutputTensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
+    """Rows of a tensor to write, as they would be written, for who needs them before.
+
+    Args:
+        piece: Of a checkpoint to write; not packed, its rows in order.
+        start: The first row; a vector's rows are its numbers.
+        stop: Behind the last one; None for all.
+
+    Returns:
+        (stop - start, width), or (stop - start,) of a vector, in the piece's dtype.
+
+    Raises:
+        AxtuneError: When a number is not finite.
+    """
+    count = (piece.shape[0] if stop is None else stop) - start
+    shape = (count, *piece.shape[1:])
+    if piece.source is None:
+        return torch.zeros(shape, dtype=piece.dtype)
+    source, width = piece.source, row_width(piece.shape)
+    offset = source.offset + start * width * source.dtype.itemsize
+    stored = load(TensorInfo(source.name, source.dtype, shape, source.file, offset))
+    rows = stored.float().view(count, width)
+    if piece.prepare:
+        scratch = torch.empty_like(rows)
+        for step in piece.prepare():
+            step(rows, start, scratch)
+    if not rows.isfinite().all():
+        raise AxtuneError(
+            f"{piece.name} would hold numbers that are not finite.",
+            "Use an earlier checkpoint of the adapter (its training diverged), or copy the weights "
+            "again.",
+        )
+    return rows.to(piece.dtype).view(shape)

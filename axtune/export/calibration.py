@@ -1,0 +1,134 @@
+"""The rows by which an export in 4 bit is rounded: those of a run, as training rendered them.
+
+What a layer may lose is what its inputs do not use; so the inputs have to be those of serving: the
+user's own domain and language, with the native template around them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from axtune.checkpoint.run_dir import Run
+from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.config.loader import data_options
+from axtune.data.dataset import trained_rows
+from axtune.data.pipeline import RowChecker
+from axtune.data.samples import PairSample, Sample
+from axtune.data.sources import files_of
+from axtune.data.statistics import RowResult
+from axtune.errors import AxtuneError
+
+ROWS = 64
+
+_LONGEST = 2048  # what a row is cut to; more of one conversation says little that is new
+# Of all rows together where a CPU computes and nobody said how many: with A.X 4.0 Light ten
+# minutes of computing.
+_CPU_TOKENS = 6144
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What goes through a model before its layers are rounded.
+
+    Attributes:
+        sequences: Token ids of each row.
+        facts: What a record says of them: the names of the files, rows, tokens, seed, and the
+            SHA-256 of the ids.
+    """
+
+    sequences: list[list[int]]
+    facts: dict[str, Any]
+
+    @property
+    def tokens(self) -> int:
+        """Of all rows together."""
+        return sum(map(len, self.sequences))
+
+
+def draw(
+    tokenizer: AxTokenizer,
+    run: Run | None,
+    files: Sequence[str],
+    rows: int | None = None,
+    seed: int = 0,
+) -> Calibration:
+    """Draw calibration rows.
+
+    Args:
+        tokenizer: The checkpoint's.
+        run: What it comes from; without `files` its training rows are drawn from, never those that
+            it held out: by them the result is judged.
+        files: Instead of them.
+        rows: How many; None for `ROWS`, and on a CPU for no more than fit some thousand tokens.
+        seed: Draws which.
+
+    Raises:
+        AxtuneError: When files cannot be read, or hold no row; or there are neither.
+    """
+    if not files and run is None:
+        raise AxtuneError(
+            "A checkpoint has no rows of its own to calibrate on.",
+            "Give some that are like what it will be asked (--calibrate FILE), export the run "
+            "itself, or round to nearest without any (--fast), which loses more.",
+        )
+    found = list(_sequences(_rows(tokenizer, run, files)))
+    if not found:
+        raise AxtuneError(
+            "There is no row to calibrate on.",
+            "`axtune data check FILE` says what becomes of each; give files with sound rows by "
+            "--calibrate FILE, or round to nearest without any (--fast).",
+        )
+    drawn = random.Random(seed).sample(found, min(rows or ROWS, len(found)))
+    if rows is None and not torch.cuda.is_available():
+        drawn = list(_fitting(drawn))
+    names = [Path(file).name for file in files]
+    if not files and run:
+        names = [Path(source.path).name for source in run.recipe.data.train]
+    ids = json.dumps(drawn).encode()
+    facts = {
+        "files": names,
+        "rows": len(drawn),
+        "tokens": sum(map(len, drawn)),
+        "seed": seed,
+        "sha256": hashlib.sha256(ids).hexdigest(),
+    }
+    return Calibration(drawn, facts)
+
+
+def _rows(tokenizer: AxTokenizer, run: Run | None, files: Sequence[str]) -> Iterator[RowResult]:
+    if run and not files:
+        return trained_rows(run.recipe, tokenizer)
+    # Longer rows are cut, not refused.
+    options = data_options(files, max_length=1 << 40)
+    given = [file for source in options.train for file in files_of(source)]
+    return RowChecker(tokenizer, options).stream(given)
+
+
+def _sequences(rows: Iterable[RowResult]) -> Iterator[list[int]]:
+    """Of each row what serving would see: the whole conversation, or the answer that is wanted."""
+    for row in rows:
+        for sample in row.samples:
+            if isinstance(sample, Sample):
+                ids = sample.input_ids
+            elif isinstance(sample, PairSample):
+                ids = sample.prompt_ids + sample.chosen_ids
+            else:
+                ids = sample.prompt_ids + sample.completion_ids
+            yield ids[:_LONGEST]
+
+
+def _fitting(drawn: Sequence[list[int]]) -> Iterator[list[int]]:
+    """As many as a CPU gets through in some minutes."""
+    left = _CPU_TOKENS
+    for ids in drawn:
+        if left > 0:
+            yield ids[:left]
+        left -= len(ids)
