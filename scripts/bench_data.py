@@ -35,7 +35,7 @@ from axtune.config.loader import data_options
 from axtune.data.conversation import as_served
 from axtune.data.parse import read_row
 from axtune.data.pipeline import RowChecker
-from axtune.data.readers import Row
+from axtune.data.rows import Row
 
 HERE = Path(__file__).resolve().parent
 

@@ -104,7 +104,7 @@ def test_packages_import_downwards() -> None:
 
 def test_every_module_has_its_test_file() -> None:
     """``axtune/data/render.py`` is tested by ``tests/data/test_render.py``; what only whole
-    commands show of ``run`` and ``cli`` is in ``tests/end_to_end``.
+    commands show of ``run`` is in ``tests/end_to_end``.
     """
     untested = [
         str(module)

@@ -23,7 +23,7 @@ from axtune.config.objective import Objective, RowKind, objective_of, tasks
 from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
 from axtune.data.parse import PreferenceRow, read_row
-from axtune.data.readers import Row, read_rows
+from axtune.data.readers import read_rows
 from axtune.data.render import (
     Span,
     SplitAnswerError,
@@ -33,6 +33,7 @@ from axtune.data.render import (
     pieces,
     turns_of,
 )
+from axtune.data.rows import Row
 from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
 from axtune.data.sources import files_of
 from axtune.data.statistics import DatasetStats, RowResult, StatsBuilder

@@ -23,8 +23,8 @@ class RowResult:
     """A row after every check.
 
     Attributes:
-        file: As in `axtune.data.readers.Row`.
-        line: As in `axtune.data.readers.Row`.
+        file: As in `axtune.data.rows.Row`.
+        line: As in `axtune.data.rows.Row`.
         samples: What is trained on; empty when the row is refused.
         faults: Everything found; an error among them refuses the row.
         key: Equal for rows that must not part when some are held out: near duplicates, and

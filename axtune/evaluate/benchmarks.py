@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from axtune.data.literals import parse_json
-from axtune.data.readers import Row, read_rows
+from axtune.data.readers import read_rows
+from axtune.data.rows import Row
 from axtune.data.tools import as_json_schema
 from axtune.errors import DataError, Fault
 from axtune.evaluate.questions import Question

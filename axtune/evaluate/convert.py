@@ -36,7 +36,7 @@ from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.config.paths import data_suffix
 from axtune.data.pipeline import RowChecker
-from axtune.data.readers import Row
+from axtune.data.rows import Row
 from axtune.data.sources import digest, files_of
 from axtune.errors import AxtuneError
 from axtune.evaluate.benchmarks import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,46 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.rows import ROOT
+from support.recipe_text import PLAIN, faults_of, read, swap
 
 from axtune.config.faults import bad_value, refused
 from axtune.config.loader import data_options, dump, load, located
 from axtune.config.recipe import Recipe
 from axtune.errors import Fault, RecipeError
-
-PLAIN = """\
-task: sft
-model: tiny-ax-4.0
-output_dir: runs/a
-seed: 7
-data:
-  train: data/상담.jsonl
-  eval: 0.1
-  max_length: 2048
-lora:
-  r: 8
-training:
-  learning_rate: 2e-4
-"""
-
-
-def read(folder: Path, text: str | bytes, *overrides: str) -> Recipe:
-    """Load a recipe whose data nobody has written."""
-    path = folder / "recipe.yaml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load(path, overrides, check_paths=False)
-
-
-def faults_of(folder: Path, text: str | bytes, *overrides: str) -> list[tuple[str, int, str]]:
-    """Each fault's place and code; the file's own name is shortened to its last part."""
-    with pytest.raises(RecipeError) as caught:
-        read(folder, text, *overrides)
-    return [(Path(f.file).name, f.line, f.code) for f in caught.value.faults]
-
-
-def swap(old: str, new: str) -> str:
-    assert PLAIN.count(old) == 1
-    return PLAIN.replace(old, new)
 
 
 def test_plain_recipe(tmp_path: Path) -> None:
@@ -92,38 +57,13 @@ def test_plain_recipe(tmp_path: Path) -> None:
         (swap("2e-4", "fast"), 12, "bad-value"),
         (swap("  r: 8", "  task_type: X"), 10, "not-here"),
         (swap("learning_rate: 2e-4", "packing: true"), 12, "not-here"),
-        (swap("learning_rate: 2e-4", "eval_strategy: 'no'"), 12, "conflict"),
         (PLAIN + "quantization:\n  load_in_4bit: false\n", 13, "bad-value"),
-        (swap("max_length: 2048", "truncate: true").replace("sft", "dpo"), 8, "conflict"),
-        (swap("  eval: 0.1\n", "") + "early_stopping_patience: 2\n", 12, "conflict"),
-        (swap("  eval: 0.1\n", "") + "evaluate: {}\n", 12, "conflict"),
-        (swap("  eval: 0.1\n", "") + "after: [evaluate]\n", 12, "conflict"),
-        (PLAIN + "after: [evaluate, verify]\n", 13, "conflict"),
         (PLAIN + "evaluate:\n  evry: 2\n", 14, "unknown-key"),
         (PLAIN + "evaluate:\n  every: 0\n", 14, "bad-value"),
         (PLAIN + "evaluate:\n  every: true\n", 14, "bad-value"),
         (PLAIN + "evaluate:\n  every: step\n", 14, "bad-value"),
         (PLAIN + "evaluate:\n  best: accuracy\n", 14, "bad-value"),
         (PLAIN + "evaluate:\n  data: []\n", 14, "bad-value"),
-        (PLAIN + "evaluate:\n  every: end\n  best: exact\n", 15, "conflict"),
-        (swap("2e-4", "2e-4\n  max_steps: 5") + "evaluate:\n  every: 6\n", 15, "conflict"),
-        (
-            swap("2e-4", "2e-4\n  lr_scheduler_type: greedy") + "evaluate:\n  best: exact\n",
-            15,
-            "conflict",
-        ),
-        (swap("seed: 7", "seed: 7\nseed: 8"), 5, "not-yaml"),
-        (swap("  r: 8", "\tr: 8"), 10, "not-yaml"),
-        (swap("  r: 8", "  r: *nowhere"), 10, "not-yaml"),
-        (swap("  r: 8", "  r: [8"), 10, "not-yaml"),
-        (PLAIN + "---\nseed: 8\n", 13, "not-yaml"),
-        (PLAIN + "a: \x07\n", 13, "not-yaml"),
-        (PLAIN + "a: " + "[" * 400 + "]" * 400 + "\n", 0, "not-yaml"),
-        (swap("seed: 7", "seed: " + "9" * 5000), 0, "not-yaml"),
-        ("", 1, "not-a-recipe"),
-        ("- a\n", 1, "not-a-recipe"),
-        (PLAIN.encode("utf-16"), 0, "unreadable"),
-        (PLAIN.encode("cp949"), 0, "unreadable"),
     ],
 )
 def test_each_fault_has_its_line(tmp_path: Path, text: str, line: int, code: str) -> None:
@@ -211,26 +151,6 @@ def test_a_missing_key_is_said_with_every_other(tmp_path: Path) -> None:
     ]
 
 
-def test_unreadable_recipe(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="No such file"):
-        load(tmp_path / "none.yaml")
-    with pytest.raises(RecipeError, match="it is a folder"):
-        load(tmp_path)
-
-
-def test_anchors_merges_and_a_byte_order_mark(tmp_path: Path) -> None:
-    text = "\ufeff" + swap("seed: 7", "seed: &n 7\nresume: &t true").replace("r: 8", "r: *n")
-    recipe = read(tmp_path, text + "  weight_decay: 0.1\n")
-    assert (recipe.seed, recipe.resume, recipe.lora) == (7, True, {"r": 7})
-    anchored = swap("  r: 8", "  use_dora: &d true\n  use_rslora: *d")
-    assert read(tmp_path, anchored).lora == {"use_dora": True, "use_rslora": True}
-    merged = swap("  r: 8", "  <<: {r: 8, lora_alpha: 16}\n  r: 4")
-    assert read(tmp_path, merged).lora == {"r": 4, "lora_alpha": 16}
-    assert ("recipe.yaml", 10, "unknown-key") in faults_of(
-        tmp_path, swap("  r: 8", "  <<: {rr: 8}")
-    )
-
-
 @pytest.mark.parametrize(
     ("word", "section", "key", "value"),
     [
@@ -285,12 +205,6 @@ def test_a_list_that_is_overridden_leaves_no_lines_behind(tmp_path: Path) -> Non
     assert faults_of(tmp_path, text, word) == [(word, 0, "bad-value")]
 
 
-def test_script_line_is_dropped(tmp_path: Path) -> None:
-    text = (ROOT / "recipes" / "sft_lora.yaml").read_text(encoding="utf-8")
-    assert text.startswith('if __name__ == "__main__"')
-    assert read(tmp_path, text).task == "sft"
-
-
 def preference(task: str, *words: str) -> list[str]:
     return [f"task={task}", "data.train=pairs.jsonl", *words]
 
@@ -319,13 +233,6 @@ def test_keys_of_preference_training(
     (fault,) = caught.value.faults
     assert (fault.file, fault.code) == (word, code)
     assert message in fault.message
-
-
-def test_the_shared_prefix_wants_its_own_attention(tmp_path: Path) -> None:
-    words = preference("dpo", "attention=eager", "preference.shared_prefix=true")
-    with pytest.raises(RecipeError, match="attention: auto"):
-        read(tmp_path, PLAIN, *words)
-    read(tmp_path, PLAIN, *words[:-1], "preference.shared_prefix=false")
 
 
 def test_data_options_refuse_what_a_recipe_refuses() -> None:
@@ -375,52 +282,6 @@ def test_what_is_dumped_is_read_back_equal(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "line", "said"),
-    [
-        ("chat.jsonl", '{"messages": []}\n' * 2, 0, "data.train="),
-        ("chat.jsonl", '{"messages": []}\n', 1, "data.train="),
-        ("compose.yaml", "services:\n  web: {}\n", 1, "begin with one of recipes/"),
-        ("recipe.yaml", "# nothing\n", 1, "it is empty"),
-        ("recipe.yaml", "just words\n", 1, "it is no mapping"),
-        ("recipe.yaml", "a: &a [*a]\n", 1, "begin with one of recipes/"),
-        ("recipe.yaml", b"\x89PNG\r\n\x1a\n", 0, "not UTF-8"),
-        ("recipe.yaml", b"\0" * 100, 1, "control character"),
-        ("recipe.yaml", "a: b\n" * 300_000, 0, "2 MB"),
-        ("recipe.yaml", "task: !!python/object/apply:os.system [ls]\n", 1, "task"),
-        ("recipe.yaml", PLAIN.replace("  r: 8", "   r: 8\n  x: 3"), 11, "indentation"),
-        ("recipe.yaml", PLAIN + "---\nseed: 8\n", 13, "a second document"),
-        ("recipe.yaml", PLAIN.replace("seed: 7", "seed: 7: 8"), 4, "a colon too many"),
-        ("recipe.yaml", PLAIN.replace("  r: 8", "\tr: 8"), 10, "no tabs"),
-        ("recipe.yaml", PLAIN + "seed: 8\n", 13, "the key seed stands there twice"),
-    ],
-)
-def test_what_is_no_recipe_is_said_in_words(
-    tmp_path: Path, name: str, content: str | bytes, line: int, said: str
-) -> None:
-    file = tmp_path / name
-    file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(RecipeError) as caught:
-        load(file, check_paths=False)
-    assert any(fault.line == line and said in fault.message for fault in caught.value.faults)
-
-
-def test_aliases_of_aliases_do_not_fill_the_memory(tmp_path: Path) -> None:
-    lists = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
-    for n in range(1, 12):
-        lists.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
-    with pytest.raises(RecipeError, match=r"more than 100,000 values; write out its aliases"):
-        read(tmp_path, PLAIN + "\n".join(lists) + "\n")
-
-
-@pytest.mark.parametrize("ends", ["\r\n", "\r"])
-def test_line_ends_of_other_systems(tmp_path: Path, ends: str) -> None:
-    assert read(tmp_path, PLAIN.replace("\n", ends)) == read(tmp_path, PLAIN)
-    assert faults_of(tmp_path, swap("seed: 7", "seed: x").replace("\n", ends)) == [
-        ("recipe.yaml", 4, "bad-value")
-    ]
-
-
-@pytest.mark.parametrize(
     ("key", "place"),
     [
         ("training.learning_rate", ("recipe.yaml", 12)),
@@ -454,18 +315,3 @@ def test_faults_of_training_are_said_at_their_lines(tmp_path: Path) -> None:
         ("recipe.yaml", 15, "conflict"),
         ("training.max_steps=0", 0, "bad-value"),
     ]
-
-
-def test_characters_in_two_halves_as_json_writes_them(tmp_path: Path) -> None:
-    assert read(tmp_path, PLAIN, r'output_dir="\ud83d\ude00"').output_dir == "\U0001f600"
-    assert read(tmp_path, swap("runs/a", r'"\ud83d\ude00"')).output_dir == "\U0001f600"
-    assert faults_of(tmp_path, swap("runs/a", r'"\ud83d"')) == [("recipe.yaml", 0, "not-yaml")]
-    assert faults_of(tmp_path, PLAIN, "output_dir=\udcff") == [("output_dir=?", 0, "bad-override")]
-
-
-def test_line_ends_of_yaml_within_texts_come_back(tmp_path: Path) -> None:
-    ends = "a\x85b\u2028c\u2029d"
-    value = json.dumps({"text": ends, ends: [ends]})
-    loaded = read(tmp_path, PLAIN, f"training.trackio_static_space_id={value}")
-    assert loaded.training["trackio_static_space_id"] == json.loads(value)
-    assert read(tmp_path, dump(loaded)) == loaded

@@ -19,7 +19,7 @@ from axtune.config.loader import data_options
 from axtune.config.objective import OBJECTIVES
 from axtune.config.recipe import RowFormat, Task
 from axtune.data.pipeline import RowChecker, check, render_row, write_rendered
-from axtune.data.readers import Row
+from axtune.data.rows import Row
 from axtune.data.samples import IGNORED, PairSample, Sample, UnpairedSample
 from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError, DataError, RecipeError

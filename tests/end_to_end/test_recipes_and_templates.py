@@ -14,7 +14,8 @@ import pytest
 from support.rows import ROOT, TEMPLATES, check_rows, read_jsonl
 
 from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.config.loader import SCRIPT_KEY, dump, load
+from axtune.config.loader import dump, load
+from axtune.config.recipe_file import SCRIPT_KEY
 from axtune.data.pipeline import check
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

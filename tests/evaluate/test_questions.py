@@ -7,8 +7,8 @@ import pytest
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.data.pipeline import RowChecker
-from axtune.data.readers import Row
 from axtune.data.render import prompt_ids
+from axtune.data.rows import Row
 from axtune.evaluate.questions import Question, questions_of
 
 TOOL = {

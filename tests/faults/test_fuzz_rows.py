@@ -15,7 +15,7 @@ from support.tiny import checkpoint
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.data.pipeline import RowChecker
-from axtune.data.readers import Row
+from axtune.data.rows import Row
 from axtune.errors import AxtuneError
 
 CASES = int(os.environ.get("AXTUNE_FUZZ_CASES", "400"))

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import pytest
 from support.adapters import adapter_for
+from support.commands import axtune_in_process
 from support.hostile import (
     CODE,
     PICKLE,
     Edit,
-    axtune_in_process,
     both,
     canary,
     directory,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from axtune.checkpoint.run_dir import read_metrics
+from axtune.cli import main
 from support.rows import ROOT
 from support.tiny import RECIPES
 
@@ -38,6 +44,51 @@ def axtune(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.Comp
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said.
+
+    Attributes:
+        status: Its exit status.
+        out: Standard output.
+        err: Standard error.
+    """
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Both together."""
+        return self.out + self.err
+
+
+def axtune_in_process(*words: str, seconds: int = 120) -> Answer:
+    """A command in this process, with a "y" on standard input for whoever asks.
+
+    Anything but an answer is raised: it would be a traceback. So is a command that takes too long.
+    """
+
+    def too_long(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"{words} hangs")
+
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(seconds)
+    stdin, sys.stdin = sys.stdin, io.StringIO("y\n" * 20)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main(words)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        sys.stdin = stdin
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    return Answer(status, out.getvalue(), err.getvalue())
 
 
 def train_in_processes(

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
-import signal
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
-from axtune.cli import main
 
 CANARY = "AXTUNE_CANARY"  # the variable that holds the place of the file that hostile code makes
 CODE = f"import os, pathlib\npathlib.Path(os.environ[{CANARY!r}]).touch()\n"
@@ -35,44 +28,6 @@ class _Executes:
 
 
 PICKLE = pickle.dumps(_Executes())
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command said.
-
-    Attributes:
-        status: Its exit status.
-        said: Standard output and error.
-    """
-
-    status: int
-    said: str
-
-
-def axtune_in_process(*words: str, seconds: int = 120) -> Answer:
-    """A command in this process, with a "y" on standard input for whoever asks.
-
-    Anything but an answer is raised: it would be a traceback. So is a command that takes too long.
-    """
-
-    def too_long(number: int, frame: FrameType | None) -> None:
-        raise AssertionError(f"{words} hangs")
-
-    said = io.StringIO()
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(seconds)
-    stdin, sys.stdin = sys.stdin, io.StringIO("y\n" * 20)
-    try:
-        with redirect_stdout(said), redirect_stderr(said):
-            main(words)
-        return Answer(0, said.getvalue())
-    except SystemExit as end:
-        return Answer(int(end.code or 0), said.getvalue())
-    finally:
-        sys.stdin = stdin
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
 from axtune.config.recipe import Task
 from axtune.data.pipeline import RowChecker
-from axtune.data.readers import Row
+from axtune.data.rows import Row
 from axtune.data.samples import IGNORED, Sample
 from axtune.data.statistics import RowResult, StatsBuilder
 

@@ -1,0 +1,81 @@
+"""The command line: it only calls the packages. Each command imports what it needs itself.
+
+A module for each group of commands; to add a command, write it in the module that it belongs to.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from axtune.cli import chat, checkpoints, data, evaluate, runs, train, verify
+from axtune.errors import AxtuneError, require_linux
+from axtune.signals import sigterm_as_ctrl_c, was_terminated
+
+app = typer.Typer(
+    name="axtune",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Fine-tune SK Telecom's A.X 3.1 Light and A.X 4.0 Light on exactly the tokens that will "
+    "be served.",
+)
+# In the order in which the help lists their commands.
+for group in (train, chat, checkpoints, verify, evaluate, runs):
+    app.add_typer(group.app)
+app.add_typer(data.app, name="data")
+
+# What a shell says of a process that the signal killed.
+_CTRL_C, _SIGTERM = 130, 143
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from axtune import __version__
+
+        print(f"axtune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="say it and exit"),
+    ] = False,
+) -> None:
+    """Fine-tune SK Telecom's A.X 3.1 Light and A.X 4.0 Light on the tokens that will be served."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; a user's mistake becomes a message and exit 1, Ctrl-C exit 130, SIGTERM 143.
+
+    Args:
+        arguments: What follows ``axtune``; None takes it from the command line.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a letter shows its escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    with sigterm_as_ctrl_c():
+        try:
+            require_linux()
+            app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
+        except AxtuneError as error:
+            print(f"axtune: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+        except SystemExit as end:
+            if end.code != _CTRL_C:
+                raise
+            code, name = (_SIGTERM, "SIGTERM") if was_terminated(end) else (_CTRL_C, "Ctrl-C")
+            print(f"axtune: stopped by {name}.", file=sys.stderr)
+            raise SystemExit(code) from None
+        except BrokenPipeError:  # the reader has gone, as in `axtune data check … | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None

@@ -1,0 +1,131 @@
+"""Commands that write checkpoints: quantize, merge, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+app = typer.Typer()
+
+
+Out = Annotated[Path, typer.Option(help="folder to write; it must not exist yet")]
+Base = Annotated[
+    Optional[str], typer.Option(help="the base: Hub id, folder or name; default: the adapter's own")
+]
+Into = Annotated[
+    Literal["16bit", "nf4"],
+    typer.Option(
+        help="what a QLoRA adapter is added to: the original weights, as vLLM does with a "
+        "hot-loaded adapter; or the 4-bit weights that training and its eval loss saw, in 16 bit"
+    ),
+]
+
+
+@app.command(
+    short_help="Write a base in 4 bit once, for QLoRA runs to load.",
+    epilog="Example: axtune quantize tiny-ax-4.0 --out models/tiny-nf4",
+)
+def quantize(
+    base: Annotated[str, typer.Argument(help="16-bit checkpoint: Hub id, folder or name")],
+    out: Out,
+    quant_type: Annotated[Literal["nf4", "fp4"], typer.Option(help="4-bit numbers")] = "nf4",
+    double_quant: Annotated[
+        bool, typer.Option("--double-quant/--no-double-quant", help="quantise the scales as well")
+    ] = True,
+    precision: Annotated[
+        Literal["bf16", "fp16"],
+        typer.Option(help="precision of the runs that will load it; fp16 for GPUs without bf16"),
+    ] = "bf16",
+    max_shard_size: Annotated[str, typer.Option(help="largest file, such as 5GB")] = "5GB",
+) -> None:
+    """Write a base in 4 bit once; QLoRA runs that take the folder as model= start sooner."""
+    from axtune.weights.quantized_base import quantize as run_quantize
+
+    written = run_quantize(
+        base,
+        out,
+        quant_type=quant_type,
+        double_quant=double_quant,
+        precision=precision,
+        max_shard_size=max_shard_size,
+    )
+    print(f"{written.folder}: {written.layers} linear layers in 4 bit, "
+          f"{written.original_nbytes / 1e9:.2f} → {written.nbytes / 1e9:.2f} GB")  # fmt: skip
+    print(f"Train from it: model={written.folder}; merge and export find {base} by themselves.")
+
+
+@app.command(
+    short_help="Add adapters to their base and write a checkpoint.",
+    epilog="Example: axtune merge runs/sft-lora --out models/merged",
+)
+def merge(
+    adapters: Annotated[list[str], typer.Argument(help="run folders, or adapters that PEFT saved")],
+    out: Out,
+    base: Base = None,
+    into: Into = "16bit",
+    weight: Annotated[
+        Optional[list[float]],
+        typer.Option(help="weight of each adapter, given once for each, in their order"),
+    ] = None,
+) -> None:
+    """Merge adapters into their base: a checkpoint in float32 sums, rounded once."""
+    from axtune.weights.merge import merge as run_merge
+
+    written = run_merge(adapters, base, out, into=into, weights=weight)
+    for note in written.notes:
+        print(f"note: {note}")
+    print(f"{written.folder}: {written.tensors} tensors, {written.changed} changed, "
+          f"{written.nbytes / 1e9:.2f} GB")  # fmt: skip
+
+
+@app.command(
+    short_help="Write a checkpoint for transformers, vLLM or llama.cpp.",
+    epilog="Example: axtune export runs/sft-lora --to vllm --out models/served",
+)
+def export(
+    source: Annotated[
+        str, typer.Argument(help="checkpoint (Hub id, folder, name), run or adapter")
+    ],
+    out: Out,
+    to: Annotated[
+        Literal["hf", "vllm", "gguf", "adapter"],
+        typer.Option(
+            help="hf: for transformers, in its own layout. vllm: a folder that a plain `vllm "
+            "serve` serves with the right tokens. gguf: one file for llama.cpp, with a Modelfile "
+            "for Ollama. adapter: for vLLM's --enable-lora"
+        ),
+    ] = "hf",
+    base: Base = None,
+    layout: Annotated[
+        Optional[Literal["own", "llama"]],
+        typer.Option(help="architecture; default: own for hf, llama for vllm"),
+    ] = None,
+    dtype: Annotated[
+        Optional[Literal["bfloat16", "float16", "float32", "q8_0"]],
+        typer.Option(help="dtype of the weights; q8_0 for gguf only; default: the checkpoint's"),
+    ] = None,
+    max_shard_size: Annotated[
+        Optional[str], typer.Option(help="such as 5GB; default: files as the checkpoint has them")
+    ] = None,
+    into: Into = "16bit",
+) -> None:
+    """Write a checkpoint, or a run merged on the way, for transformers, vLLM or llama.cpp."""
+    from axtune.export.export import export as run_export
+
+    exported = run_export(
+        source,
+        out,
+        to=to,
+        base=base,
+        layout=layout,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        into=into,
+    )
+    for note in exported.notes:
+        print(f"note: {note}")
+    print(f"{exported.folder}: {exported.nbytes / 1e9:.2f} GB")
+    if exported.command:
+        print(exported.command)

@@ -1,0 +1,194 @@
+"""Commands of training data: data check, data preview, data render."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
+
+import typer
+
+from axtune.errors import AxtuneError
+
+if TYPE_CHECKING:
+    from axtune.checkpoint.tokenizer import AxTokenizer
+    from axtune.config.recipe import Data
+    from axtune.data.statistics import RowResult
+
+app = typer.Typer(no_args_is_help=True, help="Check, preview and render training data.")
+
+Files = Annotated[list[str], typer.Argument(help="files, folders, globs or hf:owner/name")]
+Model = Annotated[
+    str, typer.Option(help="model whose tokenizer and template are used: Hub id, folder or name")
+]
+MaxLength = Annotated[Optional[int], typer.Option(help="longest sample in tokens")]
+Keep = Annotated[Literal["refuse", "keep"], typer.Option(help="control tokens written inside text")]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="cut samples that are too long instead of refusing them")
+]
+Nfc = Annotated[bool, typer.Option("--nfc", help="convert decomposed Hangul to NFC")]
+Format = Annotated[str, typer.Option(help="row shape; auto recognises it by its keys")]
+DEFAULT_MODEL = "skt/A.X-4.0-Light"
+# What faults name by their key in a recipe, as the data commands take it.
+_OPTIONS = (
+    ("data.control_tokens: keep", "--control-tokens keep"),
+    ("data.truncate: true", "--truncate"),
+    ("data.nfc: true", "--nfc"),
+    ("data.max_length", "--max-length"),
+    ("data.format", "--format"),
+)
+
+
+@app.command(
+    short_help="Check every row of some files.",
+    epilog="Example: axtune data check data_templates/chat.jsonl --model tiny-ax-4.0",
+)
+def check(
+    files: Files,
+    model: Model = DEFAULT_MODEL,
+    max_length: MaxLength = None,
+    control_tokens: Keep = "refuse",
+    truncate: Truncate = False,
+    nfc: Nfc = False,
+    format: Format = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+) -> None:
+    """Check every row; print file:line: code: message for each fault; exit 1 on errors."""
+    from axtune.data.pipeline import check_rows
+    from axtune.data.statistics import StatsBuilder
+
+    tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
+    ledger = StatsBuilder()
+    for checked in check_rows(paths, tokenizer, data):
+        ledger.add(checked)
+        for fault in _with_options(checked).faults:
+            if as_json:
+                from dataclasses import asdict
+
+                print(json.dumps(asdict(fault), ensure_ascii=False))
+            else:
+                print(fault)
+    account = ledger.account()
+    if as_json:
+        print(json.dumps({"account": account.to_json()}, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        from axtune.data.preview import show_account
+
+        show_account(Console(highlight=False), account)
+    _require_rows(account.rows_read, files)
+    if account.rows_refused:
+        raise typer.Exit(1)
+
+
+@app.command(
+    short_help="Show rows as the model sees them.",
+    epilog="Example: axtune data preview data_templates/chat.jsonl --model tiny-ax-4.0",
+)
+def preview(
+    files: Files,
+    model: Model = DEFAULT_MODEL,
+    rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="how many rows")] = 3,
+    max_length: MaxLength = None,
+    control_tokens: Keep = "refuse",
+    truncate: Truncate = False,
+    nfc: Nfc = False,
+    format: Format = "auto",
+) -> None:
+    """Show rows as the model sees them: labelled text in ⟦…⟧, a rejected answer after a minus."""
+    from itertools import islice
+
+    from rich.console import Console
+
+    from axtune.data.pipeline import check_rows
+    from axtune.data.preview import show_row
+
+    tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
+    console = Console(highlight=False)
+    shown = 0
+    for checked in islice(check_rows(paths, tokenizer, data), rows):
+        show_row(console, tokenizer, _with_options(checked))
+        shown += 1
+    _require_rows(shown, files)
+
+
+@app.command(
+    short_help="Write the token ids and labels of every row.",
+    epilog="Example: axtune data render data_templates/chat.jsonl --out ids.jsonl",
+)
+def render(
+    files: Files,
+    out: Annotated[Path, typer.Option(help="JSONL to write, a line for each row")],
+    model: Model = DEFAULT_MODEL,
+    max_length: MaxLength = None,
+    control_tokens: Keep = "refuse",
+    truncate: Truncate = False,
+    nfc: Nfc = False,
+    format: Format = "auto",
+) -> None:
+    """Write the token ids and labels of every row and answer, or why the row is refused."""
+    from axtune.data.pipeline import check_rows, write_rendered
+
+    tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
+    if out.resolve() in {path.resolve() for path in paths}:
+        raise AxtuneError(f"{out} is one of the files to read.", "Give --out another name.")
+    refused = write_rendered(map(_with_options, check_rows(paths, tokenizer, data)), out)
+    if refused:
+        print(f"{out}: rows refused: {refused}; their lines say why.", file=sys.stderr)
+
+
+def _open(
+    files: list[str],
+    model: str,
+    max_length: int | None,
+    control_tokens: Literal["refuse", "keep"],
+    truncate: bool,
+    nfc: bool,
+    row_format: str,
+) -> tuple[AxTokenizer, Data, list[Path]]:
+    """Tokenizer, options and files of a data command."""
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.config.loader import data_options
+    from axtune.data.sources import files_of, unread_files
+    from axtune.errors import CheckpointError
+
+    # The files first: a wrong path is named whatever becomes of the model.
+    sources = data_options(files).train
+    paths = [path for source in sources for path in files_of(source)]
+    for fault in [fault for source in sources for fault in unread_files(source)]:
+        print(fault, file=sys.stderr)
+    try:
+        tokenizer = load_tokenizer(model, learning=True)
+    except CheckpointError as error:
+        raise CheckpointError(error.found, error.remedy.replace("model=", "--model ")) from None
+    data = data_options(
+        files,
+        max_length=tokenizer.context if max_length is None else max_length,
+        control_tokens=control_tokens,
+        truncate=truncate,
+        nfc=nfc,
+        format=row_format,
+    )
+    return tokenizer, data, paths
+
+
+def _with_options(checked: RowResult) -> RowResult:
+    """A row's faults with the options of a data command where they name the keys of a recipe."""
+    from dataclasses import replace
+
+    for index, fault in enumerate(checked.faults):
+        message = fault.message
+        for key, option in _OPTIONS:
+            message = message.replace(key, option)
+        checked.faults[index] = replace(fault, message=message)
+    return checked
+
+
+def _require_rows(read: int, files: Sequence[str]) -> None:
+    if not read:
+        raise AxtuneError(
+            f"{', '.join(files)}: there are no rows.", "Give files that hold one row or more."
+        )

@@ -1,0 +1,59 @@
+"""Commands that take the folders of runs: clean, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from axtune.errors import AxtuneError
+
+app = typer.Typer()
+
+
+@app.command(
+    short_help="Remove what killed runs left on the disk.",
+    epilog="Example: axtune clean runs/sft-lora --checkpoints",
+)
+def clean(
+    run: Annotated[Optional[Path], typer.Argument(help="run folder")] = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="also the checkpoints of a run that has finished")
+    ] = False,
+) -> None:
+    """Remove prepared rows of runs that were killed, and what one run began and never finished.
+
+    Nothing that a living process uses is touched.
+    """
+    from axtune.checkpoint.leftovers import clean_run, clear_scratch
+
+    if checkpoints and run is None:
+        raise AxtuneError("--checkpoints needs a run.", "Name it: axtune clean RUN --checkpoints.")
+    removed = clean_run(run, checkpoints=checkpoints) if run else []
+    removed += clear_scratch()
+    for gone in removed:
+        print(f"{gone.path}: removed, {gone.size:,} bytes")
+    if not removed:
+        print("Nothing was left behind.")
+
+
+@app.command(
+    short_help="Show a run, or compare several, as one page.",
+    epilog="Example: axtune report runs/sft-lora",
+)
+def report(
+    runs: Annotated[list[str], typer.Argument(help="run folders; several are compared")],
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="file; default: report.html in the run, or here for several"),
+    ] = None,
+    with_examples: Annotated[
+        bool,
+        typer.Option("--with-examples", help="also answers of the evaluation, which are data"),
+    ] = False,
+) -> None:
+    """Write one HTML page that needs nothing else: data, curves, evaluation, recipe."""
+    from axtune.report.page import write_report
+
+    print(write_report(runs, out, with_examples=with_examples))

@@ -1,0 +1,111 @@
+"""Keys of a recipe that contradict each other, or need one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from axtune.config.limits import FOLLOW_EVALUATIONS
+from axtune.config.objective import OBJECTIVES, listed, tasks
+
+
+def cross_checks(
+    values: dict[str, Any], training: dict[str, Any], data: dict[str, Any]
+) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """What only two keys together show.
+
+    Args:
+        values: Of the recipe, not yet validated.
+        training: Its section of that name.
+        data: Its section of that name.
+
+    Yields:
+        Key path, code and message of each fault.
+    """
+    if data.get("eval") is not None:
+        if training.get("eval_strategy") == "no":
+            yield (
+                ("training", "eval_strategy"),
+                "conflict",
+                "data.eval is set; remove one of the two.",
+            )
+    elif values.get("early_stopping_patience") is not None and not _best(values):
+        message = "needs data.eval, such as 0.05, or evaluate.best."
+        yield ("early_stopping_patience",), "conflict", message
+    objective = OBJECTIVES.get(str(values.get("task")))
+    if data.get("truncate") is True and objective and objective.judges:
+        message = "answers are judged as a whole and never cut; set it to false."
+        yield ("data", "truncate"), "conflict", message
+    packed = objective and objective.packs and data.get("packing", True) is True
+    if packed and training.get("neftune_noise_alpha"):
+        message = "scales its noise by a sequence's length, so it needs data.packing=false."
+        yield ("training", "neftune_noise_alpha"), "conflict", message
+    yield from _offload_checks(values)
+    yield from _evaluate_checks(values, training, data)
+    after = values.get("after")
+    made = isinstance(after, list) and ("merge" in after or "export" in after)
+    if isinstance(after, list) and "verify" in after and not made:
+        yield ("after",), "conflict", "verify needs merge or export in the list."
+    preference = values.get("preference")
+    if preference is not None and objective and not objective.judges:
+        judging = listed(tasks(lambda one: one.judges))
+        yield ("preference",), "conflict", f"is only for {judging}; remove it."
+    elif isinstance(preference, dict):
+        if preference.get("start_merged") and not preference.get("start_from"):
+            yield ("preference", "start_merged"), "conflict", "needs preference.start_from."
+        if values.get("attention") not in (None, "auto", "sdpa") and preference.get(
+            "shared_prefix", True
+        ):
+            message = (
+                "shared_prefix needs sdpa; set attention: auto, or preference.shared_prefix: false."
+            )
+            yield ("preference", "shared_prefix"), "conflict", message
+    quantization = values.get("quantization")
+    if isinstance(quantization, dict) and quantization.get("load_in_4bit") is not True:
+        yield ("quantization",), "bad-value", "needs load_in_4bit: true; or set quantization: null."
+
+
+def _best(values: dict[str, Any]) -> Any:
+    """What a recipe's ``evaluate`` chooses the best checkpoint by."""
+    section = values.get("evaluate")
+    return section.get("best") if isinstance(section, dict) else None
+
+
+def _evaluate_checks(
+    values: dict[str, Any], training: dict[str, Any], data: dict[str, Any]
+) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Questions need rows that hold them, steps at which they are asked, and a best to choose."""
+    section, after = values.get("evaluate"), values.get("after")
+    given = section if isinstance(section, dict) else {}
+    if data.get("eval") is None and given.get("data") is None:
+        message = "needs questions: evaluate.data, or held-out rows (data.eval, such as 0.05)."
+        if isinstance(section, dict):
+            yield ("evaluate",), "conflict", message
+        elif isinstance(after, list) and "evaluate" in after:
+            yield ("after",), "conflict", f"evaluate {message}"
+    every, steps = given.get("every"), training.get("max_steps")
+    if isinstance(every, int) and isinstance(steps, int) and 0 < steps < every:
+        message = f"training.max_steps is {steps}; set at most that, or end."
+        yield ("evaluate", "every"), "conflict", message
+    if given.get("best") is None:
+        return
+    if every == "end":
+        message = "there is nothing to choose from when questions are asked at the end alone; "
+        yield ("evaluate", "best"), "conflict", message + "set evaluate.every: epoch, or remove it."
+    if (schedule := training.get("lr_scheduler_type")) in FOLLOW_EVALUATIONS:
+        message = f"{schedule} follows the eval loss; remove one of the two."
+        yield ("evaluate", "best"), "conflict", message
+
+
+def _offload_checks(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """What can be kept in host memory depends on the rest of the recipe."""
+    offload, lora = values.get("offload"), values.get("lora")
+    objective = OBJECTIVES.get(str(values.get("task")))
+    kept = offload if isinstance(offload, list) else []
+    if "activations" in kept and objective and not objective.offloads_activations:
+        message = f"TRL's {objective.name.upper()} cannot offload activations; remove it."
+        yield ("offload",), "conflict", message
+    trained = lora.get("modules_to_save") if isinstance(lora, dict) else None
+    if "embeddings" in kept and {"embed_tokens", "lm_head"} & set(trained or ()):
+        message = "embeddings that are trained (lora.modules_to_save) stay on the GPU; remove it."
+        yield ("offload",), "conflict", message

@@ -1,0 +1,73 @@
+"""`axtune quantize`, `merge` and `export`: what they wrote is said, with how to use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.adapters import adapter_for, sharded_checkpoint
+from support.commands import axtune_in_process
+from support.tiny import LIBRARY_WARNINGS
+
+from axtune.checkpoint.locate import Checkpoint
+
+pytestmark = LIBRARY_WARNINGS
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return sharded_checkpoint(tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return adapter_for(base, tmp_path_factory.mktemp("adapter") / "adapter")
+
+
+def test_quantize_says_what_it_wrote_and_how_to_use_it(base: Checkpoint, tmp_path: Path) -> None:
+    words = ["quantize", str(base.folder), "--out", str(tmp_path / "nf4")]
+    done = axtune_in_process(*words, "--quant-type", "fp4", "--no-double-quant")
+    assert done.status == 0
+    assert f"{tmp_path / 'nf4'}: 14 linear layers in 4 bit, " in done.out
+    assert f"model={tmp_path / 'nf4'}" in done.out
+    written = json.loads((tmp_path / "nf4" / "axtune.json").read_text())["quantization"]
+    assert written["bnb_4bit_quant_type"] == "fp4"
+    assert not written["bnb_4bit_use_double_quant"]
+    again = axtune_in_process(*words)
+    assert (again.status, again.out) == (1, "")
+    assert "exists already" in again.err
+
+
+def test_merge_adds_adapters_with_their_weights(
+    base: Checkpoint, adapter: Path, tmp_path: Path
+) -> None:
+    words = ["merge", str(adapter), str(adapter), "--base", str(base.folder)]
+    done = axtune_in_process(
+        *words, "--weight", "0.5", "--weight", "0.5", "--out", str(tmp_path / "both")
+    )
+    assert done.status == 0
+    assert f"{tmp_path / 'both'}: " in done.out
+    assert "14 changed" in done.out
+    refused = axtune_in_process(*words, "--weight", "0.5", "--out", str(tmp_path / "one"))
+    assert refused.status == 1
+    assert not (tmp_path / "one").exists()
+
+
+def test_export_says_the_command_that_serves(
+    base: Checkpoint, adapter: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "served"
+    done = axtune_in_process(
+        "export", str(adapter), "--base", str(base.folder), "--to", "vllm", "--out", str(out)
+    )
+    assert done.status == 0
+    assert f"{out}: 0.00 GB\n" in done.out
+    assert f"vllm serve {out}" in done.out
+
+
+@pytest.mark.parametrize("command", ["quantize", "merge", "export"])
+def test_a_folder_to_write_is_needed(command: str, base: Checkpoint) -> None:
+    done = axtune_in_process(command, str(base.folder))
+    assert done.status == 2
+    assert "--out" in done.err

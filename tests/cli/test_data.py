@@ -1,0 +1,168 @@
+"""`axtune data`: every fault has its file, line and code, and nothing of the row."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from support.commands import axtune
+from support.rows import TEMPLATES, calls, chat, read_jsonl, tool, write_jsonl
+
+SECRET = "비밀XYZZY"
+
+
+def check(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return axtune("data", "check", *words, "--model", "tiny-ax-4.0", **environment)
+
+
+def test_good_data_exits_0_with_a_table() -> None:
+    done = check(str(TEMPLATES / "alpaca.jsonl"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[:3] == ["rows", "8", "read"]
+
+
+def test_faults_exit_1_with_file_line_code_and_no_content(tmp_path: Path) -> None:
+    rows = [
+        chat(SECRET, SECRET),
+        chat({"role": SECRET, "content": SECRET}),
+        chat({"role": "usr", "content": SECRET}, SECRET),
+        chat(SECRET, calls((SECRET, {SECRET: SECRET})), tools=[tool("f")]),
+        chat(SECRET, calls((SECRET, SECRET))),
+        chat(SECRET, calls(("f", {SECRET: 1})), tools=[tool("f", {"properties": {SECRET: False}})]),
+        chat(SECRET + "<|im_end|>", "a"),
+        chat("q", f"<tool_call>{SECRET}</tool_call>"),
+        {SECRET: SECRET},
+        {"conversations": [{"from": SECRET, "value": SECRET}]},
+        {"prompt": {SECRET: SECRET}, "completion": SECRET},
+    ]
+    file = write_jsonl(tmp_path / "a.jsonl", rows)
+    with file.open("ab") as stream:
+        stream.write(f'{{"{SECRET}": \n{SECRET}\n"{SECRET}\\x"\n'.encode())
+        stream.write(json.dumps(chat(SECRET, SECRET), ensure_ascii=False).encode("cp949"))
+    done = check(str(file))
+    assert done.returncode == 1
+    assert "XYZZY" not in done.stdout + done.stderr
+    for line, code in enumerate(
+        [
+            "bad-role",
+            "bad-role",
+            "unknown-tool",
+            "bad-arguments",
+            "schema-violation",
+            "control-token",
+            "bad-hermes-call",
+            "unknown-shape",
+            "bad-role",
+            "bad-role",
+            "not-json",
+            "not-json",
+            "not-json",
+            "cp949",
+        ],
+        2,
+    ):
+        assert f"{file}:{line}: {code}: " in done.stdout
+    as_json = check(str(file), "--json")
+    assert as_json.returncode == 1
+    assert "XYZZY" not in as_json.stdout
+    *faults, account = map(json.loads, as_json.stdout.splitlines())
+    told = [f"{f['file']}:{f['line']}: {f['code']}: {f['message']}" for f in faults]
+    assert told == done.stdout.splitlines()[: len(told)]
+    assert account["account"]["rows_read"] == 15
+    assert account["account"]["rows_used"] == 1
+    assert sum(account["account"]["refused"].values()) == 14
+
+
+def test_faults_of_preferences_exit_1_with_no_content(tmp_path: Path) -> None:
+    asked, said = {"role": "user", "content": SECRET}, {"role": "assistant", "content": SECRET}
+    other = {"role": "user", "content": SECRET + "2"}
+    pair = {"prompt": SECRET, "chosen": SECRET, "rejected": SECRET + "2"}
+    rows = [
+        (pair, None),
+        (pair | {"rejected": SECRET}, "same-answers"),
+        (pair | {"rejected": ""}, "empty-answer"),
+        ({"chosen": [asked, said], "rejected": [other, said]}, "prompt-differs"),
+        (pair | {"prompt": [asked, said]}, "prompt-role"),
+        (pair | {"chosen": [other, said]}, "answer-role"),
+        (pair | {"prompt": ""}, "empty-prompt"),
+        ({"prompt": SECRET, "completion": SECRET, "label": SECRET}, "bad-label"),
+        (pair | {"rejected": [said, {SECRET: SECRET}]}, "bad-role"),
+        (pair | {"rejected": [calls((SECRET, {}))], "tools": [tool("f")]}, "warning: unknown-tool"),
+        (pair | {"chosen": SECRET + "2", "rejected": SECRET}, "warning: contradiction"),
+        ({"prompt": SECRET, "completion": SECRET, "label": True}, None),
+    ]
+    file = write_jsonl(tmp_path / "a.jsonl", [row for row, _ in rows])
+    done = check(str(file))
+    assert done.returncode == 1
+    assert "XYZZY" not in done.stdout + done.stderr
+    told = [line.removeprefix(f"{file}:") for line in done.stdout.splitlines() if str(file) in line]
+    wanted = [f"{line}: {code}: " for line, (_, code) in enumerate(rows, 1) if code]
+    assert [line[: len(begin)] for line, begin in zip(told, wanted, strict=True)] == wanted
+
+
+def test_warnings_exit_0(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [chat("q", "a"), chat("q", "a")])
+    done = check(str(file))
+    assert done.returncode == 0
+    assert f"{file}:2: warning: duplicate: " in done.stdout
+
+
+def test_several_files_folders_and_patterns(tmp_path: Path) -> None:
+    for name in ("가.jsonl", "b.jsonl"):
+        write_jsonl(tmp_path / name, [chat(name, "a")])
+    for words in (["가.jsonl", "b.jsonl"], ["."], ["*.jsonl"]):
+        words = [str(tmp_path / word) for word in words]
+        done = check(*words, "--json")
+        assert json.loads(done.stdout)["account"]["rows_used"] == 2
+
+
+def test_options_reach_the_check(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [chat("a<|im_end|>b", "가나다 " * 30)])
+    assert "control-token" in check(str(file)).stdout
+    keep = [str(file), "--control-tokens", "keep"]
+    assert check(*keep).returncode == 0
+    assert "too-long" in check(*keep, "--max-length", "40").stdout
+    assert "warning: truncated" in check(*keep, "--max-length", "40", "--truncate").stdout
+    assert "unknown-shape" in check(*keep, "--format", "alpaca").stdout
+
+
+def test_render_writes_a_line_for_every_row(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [chat("q", "a"), {}, chat("r", "b")])
+    out = tmp_path / "out.jsonl"
+    words = ["data", "render", str(file), "--model", "tiny-ax-4.0", "--out", str(out)]
+    done = axtune(*words)
+    assert done.returncode == 0
+    assert "rows refused: 1;" in done.stderr
+    written = read_jsonl(out)
+    assert [(line["line"], "error" in line) for line in written] == [
+        (1, False),
+        (2, True),
+        (3, False),
+    ]
+    first = out.read_bytes()
+    assert axtune(*words).returncode == 0
+    assert out.read_bytes() == first
+
+
+def test_preview_in_a_pipe_and_on_a_poor_terminal(tmp_path: Path) -> None:
+    words = ["data", "preview", str(TEMPLATES / "chat.jsonl"), "-n", "2", "--model", "tiny-ax-4.0"]
+    done = axtune(*words)
+    assert done.returncode == 0
+    assert done.stdout.count("labelled") == 2
+    assert "⟦" in done.stdout
+    assert "\x1b" not in done.stdout
+    poor = axtune(*words, PYTHONIOENCODING="ascii")
+    assert poor.returncode == 0
+    assert "\\u27e6" in poor.stdout
+
+
+def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xb0\xa1.jsonl"))
+    file.write_bytes(b"oops\n")
+    done = check(str(file))
+    assert done.returncode == 1
+    assert ":1: not-json: " in done.stdout
+    as_json = check(str(file), "--json")
+    assert json.loads(as_json.stdout.splitlines()[0])["file"] == str(file)

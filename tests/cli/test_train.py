@@ -1,0 +1,44 @@
+"""`axtune train` and `axtune plan`: a recipe's faults are said at once, each with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.commands import axtune, axtune_in_process
+from support.rows import ROOT
+
+
+def test_a_broken_recipe_says_every_fault_with_its_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "나의 레시피.yaml"
+    recipe.write_text("task: sft\nmodle: x\noutput_dir: r\ndata: {train: a, evl: 1}\n", "utf-8")
+    done = axtune("train", str(recipe), "lora.alpha=3")
+    assert done.returncode == 1
+    assert f"{recipe}:2: unknown-key: modle: no such key; did you mean model?" in done.stderr
+    assert f"{recipe}:4: unknown-key: data.evl: no such key; did you mean eval?" in done.stderr
+    assert "lora.alpha=3: unknown-key: lora.alpha: no such key" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_an_unknown_key_and_a_missing_file_are_said_at_once(tmp_path: Path, command: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "task: sft\nmodel: tiny-ax-4.0\noutput_dir: r\nsead: 1\ndata:\n  train: none.jsonl\n",
+        "utf-8",
+    )
+    done = axtune(command, str(recipe))
+    assert done.returncode == 1
+    assert done.stderr.startswith("axtune: The recipe has 2 faults.\n")
+    assert f"{recipe}:4: unknown-key: sead: no such key; did you mean seed?" in done.stderr
+    assert f"{recipe}:6: bad-path: data.train: none.jsonl is no file" in done.stderr
+
+
+def test_plan_exits_1_when_none_of_the_named_gpus_fits() -> None:
+    words = ["plan", str(ROOT / "recipes/sft_lora.yaml"), "model=tiny-ax-4.0", "--tokens", "4096"]
+    words.append("training.per_device_train_batch_size=64")
+    none = axtune_in_process(*words, "--gpu", "1GB", "--json")
+    assert (none.status, none.err) == (1, "")
+    assert not json.loads(none.out)["cards"][0]["fits"]
+    assert axtune_in_process(*words, "--gpu", "1GB", "--gpu", "12GB").status == 0
+    assert axtune_in_process(*words).status == 0
