@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from axtune.errors import AxtuneError
+
 app = typer.Typer()
 
 
@@ -102,6 +104,29 @@ def export(
         Optional[Literal["own", "llama"]],
         typer.Option(help="architecture; default: own for hf, llama for vllm"),
     ] = None,
+    bits: Annotated[
+        Optional[Literal["4"]],
+        typer.Option(help="4: linear layers in 4 bit for vLLM, rounded by GPTQ on rows of the run"),
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="of --bits 4: round to nearest, without any rows")
+    ] = False,
+    calibrate: Annotated[
+        Optional[list[str]],
+        typer.Option(help="of --bits 4: files whose rows it is rounded by; default: the run's"),
+    ] = None,
+    rows: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1,
+            help="of --bits 4: how many; default: 64, on a CPU as many as make 6,144 tokens",
+        ),
+    ] = None,
+    group: Annotated[
+        Optional[Literal["128", "64", "32"]],
+        typer.Option(help="of --bits 4: inputs that share a scale; default: 128, where they can"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of --bits 4: draws the rows")] = 0,
     dtype: Annotated[
         Optional[Literal["bfloat16", "float16", "float32", "q8_0"]],
         typer.Option(help="dtype of the weights; q8_0 for gguf only; default: the checkpoint's"),
@@ -112,8 +137,27 @@ def export(
     into: Into = "16bit",
 ) -> None:
     """Write a checkpoint, or a run merged on the way, for transformers, vLLM or llama.cpp."""
+    if bits is None and (fast or calibrate or rows or group or seed):
+        raise AxtuneError(
+            "--fast, --calibrate, --rows, --group and --seed are of an export in 4 bit.",
+            "Give --bits 4 as well.",
+        )
+    if fast and (calibrate or rows):
+        raise AxtuneError("--fast rounds without any rows.", "Leave --calibrate and --rows out.")
     from axtune.export.export import export as run_export
+    from axtune.export.four_bit import FourBitOptions
+    from axtune.training.progress import Report
 
+    four_bit = None
+    if bits:
+        four_bit = FourBitOptions(
+            group=int(group) if group else None,
+            fast=fast,
+            calibrate=tuple(calibrate or ()),
+            rows=rows,
+            seed=seed,
+            counting=Report().counting,
+        )
     exported = run_export(
         source,
         out,
@@ -123,6 +167,7 @@ def export(
         dtype=dtype,
         max_shard_size=max_shard_size,
         into=into,
+        four_bit=four_bit,
     )
     for note in exported.notes:
         print(f"note: {note}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -51,14 +52,41 @@ def verify(
             metavar="[URL]", help="ask the real vLLM too: at a URL, or started for it (no value)"
         ),
     ] = None,
+    max_kl: Annotated[
+        Optional[float],
+        typer.Option(
+            min=0.0,
+            help="of a folder in 4 bit: fail above this divergence from 16 bit, in nats a token; "
+            "default: 0.1",
+        ),
+    ] = None,
+    min_agreement: Annotated[
+        Optional[float],
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="of a folder in 4 bit: fail where fewer questions are answered with the same "
+            "calls as in 16 bit, such as 0.9",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="the certificate instead of a table")
     ] = False,
 ) -> None:
     """Prove that a checkpoint computes and serves what was trained; exit 1 on a failure."""
+    from axtune.evaluate.same_calls import same_calls
+    from axtune.verify.agreement import MOST_KL
     from axtune.verify.verify import verify as run_verify
 
-    certificate = run_verify(folder, against=against, adapter=adapter, data=data or (), vllm=vllm)
+    certificate = run_verify(
+        folder,
+        against=against,
+        adapter=adapter,
+        data=data or (),
+        vllm=vllm,
+        most_kl=MOST_KL if max_kl is None else max_kl,
+        ask=partial(same_calls, least=min_agreement),
+    )
     _show(certificate.checks, certificate.to_json() if as_json else None)
     if not certificate.passed:
         raise typer.Exit(1)

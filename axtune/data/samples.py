@@ -195,6 +195,19 @@ class UnpairedSample(_Counted):
 
 AnySample = Sample | PairSample | UnpairedSample
 
+
+def as_served(sample: AnySample) -> Sample:
+    """A sample as one sequence: of two answers the one that is preferred."""
+    if isinstance(sample, Sample):
+        return sample
+    prompt = sample.prompt_ids
+    if isinstance(sample, PairSample):
+        answer, labels = sample.chosen_ids, sample.chosen_labels
+    else:
+        answer, labels = sample.completion_ids, sample.completion_labels
+    return Sample([*prompt, *answer], [*[IGNORED] * len(prompt), *labels])
+
+
 # What becomes of the rows that an objective learns from.
 SAMPLE_TYPES: dict[RowKind, type[AnySample]] = {
     "conversation": Sample,

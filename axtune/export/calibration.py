@@ -21,7 +21,7 @@ from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
 from axtune.data.dataset import trained_rows
 from axtune.data.pipeline import RowChecker
-from axtune.data.samples import PairSample, Sample
+from axtune.data.samples import as_served
 from axtune.data.sources import files_of
 from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError
@@ -116,13 +116,7 @@ def _sequences(rows: Iterable[RowResult]) -> Iterator[list[int]]:
     """Of each row what serving would see: the whole conversation, or the answer that is wanted."""
     for row in rows:
         for sample in row.samples:
-            if isinstance(sample, Sample):
-                ids = sample.input_ids
-            elif isinstance(sample, PairSample):
-                ids = sample.prompt_ids + sample.chosen_ids
-            else:
-                ids = sample.prompt_ids + sample.completion_ids
-            yield ids[:_LONGEST]
+            yield as_served(sample).input_ids[:_LONGEST]
 
 
 def _fitting(drawn: Sequence[list[int]]) -> Iterator[list[int]]:

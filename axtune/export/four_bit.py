@@ -12,8 +12,9 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,15 @@ from axtune.weights.output_tensor import OutputTensor, in_memory
 from axtune.weights.safetensors_file import read_header
 from axtune.weights.stream_writer import write_checkpoint, write_index
 
-# Called with how many layers are done, and of how many.
-Progress = Callable[[int, int], None]
+# Counts something up before a user's eyes: what, and how many; gives what is called for each.
+Counting = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+
+
+@contextmanager
+def uncounted(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows nothing."""
+    yield lambda: None
+
 
 # In the folder while it is being written: what goes into the next layer, and that the rest is done.
 _WORK, _STATES, _REST = ".work", "states.safetensors", "rest-is-written"
@@ -62,7 +70,7 @@ class FourBitPlan(FolderPlan):
         group: Inputs that share a scale.
         calibration: The rows that it is rounded by; None to round to nearest.
         facts: What its record says of how it was made.
-        progress: Called after each layer.
+        counting: Shows how many layers are done.
     """
 
     pieces: Sequence[OutputTensor]
@@ -71,7 +79,7 @@ class FourBitPlan(FolderPlan):
     group: int
     calibration: Calibration | None
     facts: Mapping[str, Any]
-    progress: Progress
+    counting: Counting
 
     @property
     def nbytes(self) -> int:
@@ -110,16 +118,17 @@ class FourBitPlan(FolderPlan):
             rounding: _Rounding = _ByRows(decoder, self.calibration, self.group, work)
         else:
             rounding = _Rounding(self.pieces, self.group)
-        for index in range(layers):
-            file = folder / names[index]
-            if index >= rounding.begins_at and not (file.is_file() and not self.calibration):
-                tensors = rounding.layer(index)
-                _write(file, tensors)
-                rounding.keep(index)
-            self.progress(index + 1, layers)
+        with self.counting("layers in 4 bit", layers) as count:
+            for index in range(layers):
+                file = folder / names[index]
+                if not rounding.has_done(index, file):
+                    tensors = rounding.layer(index)
+                    _write(file, tensors)
+                    rounding.keep(index)
+                count()
         shutil.rmtree(work)
-        found = {tensor.name: name for name in names for tensor in read_header(folder / name)}
-        write_index(folder, found, self.nbytes)
+        written = {tensor.name: name for name in names for tensor in read_header(folder / name)}
+        write_index(folder, written, self.nbytes)
         return {}
 
     def _nbytes(self, piece: OutputTensor) -> int:
@@ -140,7 +149,7 @@ class FourBitOptions:
         calibrate: Files to calibrate on, instead of a run's training rows.
         rows: How many of them; None as `axtune.export.calibration.draw`.
         seed: Draws which.
-        progress: Called after each layer.
+        counting: Shows how many layers are done.
     """
 
     group: int | None = None
@@ -148,7 +157,7 @@ class FourBitOptions:
     calibrate: tuple[str, ...] = ()
     rows: int | None = None
     seed: int = 0
-    progress: Progress = field(default=lambda done, layers: None)
+    counting: Counting = uncounted
 
 
 def in_four_bit(
@@ -196,7 +205,7 @@ def in_four_bit(
         group=group,
         calibration=calibration,
         facts=facts,
-        progress=options.progress,
+        counting=options.counting,
     )
 
 
@@ -237,19 +246,15 @@ class _Rounding:
     Args:
         pieces: The checkpoint's tensors.
         group: Inputs that share a scale.
-
-    Attributes:
-        begins_at: The first layer that is not done.
     """
 
     def __init__(self, pieces: Sequence[OutputTensor], group: int) -> None:
-        self.begins_at = 0
         self._pieces = pieces
         self._group = group
 
     def layer(self, index: int) -> dict[str, torch.Tensor]:
         """The tensors of a layer, in 4 bit those of its linear layers."""
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for piece in self._pieces:
             if piece.name.startswith(f"model.layers.{index}."):
                 if LINEAR.fullmatch(piece.name):
@@ -257,6 +262,10 @@ class _Rounding:
                 else:
                     tensors[piece.name] = in_memory(piece)
         return tensors
+
+    def has_done(self, index: int, file: Path) -> bool:
+        """Whether an interrupted pass wrote a layer."""
+        return file.is_file()
 
     def keep(self, index: int) -> None:
         """Note that a layer is written."""
@@ -290,9 +299,10 @@ class _ByRows(_Rounding):
         super().__init__(decoder.pieces, group)
         self._decoder = decoder
         self._file = work / _STATES
+        self._begins_at = 0
         if self._file.is_file():
             with safe_open(self._file, framework="pt") as file:
-                self.begins_at = int(file.metadata()["layer"])
+                self._begins_at = int(file.metadata()["layer"])
                 self._states = [file.get_tensor(str(n)) for n in range(len(calibration.sequences))]
         else:
             self._states = decoder.embed(calibration.sequences)
@@ -301,7 +311,7 @@ class _ByRows(_Rounding):
         """As `_Rounding.layer`; what goes into the next one is what comes out of these weights."""
         layer = self._decoder.layer(index)
         moments = self._moments(layer, index)
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for names in SAME_INPUTS:
             try:
                 factors = moments.pop(names[0]).factor()
@@ -314,7 +324,7 @@ class _ByRows(_Rounding):
                 ) from None
             for name in names:
                 full = f"model.layers.{index}.{name}.weight"
-                linear = layer.get_submodule(name)
+                linear: Any = layer.get_submodule(name)
                 dtype = self._decoder.piece(full).dtype
                 rounded = gptq.gptq(linear.weight.data, factors, self._group, dtype)
                 linear.weight.data = rounded.dequantized().float()
@@ -326,6 +336,10 @@ class _ByRows(_Rounding):
         self._decoder.require_finite(index, self._states)
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
+    def has_done(self, index: int, file: Path) -> bool:
+        """Whether an interrupted pass wrote a layer, and what goes into the next one."""
+        return index < self._begins_at
+
     def keep(self, index: int) -> None:
         """Write down what goes into the next layer."""
         states = {str(n): state for n, state in enumerate(self._states)}
@@ -335,8 +349,8 @@ class _ByRows(_Rounding):
         """Of the inputs of a layer's linear layers, by the first of those that share them."""
         moments, hooks = {}, []
         for names in SAME_INPUTS:
-            linear = layer.get_submodule(names[0])
-            width = int(linear.in_features)
+            linear: Any = layer.get_submodule(names[0])
+            width: int = linear.in_features
             moment = gptq.SecondMoment(width, self._blocks(width), self._decoder.device)
             moments[names[0]] = moment
             hooks.append(

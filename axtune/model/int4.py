@@ -111,7 +111,7 @@ def round_to_nearest(weight: torch.Tensor, group: int, dtype: torch.dtype) -> In
         group: Divides ``in``.
         dtype: Of the scales.
     """
-    grouped = weight.unflatten(1, (-1, group))
+    grouped = weight.reshape(len(weight), -1, group)
     scales = (grouped.abs().amax(dim=-1) / ((MOST - LEAST) / 2)).to(dtype)
     return rounded(weight, safe(scales))
 
@@ -123,7 +123,7 @@ def rounded(weight: torch.Tensor, scales: torch.Tensor) -> Int4:
         weight: (out, in) in float32.
         scales: (out, in / group), none of them zero.
     """
-    grouped = weight.unflatten(1, (scales.shape[1], -1)) / scales.float().unsqueeze(-1)
+    grouped = weight.reshape(*scales.shape, -1) / scales.float().unsqueeze(-1)
     return Int4(grouped.round_().clamp_(LEAST, MOST).to(torch.int8).flatten(1), scales)
 
 
@@ -230,7 +230,7 @@ def is_int4(config: Mapping[str, Any]) -> bool:
         return False
     stated = config["quantization_config"]
     groups = stated.get("config_groups")
-    first = next(iter(groups.values()), {}) if isinstance(groups, dict) else {}
+    first: Any = next(iter(groups.values()), {}) if isinstance(groups, dict) else {}
     weights = first.get("weights") if isinstance(first, dict) else None
     wanted = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group"}
     if (

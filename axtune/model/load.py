@@ -192,7 +192,7 @@ def _load_served(checkpoint: Checkpoint, options: dict[str, Any]) -> Any:
             state[name] = part.get_tensor(name)
     plain = {key: v for key, v in checkpoint.config.items() if key != "quantization_config"}
     config = AutoConfig.for_model(plain.pop("model_type")).from_dict(plain)
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     loaded = kind.from_pretrained(None, config=config, state_dict=plain_state(state), **options)
     if checkpoint.generation_config:
         loaded[0].generation_config = GenerationConfig.from_dict(checkpoint.generation_config)

@@ -78,7 +78,7 @@ class Report:
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """Count something up before training: a bar on a terminal, else one line at its end.
+        """Count something up: a bar on a terminal, else a line now and then and one at its end.
 
         Args:
             what: What is counted, for the eye.
@@ -97,8 +97,21 @@ class Report:
             disable=not (self.enabled and self.console.is_terminal),
         )
         task = bar.add_task("", total=total)
+        said = began
+
+        def count() -> None:
+            nonlocal said
+            bar.advance(task)
+            now = time.monotonic()
+            if self.console.is_terminal or now - said < _QUIET:
+                return
+            said = now
+            done = int(bar.tasks[0].completed)
+            left = (now - began) / done * (total - done)
+            self.say(f"{what} {done:,}/{total:,}  {duration(left)} left")
+
         with bar:
-            yield lambda: bar.advance(task)
+            yield count
         self.say(f"{what} computed in {duration(time.monotonic() - began)}")
 
     def begin(self, total: int, done: int = 0) -> None:

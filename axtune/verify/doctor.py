@@ -32,6 +32,7 @@ from axtune.data.conversation import normalise_request
 from axtune.data.render import pieces
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.model.dtypes import dtype_name, stated_dtype
+from axtune.model.int4 import is_int4, plain_shapes
 from axtune.model.shapes import fit
 from axtune.verify.certificate import Check
 from axtune.weights.folder import write_folder
@@ -380,7 +381,7 @@ def _weights(checkpoint: Checkpoint) -> Iterator[Check]:
     yield Check(part, "files", "pass", found)
     yield _architecture(checkpoint, tensors)
     yield _dtype(checkpoint, tensors)
-    if checkpoint.config.get("quantization_config"):
+    if checkpoint.config.get("quantization_config") and not is_int4(checkpoint.config):
         yield Check(part, "numbers", "skip", "the checkpoint is quantised")
         return
     if odd := {name: bad for name, each in tensors.items() if (bad := nonfinite_in(each))}:
@@ -395,10 +396,13 @@ def _weights(checkpoint: Checkpoint) -> Iterator[Check]:
 
 def _architecture(checkpoint: Checkpoint, tensors: dict[str, TensorInfo]) -> Check:
     part, name = "weights", "architecture"
-    if checkpoint.config.get("quantization_config"):
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if is_int4(checkpoint.config):
+        shapes = plain_shapes(shapes)
+    elif checkpoint.config.get("quantization_config"):
         return Check(part, name, "skip", "the checkpoint is quantised")
     try:
-        found = fit(checkpoint, {name: tensor.shape for name, tensor in tensors.items()})
+        found = fit(checkpoint, shapes)
     except CheckpointError as error:
         return _fail(part, name, error.found, error.remedy)
     if found.fault:

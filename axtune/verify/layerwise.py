@@ -220,10 +220,7 @@ class Layerwise:
         stored = self._stored.get(name)
         if stored is None and name == HEAD:
             stored = self._stored.get(EMBEDDING)  # tied
-        if stored is None:
-            tensor = self._unpacked(name)
-        else:
-            tensor = load(stored).float()
+        tensor = load(stored).float() if stored else self._unpacked(name)
         if tensor.shape != shape and not (name in (EMBEDDING, HEAD) and len(shape) == 2):
             raise CheckpointError(
                 f"{self._name}: {name} has shape {list(tensor.shape)}; its config.json declares "
@@ -233,7 +230,6 @@ class Layerwise:
         if stored and self._four_bit is not None and self._four_bit.concerns(stored):
             tensor = _rounded(tensor, self._four_bit)
         return tensor.to(self._device)
-
 
     def _unpacked(self, name: str) -> torch.Tensor:
         """A weight in 4 bit, as engines multiply by it."""

@@ -7,7 +7,7 @@ Files are held against the base (`doctor`), the model against base and adapter i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,18 +24,27 @@ from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.config.recipe import Data, Source, Task
 from axtune.data.conversation import normalise_request
+from axtune.data.dataset import held_out_rows
 from axtune.data.native_calls import CallForm, form_of
+from axtune.data.pipeline import RowChecker
 from axtune.data.requests import Request, read_requests, requests_of, same_answer
 from axtune.data.sources import files_of
+from axtune.data.statistics import RowResult
 from axtune.data.turns import Message
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
 from axtune.model.dtypes import stated_dtype
+from axtune.model.int4 import is_int4
 from axtune.quiet import quiet_libraries
+from axtune.verify.agreement import MOST_KL, against_16_bit
 from axtune.verify.certificate import Certificate, Check
 from axtune.verify.doctor import CONVERSATION, TOOLS, examine
 from axtune.verify.layerwise import Layerwise, Reading
 from axtune.verify.vllm import Reply, Served, connect, find_vllm, require_client, serve
 from axtune.weights.nf4 import FourBit, four_bit
+
+# Holds a 4-bit checkpoint's answers against those of its 16-bit base with an adapter, which may be
+# None; given the rows' files and the run, where there are any.
+Ask = Callable[[Checkpoint, Checkpoint, Path | None, Run | None, Sequence[str]], Iterable[Check]]
 
 START = "start"  # instead of a server's URL: start one
 
@@ -62,6 +71,8 @@ def verify(
     adapter: str | Path | None = None,
     data: Sequence[str] = (),
     vllm: str | None = None,
+    most_kl: float = MOST_KL,
+    ask: Ask | None = None,
 ) -> Certificate:
     """Check a checkpoint and write its certificate next to the weights.
 
@@ -73,6 +84,9 @@ def verify(
         adapter: What was merged into it: a run's folder or an adapter's; None for the base itself.
         data: Files whose rows are asked for; none takes those that the run was trained on.
         vllm: `START`, the URL of a running server, or None to leave vLLM out.
+        most_kl: Of a checkpoint in 4 bit, how far from the 16-bit one it may be, in nats a token.
+        ask: Holds the calls that a checkpoint in 4 bit answers with against those of the 16-bit
+            one; None leaves that out.
 
     Returns:
         The certificate, written.
@@ -115,7 +129,14 @@ def verify(
         sound = all(check.status != "fail" or check.part == "tokenizer" for check in checks)
         if sound:
             tokenizer = load_tokenizer(base or checkpoint)
-            checks += _logits(checkpoint, base, run, adapter, _prompts(asked, tokenizer))
+            own = run.adapter if run else Path(adapter) if adapter else None
+            if is_int4(checkpoint.config):
+                rows, which = _rows(asked, run, tokenizer)
+                checks += against_16_bit(checkpoint, base, own, rows, which, most_kl)
+                if ask and base:
+                    checks += ask(checkpoint, base, own, run, data)
+            else:
+                checks += _logits(checkpoint, base, run, own, _prompts(asked, tokenizer))
             if vllm is not None:
                 checks += _served(checkpoint, tokenizer, asked, vllm)
     certificate = Certificate(checkpoint.folder, tuple(checks))
@@ -226,7 +247,7 @@ def _logits(
     checkpoint: Checkpoint,
     base: Checkpoint | None,
     run: Run | None,
-    adapter: str | Path | None,
+    folder: Path | None,
     prompts: list[list[int]],
 ) -> list[Check]:
     """The model's answers against those of base and adapter in float32."""
@@ -237,7 +258,6 @@ def _logits(
         ]
     if checkpoint.config.get("quantization_config"):
         return [Check(part, "base + adapter", "skip", "the checkpoint is quantised")]
-    folder = run.adapter if run else Path(adapter) if adapter else None
     vocabulary = int(checkpoint.config["vocab_size"])
     own = Layerwise(checkpoint).read(prompts, _NEW_TOKENS)
     names: dict[FourBit | None, str] = {None: "base + adapter" if folder else "base"}
@@ -329,6 +349,23 @@ def _effect(moved: float, distance: float) -> Check:
         return Check("logits", "adapter", "pass", found, "", figures)
     found += ", no more than rounding does, so whether it is merged cannot be told"
     return Check("logits", "adapter", "warn", found, "Train it further.", figures)
+
+
+# --- 4 bit ------------------------------------------------------------------------------------
+
+
+def _rows(
+    asked: _Asked, run: Run | None, tokenizer: AxTokenizer
+) -> tuple[Iterator[RowResult], str]:
+    """Rows to compare on, and what they are: rather those that the run did not see."""
+    own = run is not None and asked.data is run.recipe.data
+    if own and run and run.recipe.data.eval is not None:
+        return held_out_rows(run.recipe, tokenizer), "held-out rows"
+    files = [file for source in asked.sources for file in files_of(source)]
+    if asked.data is None:
+        return iter(()), ""
+    rows = RowChecker(tokenizer, asked.data, asked.task).stream(files)
+    return rows, "rows that it was trained on" if own else "rows"
 
 
 # --- vLLM -------------------------------------------------------------------------------------

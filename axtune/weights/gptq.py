@@ -61,7 +61,7 @@ class SecondMoment:
         Args:
             inputs: (tokens, width) in float32.
         """
-        for block, part in zip(self.blocks, inputs.split(self.size, dim=1), strict=True):
+        for block, part in zip(self.blocks, torch.split(inputs, self.size, dim=1), strict=True):
             block.addmm_(part.T, part)
 
     def diagonal(self) -> torch.Tensor:
@@ -131,7 +131,7 @@ def gptq(weight: torch.Tensor, factors: list[Factor], group: int, dtype: torch.d
 
 
 def _blocks(weight: torch.Tensor, factors: list[Factor]) -> Iterator[tuple[Factor, torch.Tensor]]:
-    parts = weight.split([len(factor.order) for factor in factors], dim=1)
+    parts = torch.split(weight, [len(factor.order) for factor in factors], dim=1)
     return zip(factors, parts, strict=True)
 
 
@@ -152,7 +152,7 @@ def best_scales(
     grouped = weight.reshape(-1, weight.shape[1] // group, group)
     counts = importance.view(-1, group)
     height = max(1, _CHUNK // weight.shape[1])
-    return torch.cat([_search(rows, counts, dtype) for rows in grouped.split(height)])
+    return torch.cat([_search(rows, counts, dtype) for rows in torch.split(grouped, height)])
 
 
 def _search(rows: torch.Tensor, importance: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
