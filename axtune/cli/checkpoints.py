@@ -147,6 +147,7 @@ def export(
     from axtune.export.export import export as run_export
     from axtune.export.four_bit import FourBitOptions
     from axtune.training.progress import Report
+    from axtune.units import gigabytes
 
     four_bit = None
     if bits:
@@ -171,6 +172,8 @@ def export(
     )
     for note in exported.notes:
         print(f"note: {note}")
-    print(f"{exported.folder}: {exported.nbytes / 1e9:.2f} GB")
+    print(f"{exported.folder}: {gigabytes(exported.nbytes)}")
     if exported.command:
         print(exported.command)
+    if exported.room:
+        print(f"room: {exported.room}")

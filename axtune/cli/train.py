@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from axtune.errors import AxtuneError
+
 app = typer.Typer()
 
 
@@ -35,7 +37,12 @@ def train(
     epilog="Example: axtune plan recipes/sft_qlora.yaml --gpu 12GB",
 )
 def plan(
-    recipe: Annotated[str, typer.Argument(help="recipe, such as recipes/sft_qlora.yaml")],
+    recipe: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="recipe, such as recipes/sft_qlora.yaml; with --serve a checkpoint, or nothing"
+        ),
+    ] = None,
     overrides: Annotated[
         Optional[list[str]], typer.Argument(help="key.path=value, such as lora.r=32")
     ] = None,
@@ -46,15 +53,30 @@ def plan(
     tokens: Annotated[
         Optional[int],
         typer.Option(
-            min=16, help="plan for samples of this many tokens each instead of for the data"
+            min=16,
+            help="plan for samples of this many tokens each instead of for the data; with --serve "
+            "for conversations of as many (4,096)",
         ),
     ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="say which export serves on which GPU, how long a context, and for how many; of "
+            "the checkpoint that is named, else of both A.X Lights",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the plan as JSON")] = False,
 ) -> None:
     """Say whether a recipe fits a GPU, what makes it fit, and how long it takes.
 
     Exits with 1 when it fits none of the GPUs that --gpu names.
     """
+    if serve:
+        _plan_serving(recipe, overrides or [], gpu or [], tokens or 4096, as_json=as_json)
+        return
+    if recipe is None:
+        raise AxtuneError("There is no recipe to plan.", "Name it: axtune plan RECIPE.")
     from axtune.checkpoint.locate import find
     from axtune.checkpoint.tokenizer import load_tokenizer
     from axtune.config.loader import load
@@ -83,3 +105,25 @@ def plan(
         show(Console(highlight=False), search.plan, verdicts)
     if named and not any(verdict.fits for verdict in verdicts[: len(named)]):
         raise typer.Exit(1)
+
+
+def _plan_serving(
+    model: str | None, overrides: list[str], gpu: list[str], tokens: int, *, as_json: bool
+) -> None:
+    """Say which export serves where."""
+    from axtune.checkpoint.locate import find
+    from axtune.plan.gpus import SIZES, find_card
+    from axtune.plan.serving import LIGHTS, show, to_json
+
+    if overrides:
+        raise AxtuneError(
+            f"{overrides[0]} changes a recipe, and --serve takes a checkpoint.", "Leave it out."
+        )
+    cards = [find_card(name) for name in gpu] or [find_card(f"{size}GB") for size in SIZES[:4]]
+    models = {model: find(model, weights=False).config} if model else LIGHTS
+    if as_json:
+        print(json.dumps(to_json(models, cards, tokens), ensure_ascii=False, indent=2))
+    else:
+        from rich.console import Console
+
+        show(Console(highlight=False), models, cards, tokens)

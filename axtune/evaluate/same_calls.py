@@ -103,7 +103,7 @@ def _too_large(base: Checkpoint) -> str | None:
     """Why a base cannot be loaded here; None where it can."""
     parameters = read_architecture(base.config, base.name).parameters
     if torch.cuda.is_available():
-        needed, free = 2.0 * parameters, torch.cuda.mem_get_info()[0]
+        needed, free = 2.0 * parameters, float(torch.cuda.mem_get_info()[0])
     else:
         needed, free = 4.0 * parameters, free_memory() or float("inf")
     if needed * _BESIDE <= free:

@@ -10,33 +10,27 @@ k and v kept, one of zeros for o) compute the same logits to the last bit and ke
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-import shlex
-import shutil
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors.torch import save_file
 
-from axtune.checkpoint import locate
 from axtune.checkpoint.atomic import refuse_existing, staged
 from axtune.checkpoint.base import run_of
-from axtune.checkpoint.families import LAYOUTS, Family, relative_of_a_x
+from axtune.checkpoint.families import LAYOUTS
 from axtune.checkpoint.locate import ADAPTER_CONFIG
 from axtune.checkpoint.record import write_record
-from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
-from axtune.data.native_calls import form_of
 from axtune.errors import AxtuneError, CheckpointError
+from axtune.export.adapter import export_adapter
+from axtune.export.exported import Exported
 from axtune.export.four_bit import FourBitOptions, in_four_bit
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
 from axtune.export.ollama import modelfile
+from axtune.export.serving import room, serving, vllm_command
 from axtune.model.dtypes import stated_dtype, with_dtype
+from axtune.plan.serving import Form as ServedForm
 from axtune.quiet import quiet_libraries
 from axtune.units import shard_bytes
 from axtune.weights.folder import (
@@ -45,12 +39,9 @@ from axtune.weights.folder import (
     copy_licences,
     served_card,
     write_folder,
-    write_json,
 )
-from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.merge import Into, plan
 from axtune.weights.output_tensor import OutputTensor, resharded
-from axtune.weights.safetensors_file import load
 from axtune.weights.stream_writer import write_files
 
 Form = Literal["hf", "vllm", "gguf", "adapter"]
@@ -58,28 +49,6 @@ Layout = Literal["own", "llama"]
 
 # What a Qwen2 config says and a Llama config does not.
 _QWEN2_KEYS = ("layer_types", "max_window_layers", "sliding_window", "use_sliding_window")
-
-_DECODER_LAYER = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+\.lora_\w+(\.weight)?$")
-
-# The ranks that vLLM's --max-lora-rank takes (vllm/config/lora.py, 0.32).
-_VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export left behind.
-
-    Attributes:
-        folder: Where.
-        nbytes: The size of its tensors.
-        command: The line that serves it with vLLM or llama.cpp; None for transformers.
-        notes: What a user should know, a sentence each.
-    """
-
-    folder: Path
-    nbytes: int
-    command: str | None
-    notes: tuple[str, ...]
 
 
 def export(
@@ -126,7 +95,7 @@ def export(
                 "merged into anything.",
                 "Leave --layout, --dtype, --max-shard-size and --into out.",
             )
-        return _export_adapter(Path(source), target, base)
+        return export_adapter(Path(source), target, base)
     if to == "gguf" and (layout or max_shard_size):
         raise AxtuneError(
             "A GGUF is one file in the model's own architecture: it has no layout and no shards.",
@@ -166,19 +135,25 @@ def export(
     if (stated := planned.base.config.get("eos_token_id")) != tokenizer.end_of_turn_id:
         notes += (f"config.json ends a turn with {tokenizer.end_of_turn_id} now, not {stated}.",)
 
+    rounded = None
+    if four_bit:
+        with quiet_libraries():
+            rounded = in_four_bit(planned, tokenizer, target.name, four_bit)
+    written: FolderPlan = rounded or planned
     family = tokenizer.family
-    command = _serve(target, tokenizer.context, family) if to == "vllm" else None
+    command = vllm_command(target, tokenizer.context, family) if to == "vllm" else None
+
+    form: ServedForm = "w4a16" if rounded else "bf16"
+    group = rounded.group if rounded else 128
 
     def say_how_to_serve(folder: Path) -> None:
         if command:
-            (folder / "SERVING.md").write_text(_serving(command, target, family), encoding="utf-8")
+            text = serving(command, target, family, planned.config, form, group)
+            (folder / "SERVING.md").write_text(text, encoding="utf-8")
 
-    folder: FolderPlan = planned
-    if four_bit:
-        with quiet_libraries():
-            folder = in_four_bit(planned, tokenizer, target.name, four_bit)
-    write_folder(folder, target, tokenizer=tokenizer, finish=say_how_to_serve)
-    return Exported(target, folder.nbytes, command, notes)
+    write_folder(written, target, tokenizer=tokenizer, finish=say_how_to_serve)
+    fits = room(planned.config, target.name, form, group) if command else None
+    return Exported(target, written.nbytes, command, notes, fits)
 
 
 def _refuse_for_four_bit(
@@ -272,161 +247,3 @@ def _in_dtype(planned: CheckpointPlan, dtype: Numbers) -> CheckpointPlan:
         for name, pieces in planned.shards.items()
     }
     return dataclasses.replace(planned, shards=shards, config=with_dtype(planned.config, wanted))
-
-
-def _export_adapter(source: Path, target: Path, base: str | None) -> Exported:
-    """An adapter that vLLM loads over an exported base, the run's own numbers."""
-    run = run_of(source)
-    adapter = open_adapter(run.adapter if run else source)
-    _refuse_what_vllm_lacks(adapter, source)
-    _refuse_misshapen(adapter)
-    name = base or (
-        run.manifest["base"]["name"] if run else adapter.config.get("base_model_name_or_path")
-    )
-    rank = max(int(adapter.config["r"]), *(tensor.shape[0] for tensor in _halves(adapter, "A")))
-    if rank > _VLLM_RANKS[-1]:
-        raise AxtuneError(
-            f"vLLM loads adapters up to rank {_VLLM_RANKS[-1]}; this one has {rank}.",
-            f"Merge it: axtune export {source} --to vllm.",
-        )
-    size = sum(tensor.nbytes for tensor in adapter.tensors.values())
-    slots = next(value for value in _VLLM_RANKS if value >= rank)
-    context, family = _facts(name)
-    command = _serve(Path("BASE"), context, family) + (
-        f" --enable-lora --max-lora-rank {slots}"
-        f" --lora-modules {shlex.quote(f'{target.name}={target}')}"
-    )
-    notes = [f"BASE is the folder that `axtune export {name} --to vllm --out BASE` makes."]
-    if run and run.recipe.quantization:
-        notes.append(
-            "The run was trained on 4-bit weights; vLLM adds this adapter to the 16-bit ones."
-        )
-    # Ranks are padded where they differ.
-    with staged(target, size * rank // min(t.shape[0] for t in _halves(adapter, "A"))) as folder:
-        _write_adapter(adapter, rank, folder)
-        text = _serving(command, target, family) + "\n" + "\n".join(notes) + "\n"
-        (folder / "SERVING.md").write_text(text, encoding="utf-8")
-        card = served_card(target.name, [run] if run else [], library="peft", tags=["lora"])
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        write_record(folder)
-    return Exported(target, size, command, tuple(notes))
-
-
-def _refuse_what_vllm_lacks(adapter: SavedAdapter, source: Path) -> None:
-    """vLLM loads lora_A and lora_B of linear layers, and nothing else (vllm/lora, 0.32)."""
-    lacks = []
-    if adapter.config.get("use_dora"):
-        lacks.append("DoRA")
-    if saved := adapter.config.get("modules_to_save"):
-        lacks.append(f"modules_to_save ({', '.join(saved)})")
-    others = [
-        name
-        for name in adapter.tensors
-        if not name.endswith((".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"))
-        or name.startswith(("lm_head.", "model.embed_tokens."))
-    ]
-    if others and not saved:
-        lacks.append(f"trained {others[0]}")
-    if lacks:
-        raise AxtuneError(
-            f"vLLM cannot load an adapter with {' and '.join(lacks)}.",
-            f"Merge it: axtune export {source} --to vllm.",
-        )
-
-
-def _refuse_misshapen(adapter: SavedAdapter) -> None:
-    """Every layer has two halves of the rank that the configuration gives it."""
-    if strangers := [
-        each.name for name, each in adapter.tensors.items() if not _DECODER_LAYER.match(name)
-    ]:
-        raise fits_nothing(adapter.folder, strangers, "a decoder")
-    halves: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name, tensor in adapter.tensors.items():
-        module, _, half = name.removesuffix(".weight").rpartition(".lora_")
-        halves.setdefault(module, {})[half] = tensor.shape
-    for module, shapes in halves.items():
-        a, b = shapes.get("A", ()), shapes.get("B", ())
-        rank = adapter.rank(module)
-        if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
-            raise AxtuneError(
-                f"{adapter.folder}: the LoRA of {module[:200]} has shapes {list(b)} and {list(a)}, "
-                f"and its {ADAPTER_CONFIG} says rank {rank}.",
-                "Configuration and weights are of different adapters; copy it again.",
-            )
-
-
-def _write_adapter(adapter: SavedAdapter, rank: int, folder: Path) -> None:
-    """Config and tensors; with one rank and scale for all, where the adapter's own differ.
-
-    Older vLLMs apply r and lora_alpha to all modules, whatever the patterns say.
-    """
-    # auto_mapping names a class to import.
-    config = {**adapter.config, "inference_mode": True, "auto_mapping": None}
-    as_saved = all(f"{PREFIX}{name}" == each.name for name, each in adapter.tensors.items())
-    if as_saved and not (config.get("rank_pattern") or config.get("alpha_pattern")):
-        shutil.copyfile(adapter.folder / WEIGHTS, folder / WEIGHTS)
-        write_json(folder / ADAPTER_CONFIG, config)
-        return
-    tensors = {}
-    for name, stored in adapter.tensors.items():
-        tensor = load(stored)
-        module, _, half = name.removesuffix(".weight").rpartition(".")
-        missing = rank - adapter.rank(module)
-        if half == "lora_A":
-            tensor = torch.nn.functional.pad(tensor, (0, 0, 0, missing))
-        else:
-            tensor = torch.nn.functional.pad(tensor * adapter.scale(module), (0, missing))
-        tensors[f"{PREFIX}{name}"] = tensor.contiguous()
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    uniform = {"r": rank, "lora_alpha": rank, "use_rslora": False}
-    write_json(
-        folder / ADAPTER_CONFIG, {**config, **uniform, "rank_pattern": {}, "alpha_pattern": {}}
-    )
-
-
-def _halves(adapter: SavedAdapter, half: str) -> list[Any]:
-    return [
-        tensor for name, tensor in adapter.tensors.items() if name.endswith(f".lora_{half}.weight")
-    ]
-
-
-def _facts(model: str | None) -> tuple[int | None, Family]:
-    """The base's context and family, where it is at hand; the adapter itself does not need it."""
-    with suppress(CheckpointError):
-        base = locate.find(str(model), weights=False)
-        return int(base.config["max_position_embeddings"]), base.family
-    return None, relative_of_a_x("llama")  # the layout in which vLLM serves it
-
-
-def _serve(folder: Path, context: int | None, family: Family) -> str:
-    """The complete line that serves a folder."""
-    name = "" if folder == Path("BASE") else f" --served-model-name {shlex.quote(folder.name)}"
-    length = f" --max-model-len {context}" if context else ""
-    return (
-        f"vllm serve {shlex.quote(str(folder))}{name}{length}"
-        f" --enable-auto-tool-choice --tool-call-parser {family.tool_parser}"
-    )
-
-
-def _serving(command: str, target: Path, family: Family) -> str:
-    """SERVING.md: the line, and a request."""
-    request = {
-        "model": target.name,
-        "messages": [{"role": "user", "content": "안녕하세요?"}],
-        "temperature": 0,
-    }
-    parser, line, form = family.tool_parser, family.line, form_of(family).shown
-    return f"""# Serving {target.name}
-
-```sh
-{command}
-```
-
-`{parser}` is the parser of the calls that {line} models write (`{form}`). A GPU
-with too little memory for the whole context takes a smaller `--max-model-len`.
-
-```sh
-curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{json.dumps(request, ensure_ascii=False)}'
-```
-"""

@@ -1,0 +1,156 @@
+"""A trained adapter as vLLM loads it over an exported base (``--enable-lora``)."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from axtune.checkpoint import locate
+from axtune.checkpoint.atomic import staged
+from axtune.checkpoint.base import run_of
+from axtune.checkpoint.families import Family, relative_of_a_x
+from axtune.checkpoint.locate import ADAPTER_CONFIG
+from axtune.checkpoint.record import write_record
+from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
+from axtune.errors import AxtuneError, CheckpointError
+from axtune.export.exported import Exported
+from axtune.export.serving import serving, vllm_command
+from axtune.weights.folder import served_card, write_json
+from axtune.weights.lora_delta import SavedAdapter, open_adapter
+from axtune.weights.safetensors_file import load
+
+_DECODER_LAYER = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+\.lora_\w+(\.weight)?$")
+
+# The ranks that vLLM's --max-lora-rank takes (vllm/config/lora.py, 0.32).
+_VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def export_adapter(source: Path, target: Path, base: str | None) -> Exported:
+    """An adapter that vLLM loads over an exported base, the run's own numbers."""
+    run = run_of(source)
+    adapter = open_adapter(run.adapter if run else source)
+    _refuse_what_vllm_lacks(adapter, source)
+    _refuse_misshapen(adapter)
+    name = base or (
+        run.manifest["base"]["name"] if run else adapter.config.get("base_model_name_or_path")
+    )
+    rank = max(int(adapter.config["r"]), *(tensor.shape[0] for tensor in _halves(adapter, "A")))
+    if rank > _VLLM_RANKS[-1]:
+        raise AxtuneError(
+            f"vLLM loads adapters up to rank {_VLLM_RANKS[-1]}; this one has {rank}.",
+            f"Merge it: axtune export {source} --to vllm.",
+        )
+    size = sum(tensor.nbytes for tensor in adapter.tensors.values())
+    slots = next(value for value in _VLLM_RANKS if value >= rank)
+    context, family = _facts(name)
+    command = vllm_command(Path("BASE"), context, family) + (
+        f" --enable-lora --max-lora-rank {slots}"
+        f" --lora-modules {shlex.quote(f'{target.name}={target}')}"
+    )
+    notes = [f"BASE is the folder that `axtune export {name} --to vllm --out BASE` makes."]
+    if run and run.recipe.quantization:
+        notes.append(
+            "The run was trained on 4-bit weights; vLLM adds this adapter to the 16-bit ones."
+        )
+    # Ranks are padded where they differ.
+    with staged(target, size * rank // min(t.shape[0] for t in _halves(adapter, "A"))) as folder:
+        _write_adapter(adapter, rank, folder)
+        text = serving(command, target, family) + "\n" + "\n".join(notes) + "\n"
+        (folder / "SERVING.md").write_text(text, encoding="utf-8")
+        card = served_card(target.name, [run] if run else [], library="peft", tags=["lora"])
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_record(folder)
+    return Exported(target, size, command, tuple(notes))
+
+
+def _refuse_what_vllm_lacks(adapter: SavedAdapter, source: Path) -> None:
+    """vLLM loads lora_A and lora_B of linear layers, and nothing else (vllm/lora, 0.32)."""
+    lacks = []
+    if adapter.config.get("use_dora"):
+        lacks.append("DoRA")
+    if saved := adapter.config.get("modules_to_save"):
+        lacks.append(f"modules_to_save ({', '.join(saved)})")
+    others = [
+        name
+        for name in adapter.tensors
+        if not name.endswith((".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"))
+        or name.startswith(("lm_head.", "model.embed_tokens."))
+    ]
+    if others and not saved:
+        lacks.append(f"trained {others[0]}")
+    if lacks:
+        raise AxtuneError(
+            f"vLLM cannot load an adapter with {' and '.join(lacks)}.",
+            f"Merge it: axtune export {source} --to vllm.",
+        )
+
+
+def _refuse_misshapen(adapter: SavedAdapter) -> None:
+    """Every layer has two halves of the rank that the configuration gives it."""
+    if strangers := [
+        each.name for name, each in adapter.tensors.items() if not _DECODER_LAYER.match(name)
+    ]:
+        raise fits_nothing(adapter.folder, strangers, "a decoder")
+    halves: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, tensor in adapter.tensors.items():
+        module, _, half = name.removesuffix(".weight").rpartition(".lora_")
+        halves.setdefault(module, {})[half] = tensor.shape
+    for module, shapes in halves.items():
+        a, b = shapes.get("A", ()), shapes.get("B", ())
+        rank = adapter.rank(module)
+        if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
+            raise AxtuneError(
+                f"{adapter.folder}: the LoRA of {module[:200]} has shapes {list(b)} and {list(a)}, "
+                f"and its {ADAPTER_CONFIG} says rank {rank}.",
+                "Configuration and weights are of different adapters; copy it again.",
+            )
+
+
+def _write_adapter(adapter: SavedAdapter, rank: int, folder: Path) -> None:
+    """Config and tensors; with one rank and scale for all, where the adapter's own differ.
+
+    Older vLLMs apply r and lora_alpha to all modules, whatever the patterns say.
+    """
+    # auto_mapping names a class to import.
+    config = {**adapter.config, "inference_mode": True, "auto_mapping": None}
+    as_saved = all(f"{PREFIX}{name}" == each.name for name, each in adapter.tensors.items())
+    if as_saved and not (config.get("rank_pattern") or config.get("alpha_pattern")):
+        shutil.copyfile(adapter.folder / WEIGHTS, folder / WEIGHTS)
+        write_json(folder / ADAPTER_CONFIG, config)
+        return
+    tensors = {}
+    for name, stored in adapter.tensors.items():
+        tensor = load(stored)
+        module, _, half = name.removesuffix(".weight").rpartition(".")
+        missing = rank - adapter.rank(module)
+        if half == "lora_A":
+            tensor = torch.nn.functional.pad(tensor, (0, 0, 0, missing))
+        else:
+            tensor = torch.nn.functional.pad(tensor * adapter.scale(module), (0, missing))
+        tensors[f"{PREFIX}{name}"] = tensor.contiguous()
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    uniform = {"r": rank, "lora_alpha": rank, "use_rslora": False}
+    write_json(
+        folder / ADAPTER_CONFIG, {**config, **uniform, "rank_pattern": {}, "alpha_pattern": {}}
+    )
+
+
+def _halves(adapter: SavedAdapter, half: str) -> list[Any]:
+    return [
+        tensor for name, tensor in adapter.tensors.items() if name.endswith(f".lora_{half}.weight")
+    ]
+
+
+def _facts(model: str | None) -> tuple[int | None, Family]:
+    """The base's context and family, where it is at hand; the adapter itself does not need it."""
+    with suppress(CheckpointError):
+        base = locate.find(str(model), weights=False)
+        return int(base.config["max_position_embeddings"]), base.family
+    return None, relative_of_a_x("llama")  # the layout in which vLLM serves it
