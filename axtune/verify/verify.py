@@ -24,10 +24,10 @@ from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.config.recipe import Data, Source, Task
 from axtune.data.conversation import normalise_request
+from axtune.data.messages import Message
 from axtune.data.native_calls import CallForm, form_of
 from axtune.data.requests import Request, read_requests, requests_of, same_answer
 from axtune.data.sources import files_of
-from axtune.data.turns import Message
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
 from axtune.model.dtypes import stated_dtype
 from axtune.quiet import quiet_libraries
