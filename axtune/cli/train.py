@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -40,7 +41,7 @@ def plan(
     recipe: Annotated[
         Optional[str],
         typer.Argument(
-            help="recipe, such as recipes/sft_qlora.yaml; with --serve a checkpoint, or nothing"
+            help="recipe, such as recipes/sft_qlora.yaml; with --serve also a run, a checkpoint, or nothing"
         ),
     ] = None,
     overrides: Annotated[
@@ -111,14 +112,20 @@ def _plan_serving(
     model: str | None, overrides: list[str], gpu: list[str], tokens: int, *, as_json: bool
 ) -> None:
     """Say which export serves where."""
+    from axtune.checkpoint.base import run_of
     from axtune.checkpoint.locate import find
+    from axtune.config.loader import load
     from axtune.plan.gpus import SIZES, find_card
     from axtune.plan.serving import LIGHTS, show, to_json
 
-    if overrides:
+    if model and model.endswith((".yaml", ".yml")):
+        model = load(model, overrides, check_paths=False).model
+    elif overrides:
         raise AxtuneError(
-            f"{overrides[0]} changes a recipe, and --serve takes a checkpoint.", "Leave it out."
+            f"{overrides[0]} changes a recipe, and none is named.", "Name it, or leave this out."
         )
+    elif model and (run := run_of(Path(model))):
+        model = run.recipe.model
     cards = [find_card(name) for name in gpu] or [find_card(f"{size}GB") for size in SIZES[:4]]
     models = {model: find(model, weights=False).config} if model else LIGHTS
     if as_json:

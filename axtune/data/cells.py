@@ -12,7 +12,7 @@ import tokenize
 from typing import Any
 
 from axtune.data.literals import parse_json, parse_literal
-from axtune.data.turns import Placed
+from axtune.data.messages import Placed
 from axtune.errors import Problem
 
 # What tables fill the cells with that a row lacks, besides null.

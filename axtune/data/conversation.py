@@ -16,7 +16,7 @@ from typing import Any
 
 from axtune.checkpoint.tokenizer import Tool
 from axtune.data.literals import parse_json
-from axtune.data.turns import ROLES, Message, bad_role
+from axtune.data.messages import ROLES, Message, bad_role
 from axtune.errors import Problem
 
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from axtune.data.cells import NOTHING, not_null, parse_list, says, speaker_of, table_tools, text_of
+from axtune.data.messages import Placed
 from axtune.data.preferences import (
     LABELS,
     PAIRS,
@@ -44,7 +45,6 @@ from axtune.data.prompts import (
 )
 from axtune.data.tools import row_tools
 from axtune.data.traces import open_trace
-from axtune.data.turns import Placed
 from axtune.errors import Problem
 
 # Turns as a row has them, for `axtune.data.turns.read_turns`; and the row's tools.

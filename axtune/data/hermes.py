@@ -14,8 +14,9 @@ from typing import Any
 
 from axtune.data.calls import ArgumentsError, Call, python_calls, read_call
 from axtune.data.literals import parse_json, parse_json_at, parse_literal, parse_sequence
+from axtune.data.messages import Message, Placed
 from axtune.data.tools import in_json_schema
-from axtune.data.turns import Message, Placed, unread_key
+from axtune.data.unread import unread_key
 from axtune.errors import Problem
 
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from axtune.data.messages import known_role
 from axtune.data.prompts import ANSWERS, CONVERSATIONS, QUESTIONS, SYSTEMS
-from axtune.data.turns import known_role
 
 DATASET_INFO = "dataset_info.json"
 # Under which names axtune reads what LLaMA-Factory calls so.

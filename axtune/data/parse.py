@@ -15,9 +15,10 @@ from typing import Any
 from axtune.data.conversation import Conversation, normalise_request, to_nfc
 from axtune.data.formats import RawRow, open_row
 from axtune.data.hermes import asks_for_python, from_text
+from axtune.data.messages import Message, Placed
 from axtune.data.preferences import RawAnswer, RawPreference
 from axtune.data.tools import read_tools
-from axtune.data.turns import Message, Placed, read_turns
+from axtune.data.turns import read_turns
 from axtune.errors import Problem
 
 

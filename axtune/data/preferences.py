@@ -17,8 +17,8 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 from axtune.data.cells import says, speaker_of, text_of
+from axtune.data.messages import Placed
 from axtune.data.prompts import asks, take_answer, take_conversation, take_prompt, with_system
-from axtune.data.turns import Placed
 from axtune.errors import Problem
 
 PAIRS = (

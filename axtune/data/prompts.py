@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from axtune.data.cells import placed, says, speaker_of, text_of, text_or_turns
-from axtune.data.turns import Placed, as_context
+from axtune.data.labels import as_context
+from axtune.data.messages import Placed
 from axtune.errors import Problem
 
 # The names of a question and of an answer, in the order in which they are looked for.

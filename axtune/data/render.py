@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation, as_served, normalise_request
+from axtune.data.messages import Message
 from axtune.data.native_calls import form_of
 from axtune.data.samples import IGNORED, AnySample, Sample, learned_turns
-from axtune.data.turns import Message
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
 
 

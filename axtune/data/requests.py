@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from axtune.checkpoint.tokenizer import AxTokenizer, Tool
 from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
+from axtune.data.messages import Message
 from axtune.data.pipeline import RowChecker
 from axtune.data.render import LearnedTurn, render, turns_of
 from axtune.data.sources import files_of
-from axtune.data.turns import Message
 from axtune.errors import AxtuneError
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from axtune.data.literals import parse_json
 from axtune.data.parameters import is_optional, object_schema, properties_schema
-from axtune.data.turns import unread_key
+from axtune.data.unread import unread_key
 from axtune.errors import Problem
 
 _SCHEMAS = (

@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from axtune.data.labels import as_context
 from axtune.data.literals import parse_json, parse_json_at
+from axtune.data.messages import Placed
 from axtune.data.tools import in_json_schema, row_tools
-from axtune.data.turns import Placed, as_context
 from axtune.errors import Problem
 
 # Turns and tools, as `axtune.data.turns` and `axtune.data.tools` read them.

@@ -18,8 +18,9 @@ import jsonschema_rs
 
 from axtune.data.conversation import Conversation
 from axtune.data.markup import foreign_markup
+from axtune.data.messages import Message
 from axtune.data.parse import PreferenceRow
-from axtune.data.turns import Message, reasoning_unseen
+from axtune.data.unread import reasoning_unseen
 from axtune.errors import Problem, Severity
 
 # Conjoining jamo: Hangul in NFD, as macOS file names and some scanners write it.

@@ -11,7 +11,8 @@ from typing import Any
 from axtune.checkpoint.families import Family
 from axtune.data.native_calls import form_of
 from axtune.plan.gpus import SIZES, Card
-from axtune.plan.serving import Form, served
+from axtune.plan.serving import SHARE, Form, served
+from axtune.units import gigabytes
 
 
 def vllm_command(folder: Path, context: int | None, family: Family) -> str:
@@ -84,22 +85,22 @@ def _room(config: dict[str, Any], name: str, form: Form, group: int) -> str:
     ]
     table = "\n".join(rows)
     less = (
-        "`--quantization fp8_per_tensor` rounds the linear layers to 8 bit when they are loaded, "
-        "which halves them; `axtune export --bits 4` makes a quarter of them. "
+        " `--quantization fp8_per_tensor` rounds\nthe linear layers to 8 bit when they are loaded, "
+        "which halves them; `axtune export --bits 4` writes them\nin a quarter."
         if form == "bf16"
         else ""
     )
     return f"""
 ## Memory
 
-{found[0][1].weights / 1e9:.2f} GB of weights. By arithmetic, of 0.90 of the card less 0.9 GB that
+{gigabytes(found[0][1].weights)} of weights. By arithmetic, of {SHARE:.2f} of the card less 0.9 GB that
 vLLM takes for itself (assumed):
 
 | card | longest context | tokens of all conversations at once |
 | --- | --- | --: |
 {table}
 
-`--kv-cache-dtype fp8` makes room for twice as many tokens. {less}
+`--kv-cache-dtype fp8` makes room for twice as many tokens.{less}
 """
 
 

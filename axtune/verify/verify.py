@@ -25,12 +25,12 @@ from axtune.config.loader import data_options
 from axtune.config.recipe import Data, Source, Task
 from axtune.data.conversation import normalise_request
 from axtune.data.dataset import held_out_rows
+from axtune.data.messages import Message
 from axtune.data.native_calls import CallForm, form_of
 from axtune.data.pipeline import RowChecker
 from axtune.data.requests import Request, read_requests, requests_of, same_answer
 from axtune.data.sources import files_of
 from axtune.data.statistics import RowResult
-from axtune.data.turns import Message
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
 from axtune.model.dtypes import stated_dtype
 from axtune.model.int4 import is_int4
