@@ -41,7 +41,8 @@ def plan(
     recipe: Annotated[
         Optional[str],
         typer.Argument(
-            help="recipe, such as recipes/sft_qlora.yaml; with --serve also a run, a checkpoint, or nothing"
+            help="recipe, such as recipes/sft_qlora.yaml; with --serve also a run, a checkpoint, "
+            "or nothing"
         ),
     ] = None,
     overrides: Annotated[

@@ -90,11 +90,12 @@ def _room(config: dict[str, Any], name: str, form: Form, group: int) -> str:
         if form == "bf16"
         else ""
     )
+    weights = gigabytes(found[0][1].weights)
     return f"""
 ## Memory
 
-{gigabytes(found[0][1].weights)} of weights. By arithmetic, of {SHARE:.2f} of the card less 0.9 GB that
-vLLM takes for itself (assumed):
+{weights} of weights. By arithmetic, of {SHARE:.2f} of the card less 0.9 GB that vLLM takes for
+itself (assumed):
 
 | card | longest context | tokens of all conversations at once |
 | --- | --- | --: |
