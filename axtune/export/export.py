@@ -24,11 +24,10 @@ from axtune.checkpoint.record import write_record
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.adapter import export_adapter
-from axtune.export.exported import Exported
 from axtune.export.four_bit import FourBitOptions, in_four_bit
 from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
 from axtune.export.ollama import modelfile
-from axtune.export.serving import room, serving, vllm_command
+from axtune.export.serving import Exported, room, serving, vllm_command
 from axtune.model.dtypes import stated_dtype, with_dtype
 from axtune.plan.serving import Form as ServedForm
 from axtune.quiet import quiet_libraries
