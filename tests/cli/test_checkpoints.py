@@ -62,7 +62,7 @@ def test_export_says_the_command_that_serves(
         "export", str(adapter), "--base", str(base.folder), "--to", "vllm", "--out", str(out)
     )
     assert done.status == 0
-    assert f"{out}: 0.00 GB\n" in done.out
+    assert f"{out}: 1 MB\n" in done.out
     assert f"vllm serve {out}" in done.out
 
 
@@ -81,7 +81,7 @@ def test_export_in_4_bit_says_its_size_its_line_and_its_room(
     done = axtune_in_process(*words, "--calibrate", str(rows), "--out", str(tmp_path / "out"))
     assert done.status == 0, done.err
     assert "layers in 4 bit computed in" in done.out
-    assert f"{tmp_path / 'out'}: 0 MB" in done.out
+    assert f"{tmp_path / 'out'}: 1 MB" in done.out
     assert f"vllm serve {tmp_path / 'out'} --served-model-name out" in done.out
     assert "room: 8 GB 512 tokens, by arithmetic" in done.out
     config = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
