@@ -105,10 +105,7 @@ def compare(options: argparse.Namespace, work: Path) -> None:
     files = korean_files() if options.embedded else bfcl_files(work)
     name = f"{'embedded' if options.embedded else 'small'}-{options.seed}"
     data, adapter = work / f"{name}-data", work / f"{name}-{options.trl or 'axtune'}"
-    if not data.exists():
-        asked = [word for file in files for word in ("--data", str(file))]
-        drawn = ("--held-out", settings.held_out, "--seed", options.seed)
-        axtune("eval", "--convert", data, *asked, *drawn)
+    convert(data, files, settings, options.seed)
     shutil.rmtree(adapter, ignore_errors=True)
     rows = sum(1 for _ in (data / "train.jsonl").open(encoding="utf-8"))
     steps = options.steps or settings.steps
@@ -121,15 +118,7 @@ def compare(options: argparse.Namespace, work: Path) -> None:
         }  # fmt: skip
         run([sys.executable, "-W", "ignore", __file__, "--train-trl", json.dumps(of_trl)])
     else:
-        axtune(
-            "train", RECIPE, f"model={model}", f"output_dir={adapter}", f"seed={options.seed}",
-            "precision=fp32", f"data.train={data / 'train.jsonl'}", "data.eval=null",
-            f"data.max_length={settings.max_length}", "data.packing=false",
-            f"lora.r={settings.rank}", f"lora.lora_alpha={2 * settings.rank}",
-            f"training.max_steps={steps}", f"training.learning_rate={settings.rate}",
-            f"training.per_device_train_batch_size={settings.batch}",
-            "training.gradient_accumulation_steps=1", "training.gradient_checkpointing=false",
-        )  # fmt: skip
+        train(model, data, adapter, settings, steps, options.seed)
     minutes = (time.monotonic() - trained) / 60
     answers = work / f"{name}-answers"
     limit = ["--limit", options.limit] if options.limit else []
@@ -145,6 +134,27 @@ def compare(options: argparse.Namespace, work: Path) -> None:
         f"{minutes:.1f} minutes of training, {whole:.1f} in all\n"
     )
     print("\n".join(table(result)))
+
+
+def convert(data: Path, files: list[Path], settings: Settings, seed: int) -> None:
+    """Draw what is trained on and what is asked, once."""
+    if not data.exists():
+        asked = [word for file in files for word in ("--data", str(file))]
+        drawn = ("--held-out", settings.held_out, "--seed", seed)
+        axtune("eval", "--convert", data, *asked, *drawn)
+
+
+def train(model: str, data: Path, run: Path, settings: Settings, steps: int, seed: int) -> None:
+    """Train an adapter with axtune."""
+    axtune(
+        "train", RECIPE, f"model={model}", f"output_dir={run}", f"seed={seed}",
+        "precision=fp32", f"data.train={data / 'train.jsonl'}", "data.eval=null",
+        f"data.max_length={settings.max_length}", "data.packing=false",
+        f"lora.r={settings.rank}", f"lora.lora_alpha={2 * settings.rank}",
+        f"training.max_steps={steps}", f"training.learning_rate={settings.rate}",
+        f"training.per_device_train_batch_size={settings.batch}",
+        "training.gradient_accumulation_steps=1", "training.gradient_checkpointing=false",
+    )  # fmt: skip
 
 
 def table(result: dict[str, Any]) -> list[str]:
