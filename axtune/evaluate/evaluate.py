@@ -17,6 +17,7 @@ from axtune.checkpoint.model_card import add_evaluation
 from axtune.checkpoint.run_dir import EVALUATION, Run
 from axtune.errors import AxtuneError
 from axtune.evaluate.answers import Answers, Kept, key_of, open_answers
+from axtune.evaluate.benchmarks import unscored_in_words
 from axtune.evaluate.figures import METRICS, Scored, figures, reasons, scored
 from axtune.evaluate.generate import Sampling
 from axtune.evaluate.harness import TaskScore, load_tasks, measure_tasks, run_tasks
@@ -113,6 +114,8 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
                 model.tokenizer, run.recipe if run else None, settings.data,
                 room=room, limit=settings.limit, seed=settings.seed,
             )  # fmt: skip
+            if selected.unscored:
+                report.say(unscored_in_words(selected.unscored))
             asked = f"{len(selected.questions):,}{selected.but()}"
             report.table([("questions", asked), ("answers", str(folder))])
         began = time.monotonic()
