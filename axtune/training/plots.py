@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from axtune.checkpoint.atomic import written_whole
+from axtune.config.metrics import metric_name
 from axtune.training.progress import Event
 
 if TYPE_CHECKING:
@@ -36,12 +37,11 @@ _ANSWERS: tuple[tuple[str, dict[str, str]], ...] = (
     (
         "answers that are right, share",
         {
-            "eval_tool_accuracy": "calls and their decision",
-            "eval_decision_accuracy": "the decision alone",
-            "eval_exact": "texts, letter by letter",
+            f"eval_{figure}": metric_name(figure)
+            for figure in ("tool_accuracy", "decision_accuracy", "exact")
         },
     ),
-    ("chrF of texts", {"eval_chrf": "held out"}),
+    (metric_name("chrf"), {"eval_chrf": "held out"}),
 )
 
 
