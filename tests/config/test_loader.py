@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -469,3 +470,26 @@ def test_line_ends_of_yaml_within_texts_come_back(tmp_path: Path) -> None:
     loaded = read(tmp_path, PLAIN, f"training.trackio_static_space_id={value}")
     assert loaded.training["trackio_static_space_id"] == json.loads(value)
     assert read(tmp_path, dump(loaded)) == loaded
+
+
+@pytest.mark.parametrize("value", ["true", "false", "yes", "q.jsonl", "[a, b]", "3"])
+@pytest.mark.parametrize(
+    ("section", "example"),
+    [("evaluate", "{every: epoch}"), ("data", "{train: rows.jsonl}"), ("lora", "{r: 16}"),
+     ("training", "{learning_rate: 2.0e-4}"), ("quantization", "{load_in_4bit: true}")],
+)  # fmt: skip
+def test_a_section_that_is_a_single_value_says_how_it_looks(
+    tmp_path: Path, section: str, example: str, value: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, PLAIN, f"{section}={value}")
+    (fault,) = [fault for fault in caught.value.faults if fault.code == "bad-value"]
+    assert (fault.file, fault.message.partition(":")[0]) == (f"{section}={value}", section)
+    assert f"such as {example}" in fault.message
+    assert not re.search(r"Config|instance|dictionary", fault.message)
+
+
+@pytest.mark.parametrize("value", ["3", "[3]", "[null]", "[a.jsonl, true]"])
+def test_what_is_no_source_says_how_one_looks(tmp_path: Path, value: str) -> None:
+    with pytest.raises(RecipeError, match=r"expected a path, or \{path: rows\.jsonl\}"):
+        read(tmp_path, PLAIN, f"data.train={value}")
