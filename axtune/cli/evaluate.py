@@ -73,6 +73,10 @@ def evaluate(
         Optional[list[str]],
         typer.Option(metavar="METRIC=VALUE", help="exit 1 below it, such as accuracy=0.8"),
     ] = None,
+    at_most: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="METRIC=VALUE", help="exit 1 above it, such as loss=1.2"),
+    ] = None,
     out: Annotated[
         Optional[Path],
         typer.Option(help="folder of the answers; default: evaluation in the run, or in ."),
@@ -94,7 +98,7 @@ def evaluate(
 
     Every assistant turn of a conversation is a question. Answers are kept: a command that was
     stopped goes on, and a second look costs nothing. Exits with 1 when a figure is below what
-    --at-least says.
+    --at-least says, or above what --at-most says.
     """
     from rich.console import Console
 
@@ -107,7 +111,7 @@ def evaluate(
         raise AxtuneError("There is no model to ask.", "Name it: axtune eval MODEL.")
 
     from axtune.evaluate.answers import read_answers
-    from axtune.evaluate.evaluate import Settings, below, bounds
+    from axtune.evaluate.evaluate import AT_MOST, Settings, below, bounds
     from axtune.evaluate.evaluate import evaluate as run_evaluate
     from axtune.evaluate.generate import Sampling
     from axtune.evaluate.show import show, show_examples
@@ -126,7 +130,7 @@ def evaluate(
             "--samples takes several answers, which at temperature 0 are the same.",
             "Set --temperature, such as 0.7.",
         )
-    least = bounds(at_least or ())
+    least, most = bounds(at_least or ()), bounds(at_most or (), AT_MOST)
     settings = Settings(
         data=data or (),
         against=against,
@@ -152,7 +156,7 @@ def evaluate(
             show_examples(console, result, read_answers(folder), examples)
     if page := refresh(folder):
         console.print(f"report: {page}")
-    for line in (failed := below(result, least)):
+    for line in (failed := below(result, least, most)):
         print(f"axtune: {line}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)

@@ -196,6 +196,8 @@ def _validate(
                 fault(path, "unknown-key", nearest(str(path[-1]), _known_keys(path[:-1])))
             elif item["type"] == "missing":
                 fault(path, "missing-key", "this key is required.")
+            elif item["type"] in ("model_type", "dict_type"):
+                fault(path, "bad-value", _no_section(path, item["input"]))
             elif path not in seen:  # the branches of a union repeat themselves
                 fault(path, "bad-value", f"{item['msg']}.")
             seen.add(path)
@@ -216,6 +218,26 @@ def _validate(
         for path, code, message in cross_checks(values, training, data):
             fault(path, code, message)
     return faults
+
+
+# How the sections of a recipe look, where one is given something else.
+_SECTIONS = {
+    "data": "{train: rows.jsonl}",
+    "lora": "{r: 16}",
+    "training": "{learning_rate: 2.0e-4}",
+    "quantization": "{load_in_4bit: true}; null is none",
+    "preference": "{reference: cached}; null is the defaults",
+    "evaluate": "{every: epoch} for the held-out rows, {data: questions.jsonl} for others; "
+    "null asks nothing",
+}
+
+
+def _no_section(path: KeyPath, found: Any) -> str:
+    """What is expected in place of a value that has keys of its own."""
+    kinds = {bool: str(found).lower(), str: "a text", list: "a list", type(None): "nothing"}
+    example = _SECTIONS.get(".".join(map(str, path)))
+    expected = f"keys, such as {example}" if example else "a path, or {path: rows.jsonl}"
+    return f"it is {kinds.get(type(found), 'a number')}; expected {expected}."
 
 
 def _fault(

@@ -6,15 +6,16 @@ reported together with every other fault. Only this machine is looked at, never 
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from axtune.config.splits import Splits, of_split
+from axtune.config.splits import AUTO, HELD_OUT, Splits, of_split
 from axtune.errors import AxtuneError
 
 TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -71,6 +72,7 @@ def local_files(given: str, split: str = "train") -> list[Path]:
     Raises:
         AxtuneError: When there is no such file or split, or none of a format that axtune reads.
     """
+    split = split_read(given, split)
     path, matches = _matches(given, split)
     if path.is_file():
         if not data_suffix(path):
@@ -93,7 +95,7 @@ def left_out(given: str, split: str = "train") -> list[Path]:
         given: As `local_files` takes it.
         split: As `local_files` takes it.
     """
-    path, matches = _matches(given, split)
+    path, matches = _matches(given, split_read(given, split))
     if path.is_file():
         return []
     return sorted(
@@ -111,6 +113,7 @@ def held_out(given: str, split: str = "train") -> Splits:
     Raises:
         AxtuneError: As `local_files` does.
     """
+    split = split_read(given, split)
     path, matches = _matches(given, split)
     if not path.is_dir():
         return {}
@@ -119,6 +122,32 @@ def held_out(given: str, split: str = "train") -> Splits:
         return {name: [path / name] for name in names if name != split}
     _, others = _of_split(path, matches, split)
     return others
+
+
+def split_read(given: str, split: str) -> str:
+    """The split that is read of a folder: `AUTO` is the first of `HELD_OUT` that it has, or train.
+
+    Args:
+        given: As `local_files` takes it.
+        split: As a source has it; another than `AUTO` is itself.
+    """
+    if split == AUTO and not _is_folder(given):
+        return "train"  # a file, or a pattern of files, has no splits
+    return first_split(split, lambda one: local_files(given, one))
+
+
+def first_split(split: str, files: Callable[[str], object]) -> str:
+    """What `AUTO` comes to.
+
+    Args:
+        split: As a source has it; another than `AUTO` is itself.
+        files: Finds the files of a split, or raises `AxtuneError`.
+    """
+    for one in HELD_OUT if split == AUTO else ():
+        with contextlib.suppress(AxtuneError):
+            files(one)
+            return one
+    return "train" if split == AUTO else split
 
 
 def _of_split(path: Path, matches: Iterable[Path], split: str) -> tuple[list[Path], Splits]:
@@ -284,7 +313,8 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
     evaluate = values.get("evaluate")
     if isinstance(data, dict):
         for part in ("train", "eval"):
-            yield from _missing_data(("data", part), data.get(part))
+            split = AUTO if part == "eval" else "train"
+            yield from _missing_data(("data", part), data.get(part), split)
     if isinstance(evaluate, dict):
         yield from _missing_data(("evaluate", "data"), evaluate.get("data"))
     model = values.get("model")
@@ -295,19 +325,21 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         yield ("preference", "start_from"), _CODE, f"there is no folder {start}. {_where()}"
 
 
-def _missing_data(place: KeyPath, given: Any) -> Iterator[tuple[KeyPath, str, str]]:
+def _missing_data(
+    place: KeyPath, given: Any, split: str = "train"
+) -> Iterator[tuple[KeyPath, str, str]]:
     """What a path, a ``{path: …}``, or a list of these names and is not there."""
     if isinstance(given, list):
         for index, item in enumerate(given):
-            yield from _missing_data((*place, index), item)
+            yield from _missing_data((*place, index), item, split)
     elif isinstance(given, dict):
         if isinstance(path := given.get("path"), str):
-            split = given.get("split")
+            named = given.get("split")
             yield from _missing_path(
-                (*place, "path"), path, split if isinstance(split, str) else "train"
+                (*place, "path"), path, named if isinstance(named, str) else split
             )
     elif isinstance(given, str):
-        yield from _missing_path(place, given, "train")
+        yield from _missing_path(place, given, split)
 
 
 def _missing_path(place: KeyPath, given: str, split: str) -> Iterator[tuple[KeyPath, str, str]]:

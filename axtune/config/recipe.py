@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from axtune.config.objective import OBJECTIVES, Objective, objective_of, unknown_task
+from axtune.config.splits import AUTO
 
 RowFormat = Literal[
     "auto",
@@ -66,7 +67,12 @@ def _as_sources(value: Any) -> Any:
 
 
 def _as_eval(value: Any) -> Any:
-    return value if value is None or isinstance(value, (int, float)) else _as_sources(value)
+    """As `_as_sources`; of a folder without a ``split``, it is one to evaluate on."""
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return [
+        {"split": AUTO, **item} if isinstance(item, dict) else item for item in _as_sources(value)
+    ]
 
 
 def _fraction_or_files(value: Any) -> str:

@@ -22,6 +22,9 @@ KEYWORDS = {
     "validation": frozenset(("validation", "valid", "val", "dev")),
     "test": frozenset(("test", "testing", "eval", "evaluation")),
 }
+# The split of what is evaluated on, where a recipe names none: the first of these, or else train.
+AUTO = "auto"
+HELD_OUT = ("validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?!\d)")  # train_sft-00000-of-00003.parquet
 _DELIMITERS = re.compile(r"[-._ 0-9/]+")
 _CARD = "README.md"

@@ -363,6 +363,14 @@ def _unread(
     if left:
         texts = {text.strip() for text in _texts(_turns_of(opened))}
         left = [key for key in left if key not in _MEDIA and not _repeats(key, fields[key], texts)]
+    for key in [key for key in left if key.strip().lower() == "label"]:
+        left.remove(key)
+        message = (
+            f"not read: {key}; the row is read as {shape}, and its answers are learned whatever "
+            "that says (task: sft). Remove rows whose answers are not to be learned; true or false "
+            "judges an answer (task: kto)."
+        )
+        yield Problem("unread-key", message, "warning")
     if left:
         message = (
             f"not read: {', '.join(left)}; the row is read as {shape}, and nothing of it is shown. "

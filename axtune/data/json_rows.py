@@ -190,14 +190,15 @@ class _JsonReader:
 
 def _parse(name: str, number: int, line: bytes, reader: _JsonReader) -> Row:
     try:
-        text = line.decode("utf-8")
+        # Without its end: what is cut off is missing behind its last character, on this line.
+        text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
         return Row(name, number, None, Fault(name, number, *not_utf8(line)))
     reader.repeated = False
     try:
         value = reader.decoder.decode(text)
     except json.JSONDecodeError as error:
-        message = f"{error.msg} (column {error.colno})."
+        message = f"{error.msg.removesuffix(' at')} (column {error.pos + 1})."
         return Row(name, number, None, Fault(name, number, "not-json", message))
     except (ValueError, RecursionError) as error:
         return Row(name, number, None, Fault(name, number, "not-json", _not_json(error)))

@@ -16,14 +16,16 @@ from axtune.config.paths import (
     SUFFIXES,
     TEXTS,
     data_suffix,
+    first_split,
     held_out,
     left_out,
     local_files,
+    split_read,
     visible_files,
     why_unread,
 )
 from axtune.config.recipe import Source
-from axtune.config.splits import SHARD, keyword, splits_said, words
+from axtune.config.splits import AUTO, SHARD, Splits, keyword, splits_said, words
 from axtune.data.llama_factory import DATASET_INFO, unread_mapping
 from axtune.errors import AxtuneError, Fault
 
@@ -35,7 +37,9 @@ def files_of(source: Source) -> list[Path]:
         AxtuneError: When there is no such file, or none of a format that axtune reads.
     """
     if source.path.startswith(HUB):
-        return _split_files(_download(source), source.split, source.path)
+        folder = _download(source)
+        split = first_split(source.split, lambda one: _split_files(folder, one, source.path))
+        return _split_files(folder, split, source.path)
     return local_files(source.path, source.split)
 
 
@@ -49,10 +53,14 @@ def unread_files(source: Source) -> list[Fault]:
     """
     if source.path.startswith(HUB):
         return []  # of a Hub data set only what axtune reads is downloaded
-    others = [
-        Fault(source.path, 0, "left-out", _other_split(name, len(files), source.split), "warning")
-        for name, files in held_out(source.path, source.split).items()
-    ]
+    splits, split = held_out(source.path, source.split), split_read(source.path, source.split)
+    if source.split == AUTO and split != "train":
+        others = [Fault(source.path, 0, "left-out", _evaluated_on(split, splits), "warning")]
+    else:
+        others = [
+            Fault(source.path, 0, "left-out", _other_split(name, len(files), split), "warning")
+            for name, files in splits.items()
+        ]
     mapped = {file: unread_mapping(file) for file in files_of(source)}
     others += [
         Fault(str(file), 0, "unread-mapping", _mapping_says(said), "warning")
@@ -84,6 +92,14 @@ def _other_split(name: str, files: int, split: str) -> str:
     return (
         f"{what} left out, of the split {name}; {split} is read. To read it as well, give its "
         f"files, or {{path: …, split: {name}}} in a recipe."
+    )
+
+
+def _evaluated_on(split: str, others: Splits) -> str:
+    left = f", and {', '.join(sorted(filter(None, others)))} left out" if any(others) else ""
+    return (
+        f"its split {split} is evaluated on{left}. For another one give its files, or "
+        "{path: …, split: …} as data.eval."
     )
 
 

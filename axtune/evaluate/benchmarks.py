@@ -24,18 +24,22 @@ Dialog and Singlecall is not in its files, and not in these questions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from axtune.config.recipe import Source
 from axtune.data.literals import parse_json
 from axtune.data.readers import read_rows
 from axtune.data.rows import Row
+from axtune.data.sources import files_of
 from axtune.data.tools import as_json_schema
 from axtune.errors import DataError, Fault
 from axtune.evaluate.questions import Question
 from axtune.evaluate.score import Argument, Fields, Rules, Wanted, WantedCall, wanted_of
+from axtune.units import plural
 
 POSSIBLE_ANSWER = "possible_answer"  # BFCL's folder of right answers, beside its questions
 
@@ -55,6 +59,14 @@ _BFCL_CATEGORIES = (
     "live_irrelevance",
     "live_relevance",
 )
+_BFCL_FILE = re.compile(r"BFCL_v\d+_(\w+)\.jsonl?")
+# Folders of a copy of BFCL that hold no questions, but what some are made of and scored by.
+_BFCL_BESIDE = (
+    POSSIBLE_ANSWER,
+    "multi_turn_func_doc",
+    "memory_prereq_conversation",
+    "executable_eval_sanity_check",
+)
 _BFCL_TYPES: dict[str, type] = {
     "string": str,
     "integer": int,
@@ -65,6 +77,9 @@ _BFCL_TYPES: dict[str, type] = {
     "dict": dict,
     "any": str,
 }
+_AS_PUBLISHED = "Give the file as the benchmark publishes it."
+_OTHER_FILES = f"Give files of {', '.join(_BFCL_CATEGORIES)}, or the folder: it is left out there."
+_ELSEWHERE = "its category is scored by execution or in another language than Python"
 _LEFT_OUT = ""  # among the right values of an argument: it may be left out
 
 
@@ -88,7 +103,9 @@ _FUNCTIONCHAT_KEYS = ({"dialog_num", "turns"}, {"input_messages", "serial_num"},
 
 
 def is_benchmark(path: Path) -> bool:
-    """Whether a file's first row is of a benchmark that `read_questions` reads."""
+    """Whether a file is of a benchmark that `read_questions` reads, or names why it does not."""
+    if _unscored(path):
+        return True
     first = next(read_rows(path, max_line_bytes=_LONGEST_LINE), None)
     keys = set(first.value) if first and isinstance(first.value, dict) else set()
     return any(known <= keys for known in (_BFCL_KEYS, *_FUNCTIONCHAT_KEYS))
@@ -97,6 +114,61 @@ def is_benchmark(path: Path) -> bool:
 def is_answers(path: Path) -> bool:
     """Whether a file holds BFCL's right answers to a file beside its folder, and asks nothing."""
     return path.parent.name == POSSIBLE_ANSWER and (path.parent.parent / path.name).is_file()
+
+
+def asked_files(sources: Iterable[Source]) -> tuple[list[Path], Counter[str]]:
+    """The files that ask something, without right answers and what is not scored here.
+
+    Of a folder of BFCL, the categories that are not scored are left out; a file that is named is
+    wanted, and refused where it is read.
+
+    Args:
+        sources: Conversations or benchmarks.
+
+    Returns:
+        The files, and how many questions are left out by BFCL's categories.
+
+    Raises:
+        AxtuneError: When there is no such file.
+    """
+    asked: list[Path] = []
+    left_out: Counter[str] = Counter()
+    for source in sources:
+        files = files_of(source)
+        if files != [Path(source.path).expanduser()]:
+            files = _scored(files, left_out)
+        asked += [file for file in files if not is_answers(file)]
+    return asked, +left_out
+
+
+def _scored(files: Sequence[Path], left_out: Counter[str]) -> list[Path]:
+    """Of the files of a folder those that are no part of BFCL that is not scored."""
+    is_bfcl = any(_BFCL_FILE.fullmatch(file.name) for file in files)
+    kept = []
+    for file in files:
+        if is_bfcl and file.parent.name in _BFCL_BESIDE:
+            continue
+        if category := _unscored(file):
+            rows = read_rows(file, max_line_bytes=_LONGEST_LINE)
+            left_out[category] += sum(row.fault is None for row in rows)
+        else:
+            kept.append(file)
+    return kept
+
+
+def _unscored(path: Path) -> str | None:
+    """The category of a file of BFCL that is not scored here, by its name; None of others."""
+    found = _BFCL_FILE.fullmatch(path.name)
+    return found[1] if found and found[1] not in _BFCL_CATEGORIES else None
+
+
+def unscored_in_words(left_out: Mapping[str, int]) -> str:
+    """What `asked_files` left out, a sentence."""
+    return (
+        f"{plural(sum(left_out.values()), 'question')} of BFCL left out, of categories that are "
+        "scored by execution or in another language than Python: "
+        f"{', '.join(f'{category} {count:,}' for category, count in left_out.items())}."
+    )
 
 
 def benchmark_rows(path: Path) -> Iterator[Row]:
@@ -124,6 +196,8 @@ def read_questions(path: Path, answers: Path | None = None) -> Iterator[Question
     for row in benchmark_rows(path):
         value = row.value
         try:
+            if _unscored(path):
+                raise _Unanswered(_ELSEWHERE, _OTHER_FILES)
             if "function" in value and "question" in value:
                 if known is None:
                     known = _bfcl_answers(answers or path.parent / POSSIBLE_ANSWER / path.name)
@@ -138,7 +212,7 @@ def read_questions(path: Path, answers: Path | None = None) -> Iterator[Question
                 raise ValueError("it is of neither BFCL nor FunctionChat-Bench")
             yield from [replace(question, file=row.file, line=row.line) for question in found]
         except _Unanswered as unanswered:
-            raise _refused(row, "not-scored", str(unanswered)) from None
+            raise _refused(row, "not-scored", str(unanswered), unanswered.remedy) from None
         except (LookupError, TypeError, AttributeError, ValueError):
             text = "it has not the form of a question of BFCL v4 or FunctionChat-Bench"
             raise _refused(row, "bad-question", text) from None
@@ -152,8 +226,7 @@ def _object(row: Row) -> dict[str, Any]:
     return row.value
 
 
-def _refused(row: Row, code: str, message: str) -> DataError:
-    remedy = "Give the file as the benchmark publishes it."
+def _refused(row: Row, code: str, message: str, remedy: str = _AS_PUBLISHED) -> DataError:
     return DataError(
         "A benchmark's file cannot be read.",
         [Fault(row.file, row.line, code, f"{message}.")],
@@ -165,7 +238,16 @@ def _refused(row: Row, code: str, message: str) -> DataError:
 
 
 class _Unanswered(Exception):
-    """A question that cannot be scored."""
+    """A question that cannot be scored.
+
+    Args:
+        message: Why not.
+        remedy: What to do.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy or _AS_PUBLISHED
 
 
 def _bfcl_answers(path: Path) -> dict[str, list[Any]]:
@@ -178,7 +260,7 @@ def _bfcl_answers(path: Path) -> dict[str, list[Any]]:
 def _bfcl(row: Mapping[str, Any], answers: Mapping[str, list[Any]]) -> Question:
     category = row["id"].rpartition("_")[0]
     if category not in _BFCL_CATEGORIES:
-        raise _Unanswered("its category is scored by execution or in another language than Python")
+        raise _Unanswered(_ELSEWHERE, _OTHER_FILES)
     functions = {function["name"]: function for function in row["function"]}
     if category.endswith("irrelevance"):
         wanted = Wanted("no-call")

@@ -37,14 +37,15 @@ from axtune.config.loader import data_options
 from axtune.config.paths import data_suffix
 from axtune.data.pipeline import RowChecker
 from axtune.data.rows import Row
-from axtune.data.sources import digest, files_of
+from axtune.data.sources import digest
 from axtune.errors import AxtuneError
 from axtune.evaluate.benchmarks import (
     POSSIBLE_ANSWER,
+    asked_files,
     benchmark_rows,
-    is_answers,
     is_benchmark,
     read_questions,
+    unscored_in_words,
 )
 from axtune.evaluate.questions import Question
 from axtune.evaluate.score import Argument, Fields
@@ -80,6 +81,7 @@ class Split:
         train: Rows to train on, by category.
         test: Questions to be asked, by category.
         left_out: Questions of the training side that are no row, by why.
+        unscored: Questions of BFCL whose categories are not scored, by these: on neither side.
     """
 
     seed: int
@@ -89,6 +91,7 @@ class Split:
     train: dict[str, int]
     test: dict[str, int]
     left_out: dict[str, int]
+    unscored: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ def convert(
     """
     refuse_existing(out)
     tokenizer = load_tokenizer(model or _TEMPLATE, learning=True)
-    files = _files(data)
+    files, unscored = _files(data)
     asked = [one for file in files for one in _asked(file)]
     questions = sum(len(one.questions) for one in asked)
     groups = _groups(asked)
@@ -159,6 +162,7 @@ def convert(
         train=dict(Counter(category for category, _ in rows)),
         test=dict(Counter(question.category for question in _questions(held))),
         left_out=left_out,
+        unscored=dict(unscored),
     )
     train = _lines(json.dumps(row, ensure_ascii=False).encode() for _, row in rows)
     tests = dict(_test_files(held))
@@ -185,16 +189,18 @@ def show_split(console: Console, split: Split, out: Path) -> None:
     if split.left_out:
         counts = ", ".join(f"{code} {count:,}" for code, count in split.left_out.items())
         console.print(f"not to train on: {counts}")
+    if split.unscored:
+        console.print(unscored_in_words(split.unscored))
     console.print(f"drawn with seed {split.seed}; none of {out / TEST} is in {out / TRAIN}")
 
 
 # --- what is read ---------------------------------------------------------------------------------
 
 
-def _files(data: Sequence[str]) -> list[Path]:
-    """The benchmark's files, each once; right answers are read beside their questions."""
-    named = (file for source in data_options(data).train for file in files_of(source))
-    files = [file for file in dict.fromkeys(named) if not is_answers(file)]
+def _files(data: Sequence[str]) -> tuple[list[Path], Counter[str]]:
+    """The benchmark's files, each once, and what of BFCL is not scored, by its categories."""
+    named, unscored = asked_files(data_options(data).train)
+    files = list(dict.fromkeys(named))
     seen: dict[str, Path] = {}
     for file in files:
         if not is_benchmark(file):
@@ -207,7 +213,7 @@ def _files(data: Sequence[str]) -> list[Path]:
                 f"{other} and {file} have the same name, and would be one file of questions.",
                 "Give one of them, or rename it.",
             )
-    return files
+    return files, unscored
 
 
 def _asked(file: Path) -> list[_Asked]:

@@ -17,6 +17,7 @@ from axtune.checkpoint.model_card import add_evaluation
 from axtune.checkpoint.run_dir import EVALUATION, Run
 from axtune.errors import AxtuneError
 from axtune.evaluate.answers import Answers, Kept, key_of, open_answers
+from axtune.evaluate.benchmarks import unscored_in_words
 from axtune.evaluate.figures import METRICS, Scored, figures, reasons, scored
 from axtune.evaluate.generate import Sampling
 from axtune.evaluate.harness import TaskScore, load_tasks, measure_tasks, run_tasks
@@ -38,6 +39,8 @@ from axtune.units import package_version, plural
 if TYPE_CHECKING:
     from lm_eval.tasks.manager import TaskDict
 
+AT_LEAST, AT_MOST = "--at-least", "--at-most"
+_LOSSES = ("loss", "perplexity")  # better when lower
 BASE = "base"  # what a run was trained on, as --against takes it
 
 _PACKAGES = ("axtune", "torch", "transformers", "peft", "scipy", "sacrebleu")
@@ -113,6 +116,8 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
                 model.tokenizer, run.recipe if run else None, settings.data,
                 room=room, limit=settings.limit, seed=settings.seed,
             )  # fmt: skip
+            if selected.unscored:
+                report.say(unscored_in_words(selected.unscored))
             asked = f"{len(selected.questions):,}{selected.but()}"
             report.table([("questions", asked), ("answers", str(folder))])
         began = time.monotonic()
@@ -152,12 +157,18 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
     return result, folder
 
 
-def bounds(given: Sequence[str]) -> dict[str, float]:
-    """What ``--at-least`` says: figures by their metrics.
+def bounds(given: Sequence[str], option: str = AT_LEAST) -> dict[str, float]:
+    """What ``--at-least`` or ``--at-most`` says: figures by their metrics.
+
+    Args:
+        given: ``METRIC=VALUE`` each.
+        option: Which of the two: the least of what is better when higher, or the most of a loss.
 
     Raises:
-        AxtuneError: When one is no ``METRIC=VALUE``.
+        AxtuneError: When one is no ``METRIC=VALUE``, or of a metric that the other option bounds.
     """
+    metrics, others = (METRICS, _LOSSES) if option == AT_LEAST else (_LOSSES, METRICS)
+    example = "accuracy=0.8" if option == AT_LEAST else "loss=1.2"
     found = {}
     for word in given:
         metric, _, value = word.partition("=")
@@ -165,30 +176,48 @@ def bounds(given: Sequence[str]) -> dict[str, float]:
             found[metric] = float(value)
         except ValueError:
             found[metric] = nan
-        if not (metric in METRICS or "/" in metric) or isnan(found[metric]):
+        if metric in others:
+            better = "lower" if option == AT_LEAST else "higher"
+            other = AT_MOST if option == AT_LEAST else AT_LEAST
             raise AxtuneError(
-                f"--at-least {word} is no figure.",
-                f"Expected METRIC=VALUE with one of {', '.join(METRICS)}, or TASK/METRIC, such as "
-                "accuracy=0.8.",
+                f"{option} {word} bounds the wrong side: {metric} is better when it is {better}.",
+                f"Give {other} {word}.",
+            )
+        if not (metric in metrics or "/" in metric) or isnan(found[metric]):
+            raise AxtuneError(
+                f"{option} {word} is no figure.",
+                f"Expected METRIC=VALUE with one of {', '.join(metrics)}, or TASK/METRIC, such as "
+                f"{example}.",
             )
         if metric in METRICS and metric != "chrf" and found[metric] > 1:
             raise AxtuneError(
-                f"--at-least {word} can never be reached: {metric} is a share.",
+                f"{option} {word} can never be reached: {metric} is a share.",
                 f"Give it from 0 to 1: {metric}={found[metric] / 100:g}.",
             )
     return found
 
 
-def below(result: Result, least: Mapping[str, float]) -> list[str]:
-    """What is wrong with a result, a sentence each: figures below their bounds, or not there."""
+def below(
+    result: Result, least: Mapping[str, float], most: Mapping[str, float] | None = None
+) -> list[str]:
+    """What is wrong with a result, a sentence each: figures beyond their bounds, or not there.
+
+    Args:
+        result: Of an evaluation.
+        least: What figures are to be at least.
+        most: What figures are to be at most.
+    """
     found = []
-    for metric, bound in least.items():
+    wanted = [(metric, bound, "least") for metric, bound in least.items()]
+    wanted += [(metric, bound, "most") for metric, bound in (most or {}).items()]
+    for metric, bound, side in wanted:
         # The first of a metric is that of all categories.
         value = next((one.value.value for one in result.measured if one.metric == metric), None)
         if value is None:
-            found.append(f"no question is about {metric}, which was to be at least {bound:g}.")
-        elif value < bound:
-            found.append(f"{metric} is {value:.4g}, and was to be at least {bound:g}.")
+            why = "was not measured" if metric in _LOSSES else "is of no question"
+            found.append(f"{metric} {why}, and was to be at {side} {bound:g}.")
+        elif value < bound if side == "least" else value > bound:
+            found.append(f"{metric} is {value:.4g}, and was to be at {side} {bound:g}.")
     return found
 
 

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import glob
 import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import hypot
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from lm_eval.tasks.manager import TaskDict
 
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+_FILE = "axtune_file"  # beside the keys of a task's YAML: where it stands
+_FORMS = ("arrow", "csv", "json", "parquet", "text", "xml")  # data sets that are local files
 _FEWSHOT_SEED = 1234  # of lm-evaluation-harness
 _CONCURRENT = 16
 _DRAWS = 1000  # for the standard error of a figure that is no mean
@@ -261,7 +264,9 @@ def _load(manager: Any, name: str) -> TaskDict:
             "Install it with pip.",
         ) from error
     except OSError as error:  # of datasets and of the Hub: all of them are
-        sets = ", ".join(sorted(set(_data_sets(manager.task_index, name)))) or "a data set"
+        _require_files(name, configs := list(_configs(manager.task_index, name)))
+        named = {str(config["dataset_path"]) for config in configs if "dataset_path" in config}
+        sets = ", ".join(sorted(named)) or "a data set"
         offline = " and ".join(switch for switch in _OFFLINE if os.environ.get(switch))
         raise AxtuneError(
             f"Task {name} needs {sets}, which is not on this machine: {first_line(error)}",
@@ -271,6 +276,7 @@ def _load(manager: Any, name: str) -> TaskDict:
             else "Load it where the Hub can be reached, and copy the Hub's cache (HF_HOME) here.",
         ) from error
     except Exception as error:  # a task is configured, and its data prepared, by code of its own
+        _require_files(name, _configs(manager.task_index, name))
         raise AxtuneError(
             f"Task {name} cannot be made: {first_line(error)}",
             "Correct its YAML file, or report it to lm-evaluation-harness.",
@@ -278,16 +284,53 @@ def _load(manager: Any, name: str) -> TaskDict:
     return {"groups": {}, "group_map": {}, **found}
 
 
-def _data_sets(index: Mapping[str, Any], name: str) -> Iterator[str]:
-    """The data sets of a task, or of all tasks of a group or a tag."""
+def _configs(index: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
+    """The YAML of a task, or of all tasks of a group or a tag, as far as it can be read."""
     entry = index.get(name)
     config = (entry.cfg if entry else None) or {}
-    if "dataset_path" in config:
-        yield str(config["dataset_path"])
-        return
+    if file := entry.yaml_path if entry else Path(name):
+        with contextlib.suppress(Exception):  # what is wrong with it was said by its loader
+            from lm_eval.tasks._yaml_loader import load_yaml
+
+            config = {**config, **load_yaml(file, resolve_func=False), _FILE: Path(file)}
     members = entry.tags if entry and entry.kind.name == "TAG" else config.get("task")
-    for member in members if isinstance(members, (list, set)) else ():
-        yield from _data_sets(index, member["task"] if isinstance(member, dict) else member)
+    if "dataset_path" in config or not isinstance(members, (list, set)):
+        yield config
+        return
+    for member in members:
+        yield from _configs(index, member["task"] if isinstance(member, dict) else member)
+
+
+def _require_files(name: str, configs: Iterable[Mapping[str, Any]]) -> None:
+    """Stop where a task names files of this machine that are not there."""
+    for config in configs:
+        for given in _named_files(config):
+            if glob.glob(str(Path(given).expanduser()), recursive=True):
+                continue
+            beside = config[_FILE].resolve().parent if _FILE in config else None
+            start = f"start axtune in {beside}, or " if beside and (beside / given).exists() else ""
+            raise AxtuneError(
+                f"Task {name} reads {given}, which cannot be found: there is no "
+                f"{Path(given).expanduser().absolute()}.",
+                "Paths in a task's YAML file are relative to the folder that axtune is started in; "
+                f"{start}write the whole path there.",
+            )
+
+
+def _named_files(config: Mapping[str, Any]) -> Iterator[str]:
+    """The files and folders of this machine that a task's data is of, as its YAML names them."""
+    source, options = str(config.get("dataset_path")), config.get("dataset_kwargs")
+    if source.startswith((".", "/", "~")):
+        yield source
+    if source not in _FORMS or not isinstance(options, Mapping):
+        return
+    folder, files = options.get("data_dir"), options.get("data_files")
+    if folder is not None:
+        yield str(folder)
+    for part in files.values() if isinstance(files, Mapping) else [files]:
+        for file in part if isinstance(part, list) else [part]:
+            if isinstance(file, str) and "://" not in file:
+                yield str(Path(str(folder), file)) if folder is not None else file
 
 
 # --- Running --------------------------------------------------------------------------------------

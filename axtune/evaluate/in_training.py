@@ -8,26 +8,14 @@ from transformers import PreTrainedModel
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.faults import bad_value, refused
+from axtune.config.metrics import FIGURE_OF
 from axtune.config.objective import listed
-from axtune.config.recipe import Figure, Recipe, best_figure, evaluate_of
+from axtune.config.recipe import Recipe, best_figure, evaluate_of
 from axtune.data.native_calls import Answer, form_of
 from axtune.evaluate.evaluate import Settings
 from axtune.evaluate.figures import figures, scored
 from axtune.evaluate.generate import Prompt, Sampling, generate
 from axtune.evaluate.sources import select
-
-# Metrics as a run's events name them, beside its loss.
-NAMES: dict[str, Figure] = {
-    "accuracy": "tool_accuracy",
-    "decision": "decision_accuracy",
-    "tool": "tool_name_accuracy",
-    "arguments": "argument_accuracy",
-    "valid_json": "valid_json",
-    "schema_valid": "schema_valid",
-    "exact": "exact",
-    "chrf": "chrf",
-    "json": "json",
-}
 
 
 def settings_of(recipe: Recipe, against: str | None = None) -> Settings:
@@ -118,5 +106,5 @@ class TrainingQuestions:
         ]
         found: dict[str, float] = {}
         for measured in figures(judged):  # the first of a metric is that of all questions
-            found.setdefault(NAMES[measured.metric], measured.value.value)
+            found.setdefault(FIGURE_OF[measured.metric], measured.value.value)
         return found

@@ -9,7 +9,14 @@ well from few questions on (Fagerland, Lydersen and Laake, Statistics in Medicin
 **Everything else** (chrF, losses, shares over several samples of each question): the bootstrap over
 questions, bias-corrected and accelerated (BCa) up to a thousand of them, by percentiles beyond, the
 same questions of both models drawn together; and the permutation test that swaps the two answers of
-a question.
+a question. Where there are few questions the bootstrap is too narrow (Hesterberg, The American
+Statistician 69, 2015, 371-386): of fewer than ten, Student's interval with the standard error of
+the jackknife (Tukey's; Miller, Biometrika 61, 1974, 1-15), which for a mean is the usual one.
+
+Values without any spread say nothing of their spread. As with n right answers of n, a share of up
+to 1 - 0.025^(1/n) of all questions may still be otherwise (Clopper and Pearson, Biometrika 26,
+1934, 404-413; Hanley and Lippman-Hand, JAMA 249, 1983, 1743-1745), and these as far off as the
+figure's range lets them; a figure without a range has no such bound.
 
 A difference is only called better or worse when its interval leaves 0 out and the test agrees.
 """
@@ -18,8 +25,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, replace
+from math import inf, isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -34,6 +41,7 @@ SEED = 0
 RESAMPLES = 4000
 # A bootstrap knows only what it was given: of fewer questions its interval is far too narrow.
 ENOUGH = 10
+_NOTHING = 1e-12  # of an interval's width: rounding
 # BCa takes as much work as the square of the questions, and beyond this many corrects nothing.
 MANY = 1000
 
@@ -48,11 +56,15 @@ class Figure:
         of: From the mean of the questions' parts, (…, parts), to the figure, (…).
         each: From a question's parts, (questions, parts), to what is compared question by question.
         lower_is_better: Of a loss.
+        least: That it can be.
+        most: That it can be.
     """
 
     of: Callable[[Values], Values]
     each: Callable[[Values], Values]
     lower_is_better: bool = False
+    least: float = -inf
+    most: float = inf
 
 
 def _first(parts: Values) -> Values:
@@ -66,11 +78,12 @@ def _ratio(parts: Values) -> Values:
 
 # The mean of one number a question.
 MEAN = Figure(_first, _first)
+_SHARE = replace(MEAN, least=0.0, most=1.0)
 # Of (nats, tokens) a question: the mean over all tokens, and its exponential.
-LOSS = Figure(_ratio, _first, lower_is_better=True)
-PERPLEXITY = Figure(lambda parts: np.exp(_ratio(parts)), _first, lower_is_better=True)
+LOSS = Figure(_ratio, _first, lower_is_better=True, least=0.0)
+PERPLEXITY = replace(LOSS, of=lambda parts: np.exp(_ratio(parts)), least=1.0)
 # Of `axtune.evaluate.text.chrf_counts`.
-CHRF = Figure(chrf, chrf)
+CHRF = Figure(chrf, chrf, least=0.0, most=100.0)
 
 
 def measure_shares(
@@ -93,7 +106,7 @@ def measure_shares(
     if not ((both >= 0) & (both <= 1)).all():
         raise ValueError("a share is from 0 to 1")
     if not np.isin(both, (0, 1)).all():
-        return measure(metric, category, MEAN, now, then)
+        return measure(metric, category, _SHARE, now, then)
     n, right = len(now), now[:, 0] == 1
     value = wilson(int(right.sum()), n)
     if then is None:
@@ -126,19 +139,22 @@ def measure(
         ValueError: When there is no question, or the two are not of the same ones.
     """
     now = _column(after)
-    n, value = len(now), _bootstrap(now, figure.of)
+    n, value = len(now), _interval(now, figure)
     if before is None:
         return Measured(metric, category, n, value)
     then = _column(before)
     _require_pairs(now, then)
     parts = now.shape[1]
-    difference = _bootstrap(
-        np.hstack([now, then]),
+    less = Figure(
         lambda both: figure.of(both[..., :parts]) - figure.of(both[..., parts:]),
+        figure.each,
+        least=figure.least - figure.most,
+        most=figure.most - figure.least,
     )
+    difference = _interval(np.hstack([now, then]), less)
     p = swap_test(figure.each(now) - figure.each(then)) if n >= ENOUGH else 1.0
     verdict = _verdict(difference, p, lower_is_better=figure.lower_is_better)
-    return Measured(metric, category, n, value, _bootstrap(then, figure.of), difference, verdict)
+    return Measured(metric, category, n, value, _interval(then, figure), difference, verdict)
 
 
 def _verdict(difference: Estimate, p: float, *, lower_is_better: bool) -> Verdict:
@@ -222,11 +238,37 @@ def mcnemar(gained: int, lost: int) -> float:
 # --- Everything else ------------------------------------------------------------------------------
 
 
-def _bootstrap(parts: Values, of: Callable[[Values], Values]) -> Estimate:
-    """A figure of (questions, parts) and its interval, by drawing questions."""
-    value = float(of(parts.mean(axis=0)))
+def _interval(parts: Values, figure: Figure) -> Estimate:
+    """A figure of (questions, parts) and its interval, within what the figure can be."""
+    value = float(figure.of(parts.mean(axis=0)))
+    few = len(parts) < ENOUGH
+    low, high = (_student if few else _bootstrap)(parts, figure.of, value)
+    if high - low <= _NOTHING * max(1.0, abs(value)):
+        share = 1 - ((1 - LEVEL) / 2) ** (1 / len(parts))
+        low, high = (
+            value + share * (end - value) if isfinite(end) else value
+            for end in (figure.least, figure.most)
+        )
+    # The figure itself is always within: a percentile of few different draws need not reach it.
+    low, high = max(low, figure.least), min(high, figure.most)
+    return Estimate(value, min(value, low), max(value, high))
+
+
+def _student(parts: Values, of: Callable[[Values], Values], value: float) -> tuple[float, float]:
+    """An interval of a few questions: Student's, with the standard error of the jackknife."""
+    n = len(parts)
+    if n == 1:
+        return value, value
+    without = of((parts.sum(axis=0) - parts) / (n - 1))  # each question left out in turn
+    error = sqrt((n - 1) * float(np.var(without)))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    return value - reach, value + reach
+
+
+def _bootstrap(parts: Values, of: Callable[[Values], Values], value: float) -> tuple[float, float]:
+    """An interval by drawing questions."""
     if (parts == parts[0]).all():
-        return Estimate(value, value, value)  # every draw is the same
+        return value, value  # every draw is the same
 
     def drawn(rows: NDArray[np.int64], axis: int) -> Values:
         return of(parts[rows].mean(axis=-2))
@@ -247,8 +289,7 @@ def _bootstrap(parts: Values, of: Callable[[Values], Values]) -> Estimate:
         found = interval("BCa" if len(parts) <= MANY else "percentile")
         if not np.isfinite([found.low, found.high]).all():
             found = interval("percentile")
-    # The figure itself is always within: a percentile of few different draws need not reach it.
-    return Estimate(value, min(value, float(found.low)), max(value, float(found.high)))
+    return float(found.low), float(found.high)
 
 
 def swap_test(differences: ArrayLike) -> float:

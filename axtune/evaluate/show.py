@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,22 +20,15 @@ _PLAIN = {"chrf": "{:.1f}", "loss": "{:.4f}", "perplexity": "{:.3f}"}
 # What a category shows of itself: the first that it has of each.
 _OF_CATEGORY = (("accuracy", "decision"), ("chrf",), ("loss",))
 _MOST_REASONS = 6
+_NARROW = 9  # columns: what is shorter says nothing of a name
 
 
 def show(console: Console, result: Result) -> None:
     """Print the figures as a table, then why answers are not right."""
-    compared = result.against is not None
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    table.add_column("n", justify="right", no_wrap=True)
-    for name in ("before", "after", "difference [95%]", "") if compared else ("", "[95%]"):
-        table.add_column(Text(name), justify="right" if name else "left", no_wrap=bool(name))
-    for one in _shown(result.measured):
-        name = one.metric if one.category == ALL else f"{one.category}: {one.metric}"
-        plain = (_written(one, one.value.value), _interval(one, one.value))
-        cells = _difference(one) if compared else plain
-        table.add_row(name, f"{one.n:,}", *cells)
-    console.print(table)
+    rows = list(_shown(result.measured))
+    table = partial(_table, rows, compared=result.against is not None)
+    room = console.width - console.measure(table([""] * len(rows))).maximum
+    console.print(table(_names(rows, room)))
     if any(one.verdict == "cannot be told" for one in result.measured):
         console.print("cannot be told: with this n, chance alone may differ as much", style="dim")
     for title, counts in (("not right", result.reasons), ("before", result.reasons_before)):
@@ -46,6 +41,49 @@ def show(console: Console, result: Result) -> None:
         console.print(Text(text, style="yellow"))
     if result.ties:
         console.print(ties_in_words(result.ties))
+
+
+def _table(rows: Sequence[Measured], names: Sequence[str], *, compared: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", overflow="fold")
+    table.add_column("n", justify="right", no_wrap=True)
+    for name in ("before", "after", "difference [95%]", "") if compared else ("", "[95%]"):
+        table.add_column(Text(name), justify="right" if name else "left", no_wrap=bool(name))
+    for one, name in zip(rows, names, strict=True):
+        plain = (_written(one, one.value.value), _interval(one, one.value))
+        table.add_row(Text(name), f"{one.n:,}", *(_difference(one) if compared else plain))
+    return table
+
+
+def _names(rows: Sequence[Measured], room: int) -> list[str]:
+    """What stands before figures: categories lose their middle where they have no room.
+
+    Unless two would be called the same then; they go over several lines.
+
+    Args:
+        rows: Of the table.
+        room: Columns of the screen.
+    """
+    kinds = ["" if one.category == ALL else f": {one.metric}" for one in rows]
+    whole = [kind and one.category for one, kind in zip(rows, kinds, strict=True)]
+    short = [
+        _shortened(name, room - cell_len(kind)) for name, kind in zip(whole, kinds, strict=True)
+    ]
+    names = short if len(set(short)) == len(set(whole)) else whole
+    return [
+        name + kind if kind else one.metric
+        for one, name, kind in zip(rows, names, kinds, strict=True)
+    ]
+
+
+def _shortened(name: str, room: int) -> str:
+    """A name without its middle, where it is wider than `room` columns of the screen."""
+    if cell_len(name) <= room or room < _NARROW:
+        return name
+    half = (room - 1) // 2
+    begin = set_cell_size(name, room - 1 - half).rstrip()
+    end = set_cell_size(name[::-1], half).rstrip()[::-1]
+    return f"{begin}…{end}"
 
 
 def show_examples(console: Console, result: Result, answers: Sequence[Kept], count: int) -> None:

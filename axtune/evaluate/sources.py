@@ -20,7 +20,12 @@ from axtune.data.samples import Sample
 from axtune.data.sources import digest, files_of
 from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError, DataError
-from axtune.evaluate.benchmarks import is_answers, is_benchmark, read_questions
+from axtune.evaluate.benchmarks import (
+    asked_files,
+    is_benchmark,
+    read_questions,
+    unscored_in_words,
+)
 from axtune.evaluate.questions import Question, questions_of
 from axtune.units import plural
 
@@ -35,11 +40,13 @@ class Selection:
         questions: Each with its prompt, as token ids.
         samples: Of the rows that the questions are of, with their file: what a loss is taken of.
         left_out: Questions that are not asked, by why.
+        unscored: Those of BFCL whose categories are not scored, by these.
     """
 
     questions: list[tuple[Question, list[int]]] = field(default_factory=list)
     samples: list[tuple[str, Sample]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    unscored: Counter[str] = field(default_factory=Counter)
 
     @property
     def files(self) -> list[dict[str, Any]]:
@@ -78,7 +85,7 @@ def select(
     selected = Selection()
     samples: dict[tuple[str, int], list[Sample]] = {}
     found = 0
-    for question in _questions(tokenizer, recipe, files, samples):
+    for question in _questions(tokenizer, recipe, files, samples, selected.unscored):
         found += 1
         try:
             prompt = question.prompt or prompt_ids(tokenizer, question.messages, question.tools)
@@ -90,7 +97,10 @@ def select(
         else:
             selected.questions.append((question, prompt))
     if not found:
-        raise AxtuneError("There is nothing to ask.", "Give files whose rows have an answer.")
+        why = f" {unscored_in_words(selected.unscored)}" if selected.unscored else ""
+        raise AxtuneError(f"There is nothing to ask.{why}", "Give files whose rows have an answer.")
+    if selected.unscored:
+        selected.left_out["not-scored"] = selected.unscored.total()
     if not selected.questions:
         raise AxtuneError(
             f"None of {plural(found, 'question')} can be asked: {_listed(selected.left_out)}.",
@@ -115,6 +125,7 @@ def _questions(
     recipe: Recipe | None,
     files: Sequence[str],
     samples: dict[tuple[str, int], list[Sample]],
+    unscored: Counter[str],
 ) -> Iterator[Question]:
     if not files:
         yield from questions_of(_kept(_held_out(tokenizer, recipe), samples))
@@ -125,8 +136,9 @@ def _questions(
     sources = options.train
     if recipe:  # rows are read as those that it was trained on
         options = recipe.data.model_copy(update=whole)
-    given = [file for source in sources for file in files_of(source)]
-    for file in [file for file in given if not is_answers(file)]:
+    given, left_out = asked_files(sources)
+    unscored.update(left_out)
+    for file in given:
         if is_benchmark(file):
             yield from read_questions(file)
         else:

@@ -370,12 +370,12 @@ def askings(plan: Plan) -> int:
     config, batches = plan.recipe.evaluate, plan.batches
     if config is None:
         return 0
+    first = _of_the_base(plan)
     if config.every == "end":
-        return 1
+        return first + 1
     if config.every == "epoch":
-        epochs = batches.steps * batches.passes * batches.mean.samples / batches.samples
-        return max(1, round(epochs))
-    return math.ceil(batches.steps / config.every)
+        return first + batches.epochs
+    return first + math.ceil(batches.steps / config.every)
 
 
 def answers(plan: Plan, card: Card, count: int, prompt_tokens: float) -> float | None:
@@ -420,12 +420,17 @@ def _pass(plan: Plan, card: Card, micro: Micro, *, gradients: bool) -> float:
     return computing / EFFICIENCY + moving / UNPACKING
 
 
+def _of_the_base(plan: Plan) -> int:
+    """How often a run evaluates before its first step."""
+    return int(plan.recipe.training.get("eval_on_start") is True)
+
+
 def _evaluations(plan: Plan) -> float:
-    given = plan.recipe.training
+    given, first = plan.recipe.training, _of_the_base(plan)
     if given.get("eval_strategy", "epoch") == "steps":
         every = given.get("eval_steps") or given.get("logging_steps") or 10
-        return plan.batches.steps / max(float(every), 1.0)
-    return float(given.get("num_train_epochs") or 3.0)
+        return first + plan.batches.steps / max(float(every), 1.0)
+    return first + plan.batches.epochs
 
 
 def free_memory() -> float | None:

@@ -25,6 +25,7 @@ from axtune.plan.memory import Memory
 from axtune.plan.search import Edits, Search
 from axtune.units import duration, plural
 
+_ASKING = "asking, at most"  # of the table of cards
 _PARTS = (
     ("weights", "weights"),
     ("adapter", "adapter, gradients"),
@@ -148,7 +149,7 @@ def show(console: Console, plan: Plan, verdicts: Sequence[Verdict]) -> None:
             Text(f"{plural(plan.known.refused, 'row')} refused: axtune data check", style="yellow")
         )
     if plan.recipe.evaluate and not plan.known.assumed:
-        console.print(Text(_questions(plan)))
+        console.print(Text(_questions(plan, timed=any(v.answering for v in verdicts))))
     console.print(_cards(verdicts))
     _show_edits(console, verdicts)
     note = "arithmetic, not measured on a card"
@@ -167,21 +168,33 @@ def _epoch(plan: Plan) -> str:
     )
 
 
-def _questions(plan: Plan) -> str:
-    """How many questions there are, and that the time is with them, or without."""
+def _questions(plan: Plan, *, timed: bool) -> str:
+    """How many questions there are and how often they are asked; what that takes, at the most.
+
+    Args:
+        plan: The run.
+        timed: Whether the time that answers take is told for a card.
+    """
     config = plan.recipe.evaluate
     assert config is not None
-    times = plural(askings(plan), "time")
+    times = f"asked {plural(askings(plan), 'time')}"
     count = questions(plan)
     if count is None:
         return (
-            f"evaluate: all questions of its files, {times}; what they add to the time is told "
-            "when they are read, or with evaluate.limit"
+            f"evaluate: all questions of its files, {times}; the time is without them, since how "
+            "many there are is told when they are read; evaluate.limit tells it before"
         )
-    return (
-        f"evaluate: about {plural(count, 'question')}, {times}; the time is with answers of "
-        f"{config.max_new_tokens:,} tokens, the most there can be"
+    about = "about" if config.data is None else "at most"
+    text = (
+        f"evaluate: {about} {plural(count, 'question')}, {times}, as many at once as the memory "
+        "beside training lets in"
     )
+    if timed:
+        text += (
+            f"; the time holds {_ASKING}: as if every answer had {config.max_new_tokens:,} tokens "
+            "(evaluate.max_new_tokens)"
+        )
+    return text
 
 
 def _peaks(plan: Plan) -> Table:
@@ -217,7 +230,7 @@ def _cards(verdicts: Sequence[Verdict]) -> Table:
         table.add_column("time", justify="right")
     asked = any(verdict.answering for verdict in verdicts)
     if asked:
-        table.add_column("evaluate", justify="right")
+        table.add_column(_ASKING, justify="right")
     table.add_column("fits")
     for verdict in verdicts:
         cells = [verdict.card.name, f"{verdict.card.usable / 1e9:.1f}"]

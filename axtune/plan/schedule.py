@@ -65,6 +65,7 @@ class Batches:
         mean: The average one.
         passes: Forward passes with gradients in a step, on average.
         steps: Optimiser steps of the run.
+        epochs: Passes over the data that the run begins.
     """
 
     samples: int
@@ -73,6 +74,7 @@ class Batches:
     mean: Micro
     passes: float
     steps: int
+    epochs: int
 
 
 def batching_of(recipe: Recipe) -> Batching:
@@ -122,6 +124,7 @@ def training_batches(batching: Batching, sizes: Sizes, share: float = 1.0) -> Ba
         mean=mean,
         passes=passes,
         steps=batching.max_steps or math.ceil(steps * batching.epochs),
+        epochs=math.ceil(batching.max_steps / steps if batching.max_steps else batching.epochs),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from axtune.config.metrics import metric_title
 from axtune.report.chart import Chart, Series, chart
 from axtune.training.plots import PREFERENCE_PANELS, SETTLED, curve, smooth
 from axtune.training.progress import Event
@@ -31,6 +32,7 @@ _NOT_DRAWN = {
     "runtime",
     "samples_per_second",
     "steps_per_second",
+    "answers_seconds",
 }
 
 
@@ -131,5 +133,4 @@ def _loss_unit(preference: Sequence[object]) -> str:
 def _title(name: str) -> str:
     if name in _TITLES:
         return _TITLES[name]
-    plain = name.replace("_", " ").replace("/", ", ")
-    return plain[0].upper() + plain[1:]
+    return metric_title(name)

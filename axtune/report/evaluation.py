@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from axtune.config.metrics import metric_name
 from axtune.evaluate.answers import Kept, differing
 from axtune.evaluate.results import Estimate, Measured, Result, Verdict
 from axtune.report.chart import number
@@ -23,17 +24,6 @@ _SHARES = (
     "json",
 )
 _SCALES = {**dict.fromkeys(_SHARES, (0.0, 1.0)), "chrf": (0.0, 100.0)}
-_NAMES = {
-    "accuracy": "everything right",
-    "decision": "right decision",
-    "tool": "right tool",
-    "arguments": "right arguments",
-    "valid_json": "valid JSON",
-    "schema_valid": "schema-valid",
-    "exact": "exact match",
-    "chrf": "chrF",
-    "json": "JSON as asked",
-}
 _MOST_EXAMPLES = 40
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
@@ -159,11 +149,6 @@ def _scale(metric: str, estimates: Sequence[Estimate]) -> tuple[float, float]:
 
 def _place(value: float, low: float, high: float) -> float:
     return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 2)
-
-
-def metric_name(metric: str) -> str:
-    """What a metric is called for people."""
-    return _NAMES.get(metric, metric.replace("_", " "))
 
 
 def written_as(metric: str) -> Callable[[float], str]:

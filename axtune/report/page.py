@@ -22,11 +22,12 @@ from axtune.checkpoint.atomic import reason_of, write_text
 from axtune.checkpoint.leftovers import private_files
 from axtune.checkpoint.run_dir import EVALUATION, REPORT, is_run
 from axtune.config import loader
+from axtune.config.metrics import metric_name
 from axtune.errors import AxtuneError
 from axtune.evaluate.results import Result
 from axtune.report.chart import HEIGHT, WIDTH, number
 from axtune.report.curves import of_run, of_runs
-from axtune.report.evaluation import compared, examples, groups, metric_name, written_as
+from axtune.report.evaluation import compared, examples, groups, written_as
 from axtune.report.facts import ABSENT, RunFacts, differences, names_of, read_run
 from axtune.units import duration, gigabytes, package_version, plural
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from axtune.checkpoint.atomic import written_whole
+from axtune.config.metrics import metric_name
 from axtune.training.progress import Event
 
 if TYPE_CHECKING:
@@ -36,12 +37,11 @@ _ANSWERS: tuple[tuple[str, dict[str, str]], ...] = (
     (
         "answers that are right, share",
         {
-            "eval_tool_accuracy": "calls and their decision",
-            "eval_decision_accuracy": "the decision alone",
-            "eval_exact": "texts, letter by letter",
+            f"eval_{figure}": metric_name(figure)
+            for figure in ("tool_accuracy", "decision_accuracy", "exact")
         },
     ),
-    ("chrF of texts", {"eval_chrf": "held out"}),
+    (metric_name("chrf"), {"eval_chrf": "held out"}),
 )
 
 
@@ -57,12 +57,14 @@ def curve(events: Sequence[Event], name: str) -> list[tuple[int, float]]:
 def best_of(events: Sequence[Event], name: str) -> tuple[int, float] | None:
     """The step and the value of the best checkpoint; None where the metric has no value.
 
+    What was evaluated before the first step is the base, which is no checkpoint.
+
     Args:
         events: Of ``metrics.jsonl``.
         name: A loss, of which the lowest is the best, or a figure, of which the highest is; of two
             alike the first.
     """
-    points = curve(events, name)
+    points = [point for point in curve(events, name) if point[0]]
     sign = 1 if name.endswith("loss") else -1
     return min(points, key=lambda pair: sign * pair[1], default=None)
 

@@ -337,10 +337,14 @@ class RunTrainer(Trainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         if chosen_by(self.args) not in metrics:
             return False  # the step was judged by something else
+        if not self.state.global_step:
+            return False  # training.eval_on_start: of the base, of which there is no checkpoint
         return bool(super()._determine_best_metric(metrics, trial))
 
     def catch_up(self) -> None:
         """Evaluate the step that a resumed run goes on from, if it was stopped meanwhile."""
+        if self.state.global_step:
+            self.args.eval_on_start = False  # it would judge that step a second time
         metrics: dict[str, float] = {}
         if evaluation_is_due(self.args, self.state):
             metrics |= self.evaluate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,26 @@ def test_faults_of_training_are_said_at_their_lines(tmp_path: Path) -> None:
         ("recipe.yaml", 15, "conflict"),
         ("training.max_steps=0", 0, "bad-value"),
     ]
+
+
+@pytest.mark.parametrize("value", ["true", "false", "yes", "q.jsonl", "[a, b]", "3"])
+@pytest.mark.parametrize(
+    ("section", "example"),
+    [("evaluate", "{every: epoch}"), ("data", "{train: rows.jsonl}"), ("lora", "{r: 16}"),
+     ("training", "{learning_rate: 2.0e-4}"), ("quantization", "{load_in_4bit: true}")],
+)  # fmt: skip
+def test_a_section_that_is_a_single_value_says_how_it_looks(
+    tmp_path: Path, section: str, example: str, value: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, PLAIN, f"{section}={value}")
+    (fault,) = [fault for fault in caught.value.faults if fault.code == "bad-value"]
+    assert (fault.file, fault.message.partition(":")[0]) == (f"{section}={value}", section)
+    assert f"such as {example}" in fault.message
+    assert not re.search(r"Config|instance|dictionary", fault.message)
+
+
+@pytest.mark.parametrize("value", ["3", "[3]", "[null]", "[a.jsonl, true]"])
+def test_what_is_no_source_says_how_one_looks(tmp_path: Path, value: str) -> None:
+    with pytest.raises(RecipeError, match=r"expected a path, or \{path: rows\.jsonl\}"):
+        read(tmp_path, PLAIN, f"data.train={value}")

@@ -37,9 +37,9 @@ def test_one_source_may_be_written_in_four_ways(train: Any) -> None:
     [
         (None, None),
         (0.05, 0.05),
-        ("b.jsonl", [Source(path="b.jsonl")]),
+        ("b.jsonl", [Source(path="b.jsonl", split="auto")]),
         (["b.jsonl", {"path": "c.jsonl", "weight": 2}],
-         [Source(path="b.jsonl"), Source(path="c.jsonl", weight=2)]),
+         [Source(path="b.jsonl", split="auto"), Source(path="c.jsonl", weight=2, split="auto")]),
     ],
 )  # fmt: skip
 def test_held_out_rows_are_a_fraction_or_files(held_out: Any, wanted: Any) -> None:

@@ -131,9 +131,11 @@ def test_a_label_beside_messages_judges_the_answer_when_it_is_one() -> None:
     read, problems = read_row(row, row_format="chat")
     assert isinstance(read, Conversation)
     assert [problem.code for problem in problems] == ["unread-key"]
-    read, problems = read_row({"messages": [ASKED, GOOD], "label": "billing"})
+    read, problems = read_row({"messages": [ASKED, GOOD], "label": "billing", "system_prompt": "s"})
     assert isinstance(read, Conversation)
     assert [problem.code for problem in problems] == ["unread-key"]
+    assert "answers are learned whatever that says (task: sft)" in problems[0].message
+    assert "billing" not in problems[0].message
     assert isinstance(read_row({"prompt": "q", "completion": "a", "label": None})[0], Conversation)
     judged = whole([ASKED]) | {"messages": [ASKED, GOOD]}
     assert isinstance(read_row(judged)[0], PreferenceRow)

@@ -142,3 +142,30 @@ def test_a_repeated_key_of_a_broken_row_is_not_said_of_the_next(tmp_path: Path) 
     path = tmp_path / "a.jsonl"
     path.write_text('{"b": {"a": 1, "a": 2}, oops\n{"a": 1}\n')
     assert [row.warning for row in read_rows(path, max_line_bytes=LIMIT)] == [None, None]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+@pytest.mark.parametrize(
+    ("line", "column", "said"),
+    [
+        ('{"messages": ㅇㅇ}', 14, "Expecting value"),
+        ('\t{"messages": ㅇㅇ}', 15, "Expecting value"),
+        ('{"내용": "가나다 😀", x}', 17, "Expecting property name"),
+        ('\ufeff{"messages": ㅇㅇ}', 14, "Expecting value"),  # an editor shows no byte order mark
+        ('{"messages": [1, 2', 19, "Expecting ',' delimiter"),
+        ("  [1,", 6, "Expecting value"),
+        ('{"가": "나', 7, "Unterminated string starting (column"),
+        ('{"가": "나\t다"}', 9, "Invalid control character (column"),
+        ('{"a": 1}\r\r{"b": 2}', 11, "Extra data"),
+    ],
+)
+def test_the_column_is_that_of_the_character(
+    tmp_path: Path, line: str, column: int, said: str, end: str
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    first = "" if line.startswith("\ufeff") else ROW + "\n"
+    file.write_bytes((first + line + end).encode())
+    row = list(read_rows(file, max_line_bytes=1_000))[-1]
+    assert row.fault is not None
+    assert row.fault.message.endswith(f"(column {column}).")
+    assert said in row.fault.message

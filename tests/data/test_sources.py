@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from axtune.config.recipe import Source
+from axtune.config.recipe import Data, Source
 from axtune.data import sources
 from axtune.data.readers import read_rows
 from axtune.data.sources import digest, files_of, unread_files
@@ -114,3 +114,55 @@ def test_splits_of_a_saved_data_set_are_said(tmp_path: Path) -> None:
     assert [file.parent.name for file in files_of(Source(path=str(tmp_path), split="test"))] == [
         "test"
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        ("train.jsonl validation.jsonl test.jsonl", "validation.jsonl"),
+        ("train.jsonl dev.jsonl", "dev.jsonl"),
+        ("train.jsonl test.jsonl", "test.jsonl"),
+        ("train/a.jsonl eval/a.jsonl", "eval/a.jsonl"),
+        ("a.jsonl b.jsonl", "a.jsonl b.jsonl"),
+        ("train.jsonl", "train.jsonl"),
+    ],
+)
+@pytest.mark.parametrize("on_the_hub", [False, True])
+def test_a_folder_is_evaluated_on_by_its_held_out_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, wanted: str, on_the_hub: bool
+) -> None:
+    for name in names.split():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(ROW)
+    monkeypatch.setattr(sources, "_download", lambda source: tmp_path)
+    path = "hf:owner/name" if on_the_hub else str(tmp_path)
+    given = Data.model_validate({"train": path, "eval": path}).eval
+    assert isinstance(given, list)
+    assert files_of(given[0]) == [tmp_path / name for name in wanted.split()]
+    said = [fault.message for fault in unread_files(given[0])]
+    chosen = not on_the_hub and wanted not in (names, "train.jsonl")
+    assert [("is evaluated on, and" in message) for message in said] == [True] * chosen
+
+
+def test_files_and_a_split_that_is_named_are_evaluated_on_as_they_are(tmp_path: Path) -> None:
+    for name in ("train", "test", "validation"):
+        (tmp_path / f"{name}.jsonl").write_text(ROW)
+    for item, wanted in (
+        (str(tmp_path / "train.jsonl"), "train.jsonl"),
+        (str(tmp_path / "t*n.jsonl"), "train.jsonl"),
+        ({"path": str(tmp_path), "split": "test"}, "test.jsonl"),
+        ({"path": str(tmp_path), "split": "train"}, "train.jsonl"),
+    ):
+        given = Data.model_validate({"train": str(tmp_path), "eval": item}).eval
+        assert isinstance(given, list)
+        assert files_of(given[0]) == [tmp_path / wanted]
+    assert not unread_files(Source(path=str(tmp_path / "train.jsonl"), split="auto"))
+
+
+def test_a_saved_data_set_is_evaluated_on_by_its_held_out_split(tmp_path: Path) -> None:
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
+    for name in ("train", "validation"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.jsonl").write_text(ROW)
+    found = files_of(Source(path=str(tmp_path), split="auto"))
+    assert found == [tmp_path / "validation" / "rows.jsonl"]

@@ -28,8 +28,16 @@ from support.benchmarks import (
     judged,
 )
 
+from axtune.config.recipe import Source
 from axtune.errors import DataError
-from axtune.evaluate.benchmarks import Question, bfcl_text, read_questions
+from axtune.evaluate.benchmarks import (
+    Question,
+    asked_files,
+    bfcl_text,
+    is_benchmark,
+    read_questions,
+    unscored_in_words,
+)
 
 # --- Their own checkers ---------------------------------------------------------------------------
 
@@ -179,6 +187,50 @@ def test_what_cannot_be_scored_is_named(tmp_path: Path, identity: str, answered:
         list(read_questions(path))
     (fault,) = refused.value.faults
     assert (fault.file, fault.line, fault.code) == (str(path), 1, "not-scored")
+
+
+def bfcl_folder(folder: Path) -> Path:
+    """A copy of BFCL: a category that is scored, others, and what they are made of."""
+    bfcl_files(folder)
+    asked = {"id": "multi_turn_base_0", "question": [[], []], "involved_classes": ["MathAPI"]}
+    for name, text in {
+        "BFCL_v4_multi_turn_base.json": json.dumps(asked) + "\n" + json.dumps(asked),
+        "BFCL_v4_exec_simple.json": json.dumps({"id": "exec_simple_0", "question": [[]]}),
+        "BFCL_v4_format_sensitivity.json": json.dumps({"multiple": ["multiple_1"]}, indent=1),
+        "possible_answer/BFCL_v4_rest.json": json.dumps({"id": "rest_0", "ground_truth": "{}"}),
+        "multi_turn_func_doc/math_api.json": json.dumps({"name": "add"}),
+        "memory_prereq_conversation/memory_student.json": json.dumps({"id": "memory_prereq_0"}),
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "{}/*.json"])
+def test_a_folder_of_bfcl_leaves_out_what_is_not_scored(tmp_path: Path, form: str) -> None:
+    folder = bfcl_folder(tmp_path)
+    files, left_out = asked_files([Source(path=form.format(folder))])
+    assert files == [folder / "BFCL_v4_simple_python.json"]
+    assert left_out == {"multi_turn_base": 2, "exec_simple": 1}
+    said = unscored_in_words(left_out)
+    assert said.startswith("3 questions of BFCL left out")
+    assert said.endswith(": exec_simple 1, multi_turn_base 2.")
+
+
+def test_a_file_of_bfcl_that_is_named_is_refused_where_it_is_not_scored(tmp_path: Path) -> None:
+    file = bfcl_folder(tmp_path) / "BFCL_v4_multi_turn_base.json"
+    assert asked_files([Source(path=str(file))]) == ([file], {})
+    assert is_benchmark(file)
+    with pytest.raises(DataError, match="or the folder") as refused:
+        list(read_questions(file))
+    assert refused.value.faults[0].code == "not-scored"
+
+
+def test_folders_of_other_data_keep_folders_of_these_names(tmp_path: Path) -> None:
+    file = tmp_path / "possible_answer" / "rows.jsonl"
+    file.parent.mkdir()
+    file.write_text("{}")
+    assert asked_files([Source(path=str(tmp_path))]) == ([file], {})
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,14 @@ def test_what_leaves_a_side_empty_is_refused(tmp_path: Path, held_out: float) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_categories_that_are_not_scored_are_on_neither_side(tmp_path: Path) -> None:
+    bfcl(tmp_path / "in", "multiple", [(f"{n * 1111}번 질문", right(n)) for n in range(9)])
+    write_lines(tmp_path / "in" / "BFCL_v4_memory.json", [{"id": "memory_0", "question": [[]]}])
+    split = convert([str(tmp_path / "in")], tmp_path / "out")
+    assert split.unscored == {"memory": 1}
+    assert split.train.keys() == split.test.keys() == {"multiple"}
+
+
 def test_other_files_and_folders_are_refused(tmp_path: Path) -> None:
     rows = write_lines(tmp_path / "rows.jsonl", [{"messages": []}])
     with pytest.raises(AxtuneError, match=r"no file of BFCL"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from support.tiny import LIBRARY_WARNINGS
 
 from axtune.errors import AxtuneError
 from axtune.evaluate.answers import ANSWERS
-from axtune.evaluate.evaluate import Settings, below, bounds, evaluate
+from axtune.evaluate.evaluate import AT_MOST, Settings, below, bounds, evaluate
 from axtune.evaluate.generate import Sampling
 from axtune.evaluate.models import LocalModel
 from axtune.evaluate.results import RESULT, Result, read_result
@@ -164,8 +165,30 @@ def test_bounds_are_metrics_with_numbers(rows: Path, tmp_path: Path) -> None:
     assert below(result, {"decision": 0.0}) == []
     assert below(result, {"accuracy": 1.0, "json": 0.5}) == [
         "accuracy is 0, and was to be at least 1.",
-        "no question is about json, which was to be at least 0.5.",
+        "json is of no question, and was to be at least 0.5.",
     ]
+    loss = next(one.value.value for one in result.measured if one.metric == "loss")
+    assert below(result, {}, {"loss": loss, "perplexity": 1e9}) == []
+    assert below(result, {"accuracy": 1.0}, {"loss": 0.5}) == [
+        "accuracy is 0, and was to be at least 1.",
+        f"loss is {loss:.4g}, and was to be at most 0.5.",
+    ]
+    assert below(replace(result, measured=[]), {}, {"loss": 0.5}) == [
+        "loss was not measured, and was to be at most 0.5."
+    ]
+
+
+def test_what_is_better_when_lower_is_bounded_from_above() -> None:
+    assert bounds(["loss=1.2", "perplexity=3", "a/ppl=9"], AT_MOST) == {
+        "loss": 1.2, "perplexity": 3.0, "a/ppl": 9.0
+    }  # fmt: skip
+    with pytest.raises(AxtuneError, match=r"better when it is lower\.\nGive --at-most loss=1\.2\."):
+        bounds(["loss=1.2"])
+    with pytest.raises(AxtuneError, match=r"when it is higher\.\nGive --at-least chrf=30\."):
+        bounds(["chrf=30"], AT_MOST)
+    for word in ("loss", "loss=x", "speed=1", "loss=nan"):
+        with pytest.raises(AxtuneError, match=r"--at-most .* is no figure"):
+            bounds([word], AT_MOST)
 
 
 def test_tasks_stand_beside_the_rows(rows: Path, tmp_path: Path) -> None:

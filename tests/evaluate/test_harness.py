@@ -379,8 +379,42 @@ def test_data_that_is_not_here_is_said(managed, monkeypatch, name):
 def test_a_file_of_data_that_is_not_there_is_said(folder, managed, tmp_path):
     text = ANSWERS.format(folder=tmp_path).replace("사내_단답", "다른_단답")
     (tmp_path / "단답.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(AxtuneError, match=r"needs .*which is not on this machine: .*answers.jsonl"):
+    with pytest.raises(
+        AxtuneError, match=r"reads .*answers.jsonl, which cannot be found"
+    ) as caught:
         load_tasks([str(tmp_path / "단답.yaml")])
+    assert "Hub" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("named", "missing"),
+    [
+        ("dataset_path: json\ndataset_kwargs: {data_files: rows.jsonl}", "rows.jsonl"),
+        ("dataset_path: csv\ndataset_kwargs: {data_files: {test: [rows.csv]}}", "rows.csv"),
+        (
+            "dataset_path: json\ndataset_kwargs: {data_files: {test: 'rows/*.jsonl'}}",
+            "rows/*.jsonl",
+        ),
+        ("dataset_path: json\ndataset_kwargs: {data_dir: rows, data_files: a.jsonl}", "rows"),
+        ("dataset_path: ./rows", "./rows"),
+    ],
+)
+def test_a_relative_file_says_where_it_was_looked_for(
+    folder, managed, tmp_path, monkeypatch, named, missing
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    _, _, rest = ANSWERS.format(folder=".").replace("사내_단답", "곁_단답").partition("task:")
+    lines = [line for line in f"task:{rest}".splitlines() if not line.startswith((" ", "dataset_"))]
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "곁.yaml").write_text("\n".join([*lines, named]), encoding="utf-8")
+    (tasks / "rows.jsonl").touch()
+    with pytest.raises(AxtuneError, match="which cannot be found") as caught:
+        load_tasks(["../tasks/곁.yaml"])
+    assert f"reads {missing}, which" in str(caught.value)
+    assert f"there is no {tmp_path / 'here' / missing}." in str(caught.value)
+    assert (f"start axtune in {tasks}" in str(caught.value)) == (missing == "rows.jsonl")
 
 
 def test_a_broken_task_is_said(folder, managed, tmp_path):

@@ -11,11 +11,12 @@ from support.tiny import LIBRARY_WARNINGS, recipe, write_rows
 from support.tool_pairs import CITIES, TOOLS, call
 
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.config.metrics import FIGURE_OF
 from axtune.config.recipe import FIGURES
 from axtune.data.native_calls import Answer
 from axtune.errors import AxtuneError, RecipeError
 from axtune.evaluate.figures import METRICS
-from axtune.evaluate.in_training import NAMES, TrainingQuestions, settings_of
+from axtune.evaluate.in_training import TrainingQuestions, settings_of
 from axtune.model.trained import load_trained
 
 pytestmark = LIBRARY_WARNINGS
@@ -41,8 +42,8 @@ def weather(folder: Path) -> str:
 
 
 def test_every_metric_has_a_name_that_a_recipe_takes() -> None:
-    assert tuple(NAMES) == METRICS
-    assert tuple(NAMES.values()) == FIGURES
+    assert tuple(FIGURE_OF) == METRICS
+    assert tuple(FIGURE_OF.values()) == FIGURES
 
 
 def test_the_held_out_rows_are_asked_unless_files_are_given(

@@ -183,6 +183,58 @@ def test_a_handful_of_questions_that_all_gained_the_same_says_nothing():
     assert measure("mean", "all", MEAN, [1.0] * 30, [1.0] * 30).verdict == "cannot be told"
 
 
+def test_few_questions_have_students_interval() -> None:
+    values = [1.0, 2.5, 2.0, 4.0, 3.5]
+    found = measure("seconds", "all", MEAN, values).value
+    expected = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_students_interval_covers_where_the_bootstrap_would_not() -> None:
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        found = measure("mean", "all", MEAN, rng.normal(size=5)).value
+        covered += found.low <= 0 <= found.high
+    assert covered / 400 > 0.93
+
+
+@pytest.mark.parametrize("n", [1, 3, 9, 10, 40])
+def test_values_without_spread_leave_room_within_the_range(n: int) -> None:
+    share = 1 - 0.025 ** (1 / n)
+    counts = [chrf_counts("같은 답입니다", ["같은 답입니다"])] * n
+    other = [chrf_counts("다른 말", ["같은 답입니다"])] * n
+    found = measure("chrf", "all", CHRF, counts, other)
+    assert (found.value.value, found.value.high) == (100, 100)
+    assert found.value.low == pytest.approx(100 - 100 * share)
+    assert found.difference is not None
+    gained = found.difference.value
+    assert found.difference.low == pytest.approx(gained - share * (gained + 100))
+    assert found.difference.high == pytest.approx(gained + share * (100 - gained))
+    same = measure("chrf", "all", CHRF, other, other).difference
+    assert same is not None
+    assert (same.low, same.high) == pytest.approx((-100 * share, 100 * share))
+    halves = measure_shares("accuracy", "all", [0.5] * n)
+    assert (halves.value.low, halves.value.high) == pytest.approx(
+        (0.5 - share / 2, 0.5 + share / 2)
+    )
+
+
+def test_equal_differences_of_different_values_leave_room_as_well() -> None:
+    before = [0.25, 0.5, 0.0, 0.25]
+    found = measure_shares("accuracy", "all", [one + 0.25 for one in before], before).difference
+    assert found is not None
+    assert found.low < 0 < 0.25 < found.high
+
+
+def test_an_interval_keeps_to_what_the_figure_can_be() -> None:
+    nats = np.array([[0.1, 10.0], [9.0, 10.0], [0.1, 10.0]])
+    loss, perplexity = (measure("m", "all", one, nats).value for one in (LOSS, PERPLEXITY))
+    assert (loss.low, perplexity.low) == (0, 1)
+    share = measure_shares("accuracy", "all", [0.0, 0.0, 0.75]).value
+    assert share.low == 0
+    assert share.high <= 1
+
+
 def test_the_swap_test_is_exact_where_it_can_be():
     assert swap_test([1.0] * 5) == pytest.approx(2 / 2**5)
     assert swap_test([3.0, 2.0, 1.0, 0.0]) == pytest.approx(2 / 2**3)

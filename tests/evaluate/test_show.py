@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+from rich.cells import cell_len
 from rich.console import Console
 
 from axtune.evaluate.answers import Kept
@@ -11,9 +12,11 @@ from axtune.evaluate.results import Estimate, Measured, Result
 from axtune.evaluate.show import show, show_examples
 
 
-def shown(measured: list[Measured], against: str | None, **changes: object) -> list[str]:
+def shown(
+    measured: list[Measured], against: str | None, width: int = 100, **changes: object
+) -> list[str]:
     result = Result("m", against, {}, [], 1, {}, measured, {"wrong-tool": 3}, **changes)  # type: ignore[arg-type]
-    console = Console(file=io.StringIO(), width=100, highlight=False)
+    console = Console(file=io.StringIO(), width=width, highlight=False)
     show(console, result)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
 
@@ -35,6 +38,30 @@ def test_a_comparison_has_everything_in_a_row() -> None:
     assert "simple: accuracy" in lines[2]
     assert lines[3] == "cannot be told: with this n, chance alone may differ as much"
     assert lines[4] == "not right: wrong-tool 3"
+
+
+def test_long_names_lose_their_middle_where_they_have_no_room() -> None:
+    names = ["BFCL_v4_live_parallel", "사내_고객상담_질문과_답변", "simple"]
+    told = [compared(name, "accuracy", "cannot be told") for name in names]
+    lines = shown(told, "base", 80)
+    assert all(cell_len(line) <= 80 and "[+20.0, +40.0]" in line for line in lines[1:4])
+    assert [line.split(":")[0].strip() for line in lines[1:4]] == [
+        "BFCL_v…allel",
+        "사내_…_답변",
+        "simple",
+    ]
+    assert "BFCL_v4_live_parallel: accuracy" in shown(told, "base", 100)[1]
+    alone = shown(
+        [Measured("chrf", name, 12, Estimate(43.21, 40.0, 46.0)) for name in names], None, 40
+    )
+    assert all(cell_len(line) <= 40 and "43.2" in line for line in alone[1:4])
+
+
+def test_names_that_would_be_the_same_stay_whole() -> None:
+    told = [compared(name, "accuracy", "better") for name in ("a" * 60, "a" * 61)]
+    said = "".join(line[:30].replace(" ", "") for line in shown(told, "base", 80))
+    assert said.count("a" * 10) >= 2
+    assert "…" not in said
 
 
 def test_alone_a_figure_has_its_interval() -> None:

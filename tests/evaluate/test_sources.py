@@ -63,6 +63,17 @@ def test_benchmarks_stand_beside_rows(tokenizer: AxTokenizer, shared: Path, tmp_
     assert {source for source, _ in selected.samples} == {"rows.jsonl"}
 
 
+def test_categories_that_are_not_scored_are_counted(tokenizer: AxTokenizer, tmp_path: Path) -> None:
+    asked = {"id": "memory_0", "question": [[]]}
+    write_jsonl(tmp_path / "BFCL_v4_memory.json", [asked, asked])
+    with pytest.raises(AxtuneError, match=r"nothing to ask.*memory 2\."):
+        select(tokenizer, None, [str(tmp_path)], room=8)
+    write_jsonl(tmp_path / "rows.jsonl", rows(3))
+    selected = select(tokenizer, None, [str(tmp_path)], room=8, limit=2)
+    assert selected.left_out == {"not-scored": 2, "limit": 1}
+    assert selected.unscored == {"memory": 2}
+
+
 def test_what_leaves_no_room_is_counted(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(checkpoint(tmp_path / "model"))  # a context of 512
     file = write_jsonl(tmp_path / "rows.jsonl", [*rows(2), *rows(1, " 가나다" * 200)])

@@ -181,6 +181,9 @@ def test_the_time_that_questions_add_is_in_the_plan(light: Architecture) -> None
     assert {every: askings(plan) for every, plan in plans.items()} == {
         "end": 1, "epoch": 2, 10: 3
     }  # fmt: skip
+    first = {every: askings(planned(light, data=data, training=training | {"eval_on_start": True},
+                                    evaluate={"every": every})) for every in plans}  # fmt: skip
+    assert first == {"end": 2, "epoch": 3, 10: 4}
     assert {questions(plan) for plan in plans.values()} == {30}
     once = answering(plans["end"], card)
     assert once
@@ -189,6 +192,32 @@ def test_the_time_that_questions_add_is_in_the_plan(light: Architecture) -> None
     assert whole
     assert without
     assert whole == pytest.approx(without + once)
+
+
+def test_questions_are_asked_at_the_end_of_every_epoch_however_samples_are_packed(
+    light: Architecture,
+) -> None:
+    known = PlanInputs("m", light, sizes(*[20] * 24), share=0.75)
+
+    def times(**training: Any) -> int:
+        given = {"gradient_accumulation_steps": 16, "per_device_train_batch_size": 1, **training}
+        data = {"train": "a", "eval": 0.25, "packing": True}
+        return askings(make_plan(job(data=data, training=given, evaluate={}), known, GPU))
+
+    assert (times(), times(num_train_epochs=1.5), times(num_train_epochs=0.1)) == (3, 2, 1)
+    assert (times(max_steps=1), times(max_steps=7)) == (1, 4)  # two steps an epoch
+
+
+def test_an_evaluation_before_the_first_step_takes_time_as_well(light: Architecture) -> None:
+    card, data = find_card("RTX 4090"), {"train": "a", "eval": "b", "max_length": 8192}
+    for strategy in ({}, {"eval_strategy": "steps", "eval_steps": 10}):
+        plain, first = (
+            seconds(planned(light, data=data, training=strategy | further), card)
+            for further in ({}, {"eval_on_start": True})
+        )
+        assert plain
+        assert first
+        assert first > plain
 
 
 def test_how_many_questions_there_are_is_told_where_it_is_known(light: Architecture) -> None:

@@ -36,12 +36,18 @@ def test_the_plan_says_what_questions_add(tmp_path: Path) -> None:
     words = ["plan", str(RECIPES / "sft_lora.yaml"), "model=tiny-ax-4.0", "--gpu", "RTX 3060"]
     done = axtune(*words, "evaluate.limit=7")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "evaluate: about 7 questions, 3 times; the time is with answers of 512" in done.stdout
+    assert "evaluate: about 7 questions, asked 3 times, as many at once" in done.stdout
+    assert "; the time holds asking, at most: as if" in " ".join(done.stdout.split())
+    assert "asking, at most" in done.stdout.splitlines()[-9]
     (card, *others) = json.loads(axtune(*words, "evaluate.limit=7", "--json").stdout)["cards"]
     assert 0 < card["evaluate_seconds"] < card["seconds"]
     assert others[0]["evaluate_seconds"] is None  # of no known rate
     done = axtune(*words, "evaluate={data: data_templates/chat.jsonl, limit: null}")
-    assert "what they add to the time is told when they are read" in done.stdout
+    assert "the time is without them" in " ".join(done.stdout.split())
+    done = axtune(*words[:-2], "evaluate={data: data_templates/chat.jsonl, limit: 9, every: end}")
+    said = " ".join(done.stdout.split())
+    assert "evaluate: at most 9 questions, asked 1 time, as many at once as" in said
+    assert "the time" not in said.partition("evaluate:")[2]  # no card here tells one
 
 
 def test_the_command_on_wrong_words(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from axtune.report.curves import of_run, of_runs
 
 def test_training_and_held_out_share_a_chart() -> None:
     charts = {one.title: one for one in of_run(events(), 30)}
-    assert list(charts) == ["Loss", "Tool accuracy", "Learning rate", "Gradient norm"]
+    assert list(charts) == ["Loss", "Everything right", "Learning rate", "Gradient norm"]
     assert [entry.label for entry in charts["Loss"].legend] == ["training", "held out"]
     assert charts["Loss"].unit == "nats a labelled token"
     assert len(charts["Loss"].best) == 1
@@ -19,6 +19,11 @@ def test_training_and_held_out_share_a_chart() -> None:
 def test_what_the_trainer_says_of_itself_is_not_drawn() -> None:
     said = [{"step": 1, "loss": 1.0, "epoch": 0.1, "eval_runtime": 3.0, "total_flos": 1e9}]
     assert [one.title for one in of_run(said, None)] == ["Loss"]
+
+
+def test_what_answers_are_judged_by_has_its_proper_name() -> None:
+    said = [{"step": 1, "loss": 1.0}, {"step": 1, "eval_chrf": 41.0, "eval_answers_seconds": 2.0}]
+    assert [one.title for one in of_run(said, None)] == ["Loss", "chrF"]
 
 
 def test_preferences_have_their_panels() -> None:
@@ -38,7 +43,7 @@ def test_runs_lie_over_each_other() -> None:
     charts = {
         one.title: one for one in of_runs({"a": events(), "b": events(20)}, {"a": 30, "b": None})
     }
-    assert list(charts)[:3] == ["Loss, training", "Loss, held out", "Tool accuracy"]
+    assert list(charts)[:3] == ["Loss, training", "Loss, held out", "Everything right"]
     assert "Learning rate" in charts
     assert [entry.label for entry in charts["Loss, held out"].legend] == ["a", "b"]
     assert [mark.color for mark in charts["Loss, held out"].best] == [0]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.reported import kept, result
 
-from axtune.report.evaluation import compared, examples, groups, marked, metric_name, written_as
+from axtune.report.evaluation import compared, examples, groups, marked, written_as
 
 
 def test_before_and_after_of_each_category() -> None:
@@ -33,9 +33,7 @@ def test_several_runs_share_a_row() -> None:
     assert compared([None, None]) == []
 
 
-def test_names_and_units_of_metrics() -> None:
-    assert metric_name("chrf") == "chrF"
-    assert metric_name("kmmlu_acc") == "kmmlu acc"
+def test_units_of_metrics() -> None:
     assert written_as("accuracy")(0.5) == "50.0%"
     assert written_as("loss")(0.5) == "0.5000"
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from support.supervised import trainer
 from support.tiny import LIBRARY_WARNINGS, checkpoint, write_rows
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
 from axtune.config.recipe import EvaluateConfig
 from axtune.training.asking import Asking, was_asked
@@ -146,6 +147,49 @@ def test_the_best_answers_choose_the_checkpoint_and_end_the_run(base: Any, tmp_p
     assert sorted(path.name for path in made.run.run_dir.checkpoints.iterdir()) == [
         "checkpoint-2", "checkpoint-4",
     ]  # fmt: skip
+
+
+def test_what_the_base_answers_is_not_the_best_checkpoint(base: Any, tmp_path: Path) -> None:
+    marks = Marks(0.9, 0.2, 0.3, 0.3)
+    made = run(
+        base, tmp_path, marks, evaluate={"every": 1, "best": "tool_accuracy", "data": "q.jsonl"},
+        early_stopping_patience=1, training={"max_steps": 8, "eval_on_start": True},
+    )  # fmt: skip
+    assert made.state.best_global_step == 2
+    assert made.state.global_step == 3  # one after the best one
+
+
+def test_the_loss_of_the_base_does_not_count_where_questions_are_asked(
+    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter((1.0, 3.0, 2.0, 2.5))  # the base's is the lowest
+    monkeypatch.setattr(
+        Trainer, "evaluation_loop",
+        lambda self, *_, **__: EvalLoopOutput([], None, {"eval_loss": next(losses)}, 1),
+    )  # fmt: skip
+    made = run(
+        base, tmp_path, Marks(0.5, 0.5), data={"eval": 0.25}, early_stopping_patience=1,
+        evaluate={"every": "end", "data": "q.jsonl"},
+        training={"max_steps": 9, "eval_on_start": True, "eval_strategy": "steps", "eval_steps": 1},
+    )  # fmt: skip
+    assert made.state.global_step == 3
+    assert (made.state.best_global_step, made.state.best_metric) == (2, 2.0)
+
+
+def test_a_resumed_run_does_not_judge_its_step_twice(base: Any, tmp_path: Path) -> None:
+    changes = {
+        "evaluate": {"every": 1, "best": "tool_accuracy", "data": "q.jsonl"},
+        "early_stopping_patience": 1, "training": {"max_steps": 4, "eval_on_start": True},
+    }  # fmt: skip
+    made = run(base, tmp_path, Marks(0.1, 0.2, 0.3, 0.4, 0.5), **changes)
+    whole = made.run.run_dir.checkpoints / "checkpoint-3"
+    again = trainer(
+        base, tmp_path, questions=Marks(0.5), output_dir=str(tmp_path / "again"), **changes
+    )
+    shutil.copytree(whole, again.run.run_dir.checkpoints / whole.name)
+    again.train(resume_from_checkpoint=str(again.run.run_dir.checkpoints / whole.name))
+    figures = [event for event in again.run.run_dir.metrics() if "eval_tool_accuracy" in event]
+    assert [event["step"] for event in figures] == [4]
 
 
 def test_steps_are_those_of_a_run_that_asks_nothing(base: Any, tmp_path: Path) -> None:

@@ -84,10 +84,13 @@ def test_answers_have_a_panel_and_the_best_of_them_a_star(monkeypatch, tmp_path)
     assert best_of(events, "eval_loss") == (4, 3.0)
     assert best_of(events, "eval_tool_accuracy") == (3, 0.75)
     assert best_of(events, "eval_exact") is None
+    base = {"step": 0, "eval_loss": 1.0}  # training.eval_on_start, of which there is no checkpoint
+    assert best_of([base, *events], "eval_loss") == (4, 3.0)
+    assert best_of([base], "eval_loss") is None
     axes = drawn(monkeypatch, tmp_path, events, best="eval_tool_accuracy")
     shares = axes["answers that are right, share"]
-    assert list(line(shares, "calls and their decision").get_ydata()) == [0.25, 0.75, 0.75]
+    assert list(line(shares, "everything right").get_ydata()) == [0.25, 0.75, 0.75]
     assert line(shares, "best checkpoint").get_xdata() == [3]
-    assert axes["chrF of texts"].lines
+    assert axes["chrF"].lines
     loss = axes["loss (nats a labelled token)"]
     assert "best checkpoint" not in [each.get_label() for each in loss.lines]
