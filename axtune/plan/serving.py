@@ -167,17 +167,6 @@ def _finer(layer: int, layers: int) -> bool:
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
 
-def longest_context(
-    config: dict[str, Any], name: str, form: Form, group: int = 128
-) -> list[tuple[int, Served]]:
-    """What the usual sizes of cards have room for, in GB, those that serve the form at all."""
-    found = [(size, served(form, config, name, Card("", size), group)) for size in _SIZES]
-    return [(size, one) for size, one in found if one.context]
-
-
-_SIZES = (8, 12, 16, 24, 32, 48, 80)
-
-
 def show(
     console: Console, models: dict[str, dict[str, Any]], cards: Sequence[Card], tokens: int
 ) -> None:

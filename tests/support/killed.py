@@ -29,7 +29,8 @@ def counted(real):
     return call
 {imports}
 for module, names in ((os, ("pwrite", "ftruncate", "fsync", "rename")),
-                      (Path, ("write_text", "mkdir", "rename")), (shutil, ("copyfile",))):
+                      (Path, ("write_bytes", "write_text", "mkdir", "rename", "replace")),
+                      (shutil, ("copyfile",))):
     for name in names:
         setattr(module, name, counted(getattr(module, name)))
 def contents(folder):
