@@ -53,9 +53,11 @@ def uncounted(what: str, total: int) -> Iterator[Callable[[], None]]:
 _WORK, _STATES, _REST = ".work", "states.safetensors", "rest-is-written"
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
-# On a CPU the second moment of a layer with more inputs is kept in blocks of at most so many:
-# factoring the 18,944 of A.X 4.0's whole takes 100 s a layer, four blocks of 4,736 a few.
+# The second moment of a layer with more inputs is kept in blocks of at most so many on a CPU, where
+# factoring the 18,944 of A.X 4.0's whole takes 100 s a layer and four blocks of 4,736 a few, and on
+# a card that has no room for the whole with what factoring makes of it.
 _WIDE, _BLOCK = 12_288, 5_120
+_ALIVE = 4  # square matrices in float32
 _NUMBERS_AT_ONCE = 1 << 22  # of a weight that is rounded to nearest
 
 
@@ -365,8 +367,12 @@ class _ByRows(_Rounding):
         return moments
 
     def _blocks(self, width: int) -> int:
-        if width <= _WIDE or self._decoder.device.type != "cpu":
+        if width <= _WIDE:
             return 1
+        if self._decoder.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info()
+            if _ALIVE * 4 * width**2 < free:
+                return 1
         groups = width // self._group
         fits = (n for n in range(2, groups + 1) if groups % n == 0 and width / n <= _BLOCK)
         return next(fits, 1)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 import torch
 
-from axtune.model.int4 import LEAST, MOST, Int4, rounded, safe
+from axtune.model.int4 import LEAST, MOST, Int4, safe
 
 # Of the mean of diag(H), added to all of it: what is never used may still be rounded somehow. As
 # in the paper's code; raised where H cannot be factored all the same.
@@ -206,8 +206,3 @@ def _round(weight: torch.Tensor, factor: Factor, scales: torch.Tensor) -> Int4:
     places = torch.empty_like(factor.order)
     places[factor.order] = torch.arange(width, device=places.device)
     return Int4(numbers[places].T.contiguous(), scales)
-
-
-def nearest(weight: torch.Tensor, importance: torch.Tensor, group: int, dtype: torch.dtype) -> Int4:
-    """Round each number by itself, with the scales of `best_scales`."""
-    return rounded(weight, best_scales(weight, importance, group, dtype))

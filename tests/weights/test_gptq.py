@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from axtune.model.int4 import round_to_nearest
+from axtune.model.int4 import round_to_nearest, rounded
 from axtune.weights import gptq
 from axtune.weights.gptq import Factor, SecondMoment, Singular
 
@@ -28,9 +28,9 @@ def moment_of(inputs: torch.Tensor, blocks: int = 1) -> SecondMoment:
     return moment
 
 
-def loss(weight: torch.Tensor, rounded: torch.Tensor, inputs: torch.Tensor) -> float:
+def loss(weight: torch.Tensor, served: torch.Tensor, inputs: torch.Tensor) -> float:
     """The error of a layer's outputs, as a share of them."""
-    error = inputs @ (rounded.float() - weight).T
+    error = inputs @ (served.float() - weight).T
     return float(error.square().sum() / (inputs @ weight.T).square().sum())
 
 
@@ -57,7 +57,7 @@ def test_each_idea_of_the_method_earns_its_place(
     factors = moment_of(inputs).factor()
     min_max = round_to_nearest(weight, 64, BF16)
     scales = gptq.best_scales(weight, factors[0].diagonal, 64, BF16)
-    searched = gptq.rounded(weight, scales)
+    searched = rounded(weight, scales)
     full = gptq.gptq(weight, factors, 64, BF16)
     losses = [loss(weight, each.dequantized(), inputs) for each in (min_max, searched, full)]
     assert losses == sorted(losses, reverse=True)
@@ -122,7 +122,7 @@ def test_a_searched_scale_never_loses_more_than_the_ends_of_its_range(
     far = grouped.gather(-1, grouped.abs().argmax(-1, keepdim=True)).squeeze(-1)
 
     def lost(scales: torch.Tensor) -> torch.Tensor:
-        error = (gptq.rounded(weight, scales).dequantized() - weight).square() * importance
+        error = (rounded(weight, scales).dequantized() - weight).square() * importance
         return error.view(rows, groups, group).sum(-1)
 
     for end in (-8, 7):
@@ -133,16 +133,16 @@ def test_inputs_that_never_come_are_rounded_all_the_same() -> None:
     inputs = correlated(500, 64)
     inputs[:, 5] = 0
     weight = torch.randn(8, 64)
-    rounded = gptq.gptq(weight, moment_of(inputs).factor(), 32, BF16).dequantized().float()
-    assert rounded.isfinite().all()
-    assert (rounded[:, 5] - weight[:, 5]).abs().max() < 0.5
+    found = gptq.gptq(weight, moment_of(inputs).factor(), 32, BF16).dequantized().float()
+    assert found.isfinite().all()
+    assert (found[:, 5] - weight[:, 5]).abs().max() < 0.5
 
 
 def test_fewer_tokens_than_inputs_are_enough() -> None:
     weight = torch.randn(8, 128)
     few = correlated(10, 128)
-    rounded = gptq.gptq(weight, moment_of(few).factor(), 32, BF16)
-    assert loss(weight, rounded.dequantized(), few) < 0.01
+    found = gptq.gptq(weight, moment_of(few).factor(), 32, BF16)
+    assert loss(weight, found.dequantized(), few) < 0.01
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
