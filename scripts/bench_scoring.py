@@ -66,6 +66,9 @@ def show(name: str, verdicts: Iterable[Judged]) -> None:
     )
     for one, count in differ.most_common():
         print(f"  {count:6,}  {one.what}: {'right' if one.ours else 'wrong'} by axtune alone")
+    if any(one.published is not None for one in found):
+        apart = sum(count for one, count in found.items() if one.theirs != one.published)
+        print(f"  {apart:6,}  are judged otherwise by the figure `published`")
 
 
 if __name__ == "__main__":

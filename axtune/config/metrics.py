@@ -27,6 +27,7 @@ _NAMES: dict[str, str] = {
     "arguments": "right arguments",
     "valid_json": "valid JSON",
     "schema_valid": "schema-valid",
+    "published": "right as published",
     "exact": "exact match",
     "chrf": "chrF",
     "json": "JSON as asked",

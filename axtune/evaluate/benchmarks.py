@@ -25,13 +25,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from axtune.config.recipe import Source
 from axtune.data.literals import parse_json
+from axtune.data.native_calls import Answer
 from axtune.data.readers import read_rows
 from axtune.data.rows import Row
 from axtune.data.sources import files_of
@@ -324,6 +325,7 @@ def _dialog(row: Mapping[str, Any]) -> Iterator[Question]:
             messages=turn["query"],
             tools=row["tools"],
             wanted=_accepting(wanted_of(turn["ground_truth"]), turn["acceptable_arguments"]),
+            published=_published(turn["ground_truth"], turn["acceptable_arguments"]),
             rules=FUNCTIONCHAT,
             reference=turn["ground_truth"].get("content") or "",
         )
@@ -336,6 +338,7 @@ def _call_decision(row: Mapping[str, Any]) -> Question:
         messages=row["input_messages"],
         tools=row["input_tools"],
         wanted=_accepting(wanted_of(row["ground_truth"]), row["acceptable_arguments"]),
+        published=_published(row["ground_truth"], row["acceptable_arguments"]),
         rules=FUNCTIONCHAT,
         reference=row["ground_truth"].get("content") or "",
     )
@@ -354,6 +357,7 @@ def _single_call(row: Mapping[str, Any]) -> Iterator[Question]:
                 messages=[{"role": "user", "content": query["content"]}],
                 tools=choice["content"],
                 wanted=wanted,
+                published=_published(message, acceptable["content"]),
                 rules=FUNCTIONCHAT,
             )
 
@@ -370,6 +374,52 @@ def _accepting(wanted: Wanted, acceptable: Any) -> Wanted:
         return WantedCall(call.name, Fields(arguments))
 
     return replace(wanted, calls=tuple(map(widened, wanted.calls)))
+
+
+def _published(truth: Mapping[str, Any], acceptable: Any) -> Callable[[Answer], bool] | None:
+    """The exact match as Kakao's program counts it; None of turns that want no call.
+
+    It looks at the first call alone. An argument that is left out counts as null. Where further
+    values of an argument are neither a list nor a text, every value passes; and Python's 1 is True
+    (README of FunctionChat-Bench, and what its program does).
+    """
+    if not truth.get("tool_calls"):
+        return None
+    function = truth["tool_calls"][0]["function"]
+    wanted = function["arguments"]
+    wanted = parse_json(wanted) if isinstance(wanted, str) else wanted
+    try:
+        further = parse_json(acceptable) if isinstance(acceptable, str) else None
+    except ValueError:
+        further = None
+    others = further if isinstance(further, dict) else {}
+
+    def fits(value: Any, name: str) -> bool:
+        if _kakao(value) == _kakao(wanted[name]):
+            return True
+        more = others.get(name, [])
+        if isinstance(more, list):
+            return any(_kakao(value) == _kakao(other) for other in more)
+        return not isinstance(more, str) or _kakao(value) == _kakao(more)
+
+    def match(answer: Answer) -> bool:
+        if not answer.tool_calls:
+            return False
+        said = answer.tool_calls[0]["function"]
+        try:
+            given = parse_json(said["arguments"])
+        except (ValueError, TypeError):
+            return False
+        if said["name"] != function["name"] or not isinstance(given, dict):
+            return False
+        return given.keys() <= wanted.keys() and all(fits(given.get(name), name) for name in wanted)
+
+    return match
+
+
+def _kakao(value: Any) -> Any:
+    """A value as its program compares it, with Python's ``==``."""
+    return functionchat_text(value) if isinstance(value, str) else value
 
 
 def _acceptable(given: Any) -> dict[str, tuple[Any, ...]]:

@@ -29,7 +29,8 @@ _SHARES: dict[str, Callable[[Verdict], bool]] = {
     "valid_json": lambda verdict: verdict.decision and verdict.valid_json,
     "schema_valid": lambda verdict: verdict.decision and verdict.schema_valid,
 }
-METRICS = (*_SHARES, "exact", "chrf", "json")
+PUBLISHED = "published"  # as the benchmark's own program counts
+METRICS = (*_SHARES, PUBLISHED, "exact", "chrf", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,9 @@ def _of_category(
         if about:
             share = partial(_share, holds)
             yield measure_shares(metric, category, *_pair(share, about, after, before))
+    published = [n for n, one in enumerate(after) if one.question.published]
+    if published:
+        yield measure_shares(PUBLISHED, category, *_pair(_published, published, after, before))
     texts = [n for n, one in enumerate(after) if one.question.wanted.decision == "text"]
     if texts:
         yield measure_shares("exact", category, *_pair(_exact, texts, after, before))
@@ -121,6 +125,12 @@ def _pair(
 
 def _share(holds: Callable[[Verdict], bool], one: Scored) -> float:
     return fmean(map(holds, one.verdicts))
+
+
+def _published(one: Scored) -> float:
+    right = one.question.published
+    assert right is not None
+    return fmean(map(right, one.answers))
 
 
 def _exact(one: Scored) -> float:

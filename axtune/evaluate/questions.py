@@ -7,10 +7,11 @@ wanted is the turn itself. Benchmarks bring their questions and rules themselves
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from axtune.data.native_calls import Answer
 from axtune.data.requests import Request, request_of
 from axtune.data.samples import UnpairedSample
 from axtune.data.statistics import RowResult
@@ -32,6 +33,8 @@ class Question:
         file: Where it stands.
         line: Of the file, from 1.
         prompt: Token ids, where training rendered them; None where the messages are still to be.
+        published: Whether an answer is right as the benchmark's own program counts, where that
+            passes what is wrong here; None where it says the same.
     """
 
     id: str
@@ -44,6 +47,7 @@ class Question:
     file: str = ""
     line: int = 0
     prompt: list[int] | None = None
+    published: Callable[[Answer], bool] | None = None
 
     @property
     def asked(self) -> str:

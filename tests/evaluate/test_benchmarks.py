@@ -21,14 +21,17 @@ from support.benchmarks import (
     BFCL_PARTS,
     FUNCTIONCHAT_PARTS,
     Calls,
+    as_items,
     bfcl_checker,
     functionchat_match,
     judge_bfcl,
     judge_functionchat,
     judged,
 )
+from support.rows import write_jsonl
 
 from axtune.config.recipe import Source
+from axtune.data.native_calls import Answer
 from axtune.errors import DataError
 from axtune.evaluate.benchmarks import (
     Question,
@@ -73,6 +76,7 @@ def test_functionchats_own_exact_match_says_the_same(shared: Path) -> None:
     counts = Counter(one.theirs for one in verdicts)
     assert min(counts.values()) > 500
     assert {one.what for one in verdicts if one.theirs != one.ours} <= FUNCTIONCHAT_PARTS
+    assert [one for one in verdicts if one.theirs != one.published] == []
 
 
 def test_strings_are_as_bfcl_makes_them(bfcl: Path) -> None:
@@ -313,6 +317,42 @@ def test_functionchats_exact_match(functionchat: list[Question]) -> None:
         assert judged(question, right * 2).reason == "number-of-calls"
         assert judged(question, [], "네").reason == "no-call"
     assert widened > 100
+
+
+def test_functionchat_is_also_counted_as_it_is_published(tmp_path: Path) -> None:
+    """What Kakao's program passes; held against it itself where a clone of it is there."""
+    call = {
+        "type": "function",
+        "function": {"name": "book", "arguments": '{"room": "1층", "n": 2}'},
+    }
+    row = {
+        "dialog_num": 1,
+        "tools": [],
+        "turns": [
+            {"turn_num": 1, "query": [], "type_of_output": "call",
+             "ground_truth": {"tool_calls": [call]},
+             "acceptable_arguments": '{"room": ["일층"], "n": 3}'},
+            {"turn_num": 2, "query": [], "type_of_output": "completion",
+             "ground_truth": {"content": "네"}, "acceptable_arguments": None},
+        ],
+    }  # fmt: skip
+    asked, text = list(read_questions(write_jsonl(tmp_path / "dialog.jsonl", [row])))
+    assert text.published is None
+
+    def passes(*calls: tuple[str, dict[str, Any]]) -> tuple[bool, bool]:
+        assert asked.published is not None
+        right = judged(asked, list(calls)).right
+        return asked.published(Answer("", as_items(list(calls)))), right
+
+    assert passes(("book", {"room": "1 층", "n": 2})) == (True, True)
+    assert passes(("book", {"room": "일층", "n": 3})) == (True, True)
+    assert passes(("book", {"room": "1층", "n": 99})) == (True, False)  # beside a number
+    assert passes(("book", {"room": "1층"})) == (True, False)
+    assert passes(("book", {"room": "1층", "n": 2}), ("book", {})) == (True, False)
+    assert passes(("book", {"room": "2층", "n": 2})) == (False, False)
+    assert passes(("book", {"room": "1층", "n": 2, "x": 1})) == (False, False)
+    assert passes(("look", {"room": "1층", "n": 2})) == (False, False)
+    assert passes() == (False, False)
 
 
 def test_functionchats_texts_are_counted_apart(functionchat: list[Question]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,14 @@ def by_name(measured: list[Measured]) -> dict[tuple[str, str], Measured]:
 
 def values(scores: list[Scored]) -> dict[tuple[str, str], float]:
     return {name: one.value.value for name, one in by_name(figures(scores)).items()}
+
+
+def test_what_a_benchmarks_program_counts_stands_beside() -> None:
+    lenient = replace(CALL, published=lambda answer: bool(answer.tool_calls))
+    found = values([scored(lenient, [RIGHT]), scored(lenient, [WRONG_CITY])])
+    assert found["call", "accuracy"] == 0.5
+    assert found["call", "published"] == 1
+    assert ("call", "published") not in values([scored(CALL, [RIGHT])])
 
 
 def test_calls_are_counted_by_what_is_right_about_them() -> None:

@@ -44,11 +44,13 @@ class Judged(NamedTuple):
         what: What was done to the right answer.
         theirs: Whether the benchmark calls it right.
         ours: Whether axtune does.
+        published: Whether axtune says that the benchmark's program does, where they part.
     """
 
     what: str
     theirs: bool
     ours: bool
+    published: bool | None = None
 
 
 def judged(question: Question, calls: Calls, content: str = "") -> Verdict:
@@ -313,7 +315,10 @@ def judge_functionchat(files: list[Path], match: ExactMatch) -> Iterator[Judged]
                 continue
             acceptable = _acceptable(turn["acceptable_arguments"])
             for what, calls in _answers(question, acceptable):
-                yield Judged(what, match(turn, calls), judged(question, calls).right)
+                assert question.published is not None
+                as_published = question.published(Answer("", as_items(calls)))
+                ours = judged(question, calls).right
+                yield Judged(what, match(turn, calls), ours, as_published)
 
 
 def _turns(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
