@@ -20,8 +20,7 @@ from axtune.checkpoint.locate import ADAPTER_CONFIG
 from axtune.checkpoint.record import write_record
 from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.export.exported import Exported
-from axtune.export.serving import serving, vllm_command
+from axtune.export.serving import Exported, serving, vllm_command
 from axtune.weights.folder import served_card, write_json
 from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.safetensors_file import load

@@ -25,7 +25,6 @@ from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.adapter import export_adapter
 from axtune.export.calibration import RoundingOptions
-from axtune.export.exported import Exported
 from axtune.export.four_bit import FourBitOptions, in_four_bit
 from axtune.export.gguf import (
     Numbers,
@@ -37,7 +36,7 @@ from axtune.export.gguf import (
 )
 from axtune.export.k_quants import K_QUANTS, k_quants
 from axtune.export.ollama import modelfile
-from axtune.export.serving import room, serving, vllm_command
+from axtune.export.serving import Exported, room, serving, vllm_command
 from axtune.model.dtypes import stated_dtype, with_dtype
 from axtune.plan.serving import Form as ServedForm
 from axtune.plan.serving import KQuant

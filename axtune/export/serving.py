@@ -1,10 +1,11 @@
-"""SERVING.md for vLLM: the line, what fits on which card, and a request."""
+"""What serves an export: the line, which cards have room for it, and SERVING.md for vLLM."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,25 @@ from axtune.data.native_calls import form_of
 from axtune.plan.gpus import SIZES, Card
 from axtune.plan.serving import SHARE, Form, served
 from axtune.units import gigabytes
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left behind.
+
+    Attributes:
+        folder: Where.
+        nbytes: The size of its tensors.
+        command: The line that serves it with vLLM or llama.cpp; None for transformers.
+        notes: What a user should know, a sentence each.
+        room: Which cards serve it, with how long a context, in words; None where that is not known.
+    """
+
+    folder: Path
+    nbytes: int
+    command: str | None
+    notes: tuple[str, ...]
+    room: str | None = None
 
 
 def vllm_command(folder: Path, context: int | None, family: Family) -> str:

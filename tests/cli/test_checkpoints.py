@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.adapters import adapter_for, sharded_checkpoint
 from support.commands import axtune_in_process
-from support.tiny import LIBRARY_WARNINGS
+from support.tiny import LIBRARY_WARNINGS, write_rows
 
 from axtune.checkpoint.locate import Checkpoint
 
@@ -62,7 +62,7 @@ def test_export_says_the_command_that_serves(
         "export", str(adapter), "--base", str(base.folder), "--to", "vllm", "--out", str(out)
     )
     assert done.status == 0
-    assert f"{out}: 0.00 GB\n" in done.out
+    assert f"{out}: 1 MB\n" in done.out
     assert f"vllm serve {out}" in done.out
 
 
@@ -71,3 +71,38 @@ def test_a_folder_to_write_is_needed(command: str, base: Checkpoint) -> None:
     done = axtune_in_process(command, str(base.folder))
     assert done.status == 2
     assert "--out" in done.err
+
+
+def test_export_in_4_bit_says_its_size_its_line_and_its_room(
+    base: Checkpoint, tmp_path: Path
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", 4)
+    words = ["export", str(base.folder), "--to", "vllm", "--bits", "4", "--group", "32"]
+    done = axtune_in_process(*words, "--calibrate", str(rows), "--out", str(tmp_path / "out"))
+    assert done.status == 0, done.err
+    assert "layers in 4 bit computed in" in done.out
+    assert f"{tmp_path / 'out'}: 1 MB" in done.out
+    assert f"vllm serve {tmp_path / 'out'} --served-model-name out" in done.out
+    assert "room: 8 GB 512 tokens, by arithmetic" in done.out
+    config = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
+    assert config["config_groups"]["group_0"]["weights"]["group_size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--fast"], "Give --bits 4 as well."),
+        (["--group", "64"], "Give --bits 4 as well."),
+        (["--bits", "4", "--fast", "--rows", "3"], "--fast rounds without any rows."),
+        (["--bits", "4", "--to", "hf"], "Give --to vllm"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    base: Checkpoint, words: list[str], message: str, tmp_path: Path
+) -> None:
+    to = [] if "--to" in words else ["--to", "vllm"]
+    out = ["--out", str(tmp_path / "out")]
+    done = axtune_in_process("export", str(base.folder), *to, *words, *out)
+    assert (done.status, done.out) == (1, "")
+    assert message in done.err
+    assert not (tmp_path / "out").exists()

@@ -42,3 +42,24 @@ def test_plan_exits_1_when_none_of_the_named_gpus_fits() -> None:
     assert not json.loads(none.out)["cards"][0]["fits"]
     assert axtune_in_process(*words, "--gpu", "1GB", "--gpu", "12GB").status == 0
     assert axtune_in_process(*words).status == 0
+
+
+def test_plan_says_what_serves_where() -> None:
+    done = axtune_in_process("plan", "--serve", "--gpu", "8GB", "--gpu", "RTX 4090")
+    assert (done.status, done.err) == (0, "")
+    assert "skt/A.X-4.0-Light" in done.out
+    assert "skt/A.X-3.1-Light" in done.out
+    named = axtune_in_process("plan", "--serve", "tiny-ax-4.0", "--tokens", "100", "--json")
+    rows = json.loads(named.out)
+    assert {row["model"] for row in rows} == {"tiny-ax-4.0"}
+    assert {row["card"] for row in rows} == {"8GB", "12GB", "16GB", "24GB"}
+    recipe = str(ROOT / "recipes/sft_lora.yaml")
+    of_recipe = axtune_in_process("plan", "--serve", recipe, "model=tiny-ax-4.0", "--tokens", "100",
+                                  "--json")  # fmt: skip
+    assert json.loads(of_recipe.out) == rows
+
+
+def test_plan_needs_a_recipe_or_serve() -> None:
+    assert "axtune plan RECIPE" in axtune_in_process("plan").err
+    wrong = axtune_in_process("plan", "--serve", "no-such-model")
+    assert (wrong.status, wrong.out) == (1, "")

@@ -83,3 +83,21 @@ def test_vllm_takes_a_url_or_no_value(
     monkeypatch.setattr("axtune.verify.verify.verify", verify)
     axtune_in_process("verify", *(["folder", *words] if folder_first else [*words, "folder"]))
     assert asked == [("folder", url)]
+
+
+def test_verify_judges_an_export_in_4_bit_by_what_is_asked(
+    base: Checkpoint, tmp_path: Path
+) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", [chat("질문", "답"), chat("둘째 질문", "둘째 답")])
+    out = str(tmp_path / "out")
+    made = axtune_in_process("export", str(base.folder), "--to", "vllm", "--bits", "4", "--fast",
+                             "--out", out)  # fmt: skip
+    assert made.status == 0, made.err
+    words = ["verify", out, "--against", str(base.folder), "--data", str(rows), "--json"]
+    passed = axtune_in_process(*words, "--max-kl", "5", "--min-agreement", "0.5")
+    assert passed.status == 0, passed.out
+    checks = {check["name"]: check for check in json.loads(passed.out)["checks"]
+              if check["part"] == "4 bit"}  # fmt: skip
+    assert checks["16-bit base"]["figures"]["kl_nats"] > 0
+    assert checks["answers"]["figures"]["questions"] == 2
+    assert axtune_in_process(*words, "--max-kl", "0").status == 1

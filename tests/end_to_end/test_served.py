@@ -22,6 +22,7 @@ from support import memory, tiny, tool_pairs
 from support.rows import ROOT, read_jsonl, write_jsonl
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from axtune.checkpoint import locate
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
 from axtune.data.pipeline import render_row
@@ -30,6 +31,7 @@ from axtune.data.samples import PairSample
 from axtune.errors import AxtuneError
 from axtune.evaluate.evaluate import Settings, evaluate
 from axtune.evaluate.generate import Sampling
+from axtune.model.load import load_model
 from axtune.training.progress import Report
 from axtune.verify.verify import verify
 from axtune.verify.vllm import Served, find_vllm, serve
@@ -150,6 +152,69 @@ def test_merged_qlora(learn: Callable[..., Path], requests: list[Request], tmp_p
         ask_all(served, requests)
 
 
+def test_merged_in_4_bit(
+    learn: Callable[..., Path], requests: list[Request], data: Path, tmp_path: Path
+) -> None:
+    run, folder = learn("sft_lora"), tmp_path / "served"
+    axtune("export", str(run), "--to", "vllm", "--bits", "4", "--out", str(folder))
+    with serve(folder, CONTEXT) as served:
+        ask_all(served, requests)
+        certificate = verify(folder, adapter=run, vllm=served.url)
+        said = [
+            (request.prompt, served.ask(request.messages, request.tools, max_tokens=128).ids)
+            for request in requests[:16]
+        ]
+        of_vllm = [logprob(served, prompt, answer) for prompt, answer in said]
+    here = in_process(folder, said)
+    assert abs(sum(of_vllm) - sum(here)) / len(said) < 0.01
+    checks = {(check.part, check.name): check for check in certificate.checks}
+    assert certificate.passed
+    assert checks["4 bit", "16-bit base + adapter"].figures["top1_answers"] > 0.97
+    assert checks["vllm", "streaming"].status == "pass"
+    assert checks["vllm", "answers"].figures == {"asked": 12.0, "as_recorded": 12.0}
+
+
+def in_process(folder: Path, told: list[tuple[list[int], list[int]]]) -> list[float]:
+    """The mean log-probability that the model, loaded here, gives answers to prompts."""
+    model = load_model(
+        locate.find(str(folder)), load_tokenizer(str(folder)), precision="fp32"
+    ).eval()
+    found = []
+    for prompt, answer in told:
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+        each = torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(answer).unsqueeze(1))
+        found.append(float(each.mean()))
+    return found
+
+
+def logprob(served: Served, prompt: list[int], answer: list[int]) -> float:
+    """The mean log-probability that vLLM gives the tokens of an answer."""
+    with OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+        reply: Any = client.completions.create(
+            model=served.model, prompt=[*prompt, *answer], max_tokens=1,
+            extra_body={"prompt_logprobs": 0},
+        )  # fmt: skip
+    told = reply.choices[0].prompt_logprobs[len(prompt) :]
+    at = zip(told, answer, strict=True)
+    return sum(found[str(token)]["logprob"] for found, token in at) / len(answer)
+
+
+@pytest.mark.parametrize("model", ["tiny-ax-4.0"], indirect=True)
+def test_an_adapter_over_a_base_in_4_bit(
+    model: str, learn: Callable[..., Path], requests: list[Request], data: Path, tmp_path: Path
+) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "memory"
+    axtune(
+        "export", model, "--to", "vllm", "--bits", "4", "--calibrate", str(data),
+        "--out", str(base),
+    )  # fmt: skip
+    axtune("export", str(learn("sft_lora")), "--to", "adapter", "--out", str(adapter))
+    words = ("--enable-lora", "--max-lora-rank", "32", "--lora-modules", f"memory={adapter}")
+    with serve(base, CONTEXT, words) as served:
+        ask_all(Served(served.url, "memory"), requests)
+
+
 @pytest.fixture(scope="module")
 def preferring(model: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The adapters of an SFT run and of a DPO run from it, of the one model that has them."""
@@ -206,21 +271,15 @@ def test_what_dpo_taught_is_preferred(model: str, with_adapters: Served) -> None
 def preferred(served: Served, tokenizer: AxTokenizer, pairs: list[dict[str, Any]]) -> float:
     """The share of pairs whose chosen answer vLLM gives the higher log-probability."""
     right = 0
-    with OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
-        for pair in pairs:
-            (sample,) = render_row(pair, tokenizer)
-            assert isinstance(sample, PairSample)
-            assert served.tokenize(pair["prompt"], pair["tools"]) == sample.prompt_ids
-            scores = []
-            for answer in (sample.chosen_ids, sample.rejected_ids):
-                reply: Any = client.completions.create(
-                    model=served.model, prompt=[*sample.prompt_ids, *answer], max_tokens=1,
-                    extra_body={"prompt_logprobs": 0},
-                )  # fmt: skip
-                told = reply.choices[0].prompt_logprobs[len(sample.prompt_ids) :]
-                at = zip(told, answer, strict=True)
-                scores.append(sum(found[str(token)]["logprob"] for found, token in at))
-            right += scores[0] > scores[1]
+    for pair in pairs:
+        (sample,) = render_row(pair, tokenizer)
+        assert isinstance(sample, PairSample)
+        assert served.tokenize(pair["prompt"], pair["tools"]) == sample.prompt_ids
+        chosen, rejected = (
+            len(answer) * logprob(served, sample.prompt_ids, answer)
+            for answer in (sample.chosen_ids, sample.rejected_ids)
+        )
+        right += chosen > rejected
     return right / len(pairs)
 
 
