@@ -182,13 +182,17 @@ def importance(
                 states = list(decoder.run(layer, states))
             decoder.require_finite(index, states)
             for modules, total in squares.items():
-                mean = total / calibration.tokens
-                values = mean.clamp(min=_LEAST * float(mean.mean())).cpu().numpy()
+                values = _never_zero(total / calibration.tokens).cpu().numpy()
                 for module in modules:
                     name = f"model.layers.{index}.{module}.weight"
                     found[str(names.get_name(name, try_suffixes=(".weight",)))] = values
             count()
     return found
+
+
+def _never_zero(mean: torch.Tensor) -> torch.Tensor:
+    least = _LEAST * float(mean.mean())
+    return mean.clamp(min=least) if least > 0 else torch.ones_like(mean)
 
 
 def fallen_back(file: Path, kind: KQuant) -> tuple[str, ...]:
