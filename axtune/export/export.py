@@ -10,9 +10,9 @@ k and v kept, one of zeros for o) compute the same logits to the last bit and ke
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -24,12 +24,22 @@ from axtune.checkpoint.record import write_record
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.adapter import export_adapter
+from axtune.export.calibration import RoundingOptions
 from axtune.export.four_bit import FourBitOptions, in_four_bit
-from axtune.export.gguf import Numbers, gguf_file, llama_server, serving_gguf
+from axtune.export.gguf import (
+    Numbers,
+    complete_config,
+    gguf_file,
+    llama_server,
+    matrix_dtypes,
+    serving_gguf,
+)
+from axtune.export.k_quants import K_QUANTS, k_quants
 from axtune.export.ollama import modelfile
 from axtune.export.serving import Exported, room, serving, vllm_command
 from axtune.model.dtypes import stated_dtype, with_dtype
 from axtune.plan.serving import Form as ServedForm
+from axtune.plan.serving import KQuant
 from axtune.quiet import quiet_libraries
 from axtune.units import shard_bytes
 from axtune.weights.folder import (
@@ -46,6 +56,16 @@ from axtune.weights.stream_writer import write_files
 Form = Literal["hf", "vllm", "gguf", "adapter"]
 Layout = Literal["own", "llama"]
 
+# What a GGUF file's numbers are to `axtune.plan.serving`; nothing is said of float32.
+_SERVED_FORMS: dict[str, ServedForm] = {
+    "bfloat16": "bf16",
+    "float16": "bf16",
+    "q8_0": "q8_0",
+    "q4_k_m": "q4_k_m",
+    "q5_k_m": "q5_k_m",
+    "q6_k": "q6_k",
+}
+
 # What a Qwen2 config says and a Llama config does not.
 _QWEN2_KEYS = ("layer_types", "max_window_layers", "sliding_window", "use_sliding_window")
 
@@ -57,10 +77,11 @@ def export(
     to: Form = "hf",
     base: str | None = None,
     layout: Layout | None = None,
-    dtype: Numbers | None = None,
+    dtype: Numbers | KQuant | None = None,
     max_shard_size: str | None = None,
     into: Into = "16bit",
     four_bit: FourBitOptions | None = None,
+    k_quant: RoundingOptions | None = None,
 ) -> Exported:
     """Export a checkpoint, or a run merged on the way.
 
@@ -72,10 +93,12 @@ def export(
             Ollama; ``adapter`` for vLLM's ``--enable-lora`` over an exported base.
         base: The base of a run or adapter, where it is not the one that it names.
         layout: ``own`` architecture or ``llama``; None is ``llama`` for vllm and ``own`` for hf.
-        dtype: Of the weights; None keeps the checkpoint's. ``q8_0`` is for gguf alone.
+        dtype: Of the weights; None keeps the checkpoint's. ``q8_0`` and the K-quants are for gguf
+            alone.
         max_shard_size: Such as ``5GB`` or ``500MB``; None keeps the checkpoint's files.
         into: As `axtune.weights.merge.merge` takes it, for a run.
         four_bit: Round the linear layers to 4 bit, for ``vllm``; None keeps them.
+        k_quant: How to round to a K-quant, where `dtype` is one; None as they are by default.
 
     Returns:
         What was written, and how to serve it.
@@ -100,8 +123,13 @@ def export(
             "A GGUF is one file in the model's own architecture: it has no layout and no shards.",
             "Leave --layout and --max-shard-size out.",
         )
-    if to != "gguf" and dtype == "q8_0":
-        raise AxtuneError(f"q8_0 is for GGUF files, not for {to}.", "Give --to gguf as well.")
+    if to != "gguf" and dtype in ("q8_0", *K_QUANTS):
+        raise AxtuneError(f"{dtype} is for GGUF files, not for {to}.", "Give --to gguf as well.")
+    if k_quant and dtype not in K_QUANTS:
+        raise AxtuneError(
+            f"Only K-quants are rounded by rows, and {dtype or 'no --dtype'} is none.",
+            f"Give --dtype {', '.join(K_QUANTS)}.",
+        )
     if four_bit:
         _refuse_for_four_bit(to, layout, dtype, max_shard_size)
     if not adapted and into != "16bit":
@@ -111,7 +139,7 @@ def export(
     sources = [source] if adapted else []
     planned = plan(sources, base if adapted else str(source), into=into)
     if to == "gguf":
-        return _export_gguf(planned, target, dtype)
+        return _export_gguf(planned, target, dtype, k_quant or RoundingOptions())
     own = str(planned.config.get("model_type"))
     if to == "vllm" and layout == "own" and own in LAYOUTS and LAYOUTS[own].replaces_pre_tokenizer:
         raise AxtuneError(
@@ -156,12 +184,12 @@ def export(
 
 
 def _refuse_for_four_bit(
-    to: Form, layout: Layout | None, dtype: Numbers | None, max_shard_size: str | None
+    to: Form, layout: Layout | None, dtype: str | None, max_shard_size: str | None
 ) -> None:
     if to != "vllm":
         raise AxtuneError(
             f"--bits 4 is vLLM's format, not one for {to}.",
-            "Give --to vllm; a GGUF in 4 bit is --to gguf --dtype q4_k_m.",
+            "Give --to vllm; a GGUF in 4 bit is --to gguf --dtype q4_k_m, without --bits.",
         )
     if layout == "own" or max_shard_size or dtype == "float32":
         raise AxtuneError(
@@ -171,27 +199,52 @@ def _refuse_for_four_bit(
         )
 
 
-def _export_gguf(planned: CheckpointPlan, target: Path, dtype: Numbers | None) -> Exported:
+def _export_gguf(
+    planned: CheckpointPlan,
+    target: Path,
+    dtype: Numbers | KQuant | None,
+    options: RoundingOptions,
+) -> Exported:
     """A GGUF file, with what llama.cpp and Ollama need to serve it."""
     tokenizer = _tokenizer(planned)
-    file = gguf_file(planned, tokenizer, target.name, dtype)
-    ollama = modelfile(tokenizer, file.path.name)
-    with staged(target, file.size) as folder:
-        digests = write_files([dataclasses.replace(file, path=folder / file.path)])
-        (folder / "Modelfile").write_text(ollama, encoding="utf-8")
-        text = serving_gguf(target.name, tokenizer.context)
+    rounded = None
+    match dtype:
+        case "q4_k_m" | "q5_k_m" | "q6_k":
+            with quiet_libraries():
+                rounded = k_quants(planned, tokenizer, target.name, dtype, options)
+            file, needed = rounded.file, rounded.needed
+        case _:
+            file = gguf_file(planned, tokenizer, target.name, dtype)
+            needed = file.size
+    fits = None
+    form = _SERVED_FORMS.get(dtype or min(matrix_dtypes(planned)))
+    if form:
+        fits = room(complete_config(planned), target.name, form)
+    notes = planned.notes
+    facts: Mapping[str, Any] = {}
+    digests: dict[str, str] = {}
+    with staged(target, needed) as folder:
+        path = folder / file.path
+        if rounded:
+            with quiet_libraries():
+                notes += rounded.write(folder)
+            facts = rounded.facts()
+        else:
+            digests = write_files([dataclasses.replace(file, path=path)])
+        (folder / "Modelfile").write_text(modelfile(tokenizer, path.name), encoding="utf-8")
+        text = serving_gguf(target.name, tokenizer.context, fits)
         (folder / "SERVING.md").write_text(text, encoding="utf-8")
         card = served_card(target.name, planned.runs(), library="gguf", tags=["gguf"])
         (folder / "README.md").write_text(card, encoding="utf-8")
         copy_licences(planned.base.folder, folder)
-        write_record(folder, known=digests)
-    notes = (
-        *planned.notes,
-        "Ollama reads tools into types of its own, so its prompts with tools differ from training; "
-        "those of llama-server do not.",
+        write_record(folder, known=digests, facts=facts)
+        size = path.stat().st_size
+    notes += (
+        "Ollama, from 0.30, renders with the template in the file, but reads tools into types of "
+        "its own before: its prompts with tools may differ from training; those of llama-server do "
+        "not.",
     )
-    command = llama_server(target / file.path, tokenizer.context)
-    return Exported(target, file.size, command, notes)
+    return Exported(target, size, llama_server(target / file.path, tokenizer.context), notes, fits)
 
 
 def _tokenizer(planned: CheckpointPlan) -> AxTokenizer:
@@ -239,7 +292,7 @@ def _with_zero_bias(piece: OutputTensor) -> Iterator[OutputTensor]:
         yield OutputTensor(name, piece.dtype, piece.shape[:1], None)
 
 
-def _in_dtype(planned: CheckpointPlan, dtype: Numbers) -> CheckpointPlan:
+def _in_dtype(planned: CheckpointPlan, dtype: str) -> CheckpointPlan:
     wanted: torch.dtype = getattr(torch, dtype)
     shards = {
         name: [dataclasses.replace(piece, dtype=wanted) for piece in pieces]

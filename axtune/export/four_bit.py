@@ -12,8 +12,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,31 +22,17 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from axtune.checkpoint.atomic import fsync, written_whole
-from axtune.checkpoint.provenance import base_digests
-from axtune.checkpoint.record import file_sha256
 from axtune.checkpoint.run_dir import Run
-from axtune.checkpoint.saved_adapter import WEIGHTS
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError
-from axtune.export.calibration import Calibration, draw
+from axtune.export.calibration import Calibration, Counting, RoundingOptions, rounding_facts
 from axtune.model.int4 import Int4, group_of, quantization_config, round_to_nearest
-from axtune.units import package_version
 from axtune.weights import gptq
-from axtune.weights.decoder import LINEAR, SAME_INPUTS, Decoder
-from axtune.weights.folder import CheckpointPlan, FolderPlan, public_name, served_card
+from axtune.weights.decoder import LINEAR, SAME_INPUTS, Decoder, watched
+from axtune.weights.folder import CheckpointPlan, FolderPlan, served_card
 from axtune.weights.output_tensor import OutputTensor, in_memory
 from axtune.weights.safetensors_file import read_header
 from axtune.weights.stream_writer import write_checkpoint, write_index
-
-# Counts something up before a user's eyes: what, and how many; gives what is called for each.
-Counting = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
-
-
-@contextmanager
-def uncounted(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Shows nothing."""
-    yield lambda: None
-
 
 # In the folder while it is being written: what goes into the next layer, and that the rest is done.
 _WORK, _STATES, _REST = ".work", "states.safetensors", "rest-is-written"
@@ -141,25 +126,15 @@ class FourBitPlan(FolderPlan):
 
 
 @dataclass(frozen=True)
-class FourBitOptions:
+class FourBitOptions(RoundingOptions):
     """How an export in 4 bit is made.
 
     Attributes:
         group: Inputs that share a scale: 128, 64 or 32; None for the largest that divides all
             layers.
-        fast: Round to nearest, without calibration.
-        calibrate: Files to calibrate on, instead of a run's training rows.
-        rows: How many of them; None as `axtune.export.calibration.draw`.
-        seed: Draws which.
-        counting: Shows how many layers are done.
     """
 
     group: int | None = None
-    fast: bool = False
-    calibrate: tuple[str, ...] = ()
-    rows: int | None = None
-    seed: int = 0
-    counting: Counting = uncounted
 
 
 def in_four_bit(
@@ -178,24 +153,12 @@ def in_four_bit(
     """
     pieces = [piece for shard in planned.shards.values() for piece in shard]
     group = _group(pieces, options.group, planned.base.name)
-    runs = planned.runs()
-    calibration = None
-    if not options.fast:
-        run = runs[0] if runs else None
-        calibration = draw(tokenizer, run, options.calibrate, options.rows, options.seed)
+    calibration = options.calibration(planned, tokenizer)
     facts = {
-        "method": "rtn" if options.fast else "gptq",
+        "method": "gptq" if calibration else "rtn",
         "bits": 4,
         "group": group,
-        "calibration": calibration.facts if calibration else None,
-        "base": {
-            "name": public_name(planned.base),
-            "commit": planned.base.commit,
-            "digests": base_digests(planned.base.folder),
-        },
-        "adapters": [file_sha256(adapter / WEIGHTS) for adapter in planned.adapters],
-        "device": _device(),
-        "versions": {name: package_version(name) for name in ("axtune", "torch", "transformers")},
+        **rounding_facts(planned, calibration),
     }
     return FourBitPlan(
         base=planned.base,
@@ -203,17 +166,12 @@ def in_four_bit(
         config={**planned.config, "quantization_config": quantization_config(group)},
         pieces=pieces,
         title=title,
-        runs=runs,
+        runs=planned.runs(),
         group=group,
         calibration=calibration,
         facts=facts,
         counting=options.counting,
     )
-
-
-def _device() -> str:
-    """What rounds: the card, where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _group(pieces: Sequence[OutputTensor], wanted: int | None, name: str) -> int:
@@ -349,21 +307,14 @@ class _ByRows(_Rounding):
 
     def _moments(self, layer: torch.nn.Module, index: int) -> dict[str, gptq.SecondMoment]:
         """Of the inputs of a layer's linear layers, by the first of those that share them."""
-        moments, hooks = {}, []
+        moments = {}
         for names in SAME_INPUTS:
             linear: Any = layer.get_submodule(names[0])
             width: int = linear.in_features
-            moment = gptq.SecondMoment(width, self._blocks(width), self._decoder.device)
-            moments[names[0]] = moment
-            hooks.append(
-                linear.register_forward_pre_hook(
-                    lambda _, inputs, moment=moment: moment.add(inputs[0].flatten(0, -2))
-                )
-            )
-        for _ in self._decoder.run(layer, self._states):
-            pass
-        for hook in hooks:
-            hook.remove()
+            moments[names[0]] = gptq.SecondMoment(width, self._blocks(width), self._decoder.device)
+        with watched(layer, lambda names, inputs: moments[names[0]].add(inputs)):
+            for _ in self._decoder.run(layer, self._states):
+                pass
         return moments
 
     def _blocks(self, width: int) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +29,7 @@ from axtune.weights.output_tensor import BlockFormat, OutputTensor
 from axtune.weights.stream_writer import File
 
 if TYPE_CHECKING:
-    from gguf import GGUFWriter
+    from gguf import GGUFWriter, TensorNameMap
 
 # What matrices become; vectors are always float32, which llama.cpp wants of norms and biases.
 Numbers = Literal["bfloat16", "float16", "float32", "q8_0"]
@@ -75,7 +76,7 @@ def gguf_file(
             "Writing a GGUF file needs the package gguf, which is not installed.",
             "Run `pip install 'axtune[gguf]'`, or `pip install gguf`.",
         ) from None
-    config = _config(planned)
+    config = complete_config(planned)
     _refuse_other_tokenizers(tokenizer)
     kind = numbers or _dtype(planned)
     pieces = _pieces(planned, config, kind)
@@ -116,19 +117,26 @@ def llama_server(file: Path, context: int) -> str:
     return f"llama-server --jinja -m {path} --alias {name} -c {context}"
 
 
-def serving_gguf(name: str, context: int) -> str:
-    """SERVING.md: the lines that serve a file, and what becomes of a request."""
+def serving_gguf(name: str, context: int, room: str | None) -> str:
+    """SERVING.md: the lines that serve a file, and what becomes of a request.
+
+    Args:
+        name: Of the model.
+        context: The longest conversation, in tokens.
+        room: Which cards serve it, with how long a context; None where that is not known.
+    """
     request = {
         "model": name,
         "messages": [{"role": "user", "content": "안녕하세요?"}],
         "temperature": 0,
     }
     model = shlex.quote(name)
+    fits = f"\nGraphics cards that hold it, with how long a context: {room}.\n" if room else ""
     return f"""# Serving {name}
 
 In this folder. A machine with too little memory for the whole context takes a smaller `-c`, or
 `num_ctx` in the Modelfile; Ollama drops the oldest messages of what is longer.
-
+{fits}
 ## llama.cpp
 
 ```sh
@@ -150,15 +158,18 @@ ollama create {model} -f Modelfile
 ollama run {model}
 ```
 
-Chats get the prompts of training. Tools do not: Ollama reads them into types of its own, with the
-keys in its order and without those that it does not know. Serve tools with llama.cpp or vLLM.
-Ollama before 0.30 renders with the TEMPLATE in the Modelfile: it also joins neighbouring messages
-of one role, sorts arguments by name, and leaves `<think>` blocks in earlier turns.
+It takes Ollama 0.30 or later, which renders with the template in the file: chats get the prompts of
+training. Tools it first reads into types of its own, with the keys in its order and without those
+that it does not know, so prompts with tools may differ. Serve tools with llama.cpp or vLLM.
 """
 
 
-def _config(planned: CheckpointPlan) -> dict[str, Any]:
-    """The checkpoint's config, with the defaults that its class in transformers fills in."""
+def complete_config(planned: CheckpointPlan) -> dict[str, Any]:
+    """The checkpoint's config, with the defaults that its class in transformers fills in.
+
+    Raises:
+        CheckpointError: When llama.cpp lacks what it says.
+    """
     from transformers import AutoConfig
 
     name, kind = planned.base.name, planned.config.get("model_type")
@@ -228,14 +239,19 @@ def _refuse_other_tokenizers(tokenizer: AxTokenizer) -> None:
         )
 
 
-def _dtype(planned: CheckpointPlan) -> Numbers:
-    """The one dtype of the checkpoint's matrices."""
-    found = {
+def matrix_dtypes(planned: CheckpointPlan) -> set[str]:
+    """The dtypes of a checkpoint's matrices, by their names."""
+    return {
         dtype_name(piece.dtype)
         for pieces in planned.shards.values()
         for piece in pieces
         if len(piece.shape) > 1
     }
+
+
+def _dtype(planned: CheckpointPlan) -> Numbers:
+    """The one dtype of the checkpoint's matrices."""
+    found = matrix_dtypes(planned)
     match sorted(found):
         case ["bfloat16" | "float16" | "float32" as only]:
             return only
@@ -246,14 +262,23 @@ def _dtype(planned: CheckpointPlan) -> Numbers:
     )
 
 
-def _pieces(planned: CheckpointPlan, config: dict[str, Any], kind: Numbers) -> list[OutputTensor]:
-    """The checkpoint's tensors as the file has them, by its names."""
+def tensor_names(config: Mapping[str, Any]) -> TensorNameMap:
+    """What llama.cpp calls the tensors of a model.
+
+    Args:
+        config: Of `complete_config`.
+    """
     import gguf
 
     architectures = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
+    architecture = architectures[LAYOUTS[config["model_type"]].gguf_architecture]
+    return gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
+
+
+def _pieces(planned: CheckpointPlan, config: dict[str, Any], kind: Numbers) -> list[OutputTensor]:
+    """The checkpoint's tensors as the file has them, by its names."""
     layout = LAYOUTS[config["model_type"]]
-    architecture = architectures[layout.gguf_architecture]
-    names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
+    names = tensor_names(config)
     packed = _q8_0() if kind == "q8_0" else None
     dtype = torch.float32 if packed else getattr(torch, kind)
     found = []

@@ -8,7 +8,8 @@ The layers are transformers' own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -105,6 +106,7 @@ class Decoder:
             .float()
             .to(self.device)
             for name in self.names(index)
+            if not name.endswith(".rotary_emb.inv_freq")  # of old checkpoints; computed
         }
         layer: torch.nn.Module = self._layers[index]
         layer.load_state_dict(weights, assign=True)
@@ -145,3 +147,29 @@ class Decoder:
                 "The training of this model diverged, or its base is broken; use an earlier "
                 "checkpoint.",
             )
+
+
+@contextmanager
+def watched(
+    layer: torch.nn.Module, saw: Callable[[Sequence[str], torch.Tensor], None]
+) -> Iterator[None]:
+    """Show what goes into the linear layers of a layer while sequences go through it.
+
+    Args:
+        layer: Of `Decoder.layer`.
+        saw: Given the names of those that share their inputs, as `SAME_INPUTS` has them, and the
+            inputs, (tokens, width).
+    """
+    hooks = []
+    for names in SAME_INPUTS:
+        linear: Any = layer.get_submodule(names[0])
+        hooks.append(
+            linear.register_forward_pre_hook(
+                lambda _, inputs, names=names: saw(names, inputs[0].flatten(0, -2))
+            )
+        )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -88,10 +88,30 @@ def test_export_in_4_bit_says_its_size_its_line_and_its_room(
     assert config["config_groups"]["group_0"]["weights"]["group_size"] == 32
 
 
+def test_export_in_k_quants_says_what_falls_back(base: Checkpoint, tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="scripts/setup_llama_cpp.sh builds llama-cpp-python")
+    rows = write_rows(tmp_path / "rows.jsonl", 4)
+    words = ["export", str(base.folder), "--to", "gguf", "--dtype", "q5_k_m", "--rows", "3"]
+    done = axtune_in_process(*words, "--calibrate", str(rows), "--out", str(tmp_path / "out"))
+    assert done.status == 0, done.err
+    assert "layers seen computed in" in done.out
+    assert "tensors in q5_k_m computed in" in done.out
+    assert "in q5_1 instead of q5_k" in done.out
+    assert f"llama-server --jinja -m {tmp_path / 'out/out.gguf'}" in done.out
+    assert "room: 8 GB 512 tokens, by arithmetic" in done.out
+    facts = json.loads((tmp_path / "out/axtune-files.json").read_text())["facts"]["gguf"]
+    assert facts["calibration"]["rows"] == 3
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--fast"], "Give --bits 4 as well."),
+        (["--fast"], "Give --bits 4, or --dtype q4_k_m, as well."),
+        (["--to", "gguf", "--dtype", "q8_0", "--seed", "1"], "or --dtype q4_k_m, as well."),
+        (["--to", "gguf", "--dtype", "q4_k_m", "--group", "64"], "Give --bits 4 as well."),
+        (["--to", "gguf", "--dtype", "q4_k_m", "--fast", "--rows", "3"], "without any rows."),
+        (["--to", "gguf", "--dtype", "q4_k_m", "--bits", "4"], "without --bits."),
+        (["--to", "hf", "--dtype", "q6_k"], "Give --to gguf as well."),
         (["--group", "64"], "Give --bits 4 as well."),
         (["--bits", "4", "--fast", "--rows", "3"], "--fast rounds without any rows."),
         (["--bits", "4", "--to", "hf"], "Give --to vllm"),

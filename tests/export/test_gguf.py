@@ -302,7 +302,9 @@ def test_the_folder_has_what_serving_needs(qwen2: Checkpoint, tmp_path: Path) ->
     assert line.format("mine.gguf") in serving
     assert "ollama create mine -f Modelfile" in serving
     assert (out / "Modelfile").read_text().startswith("FROM ./mine.gguf\n")
-    assert ["Ollama reads tools" in note for note in exported.notes] == [True]
+    assert ["Ollama, from 0.30, renders with" in note for note in exported.notes] == [True]
+    assert exported.room == "8 GB 512 tokens, by arithmetic (axtune plan --serve says more)"
+    assert exported.room in serving
     with pytest.raises(AxtuneError, match="exists already"):
         export(qwen2.folder, out, to="gguf")
 
