@@ -16,6 +16,7 @@ FIGURE_OF: dict[str, Figure] = {
     "arguments": "argument_accuracy",
     "valid_json": "valid_json",
     "schema_valid": "schema_valid",
+    "published": "published",
     "exact": "exact",
     "chrf": "chrf",
     "json": "json",

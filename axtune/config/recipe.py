@@ -137,6 +137,7 @@ Figure = Literal[
     "argument_accuracy",
     "valid_json",
     "schema_valid",
+    "published",
     "exact",
     "chrf",
     "json",

@@ -20,6 +20,7 @@ _SHARES = (
     "arguments",
     "valid_json",
     "schema_valid",
+    "published",
     "exact",
     "json",
 )
