@@ -97,7 +97,7 @@ def _as_white(escape: re.Match[str]) -> str:
 
 def _as_digits(said: re.Match[str]) -> str:
     text = said.group()
-    if sum(letter in _SPOKEN for letter in text) < 9:
+    if sum(letter in _SPOKEN for letter in text) < 7:
         return text
     text = _JOINT.sub(lambda joint: "-".ljust(len(joint.group())), text)
     return "".join(_SPOKEN.get(letter, letter) for letter in text)

@@ -24,6 +24,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from axtune.errors import AxtuneError, Fault, RecipeError
 from axtune.privacy.kinds import KINDS, MASKS
+from axtune.privacy.tables import Tables
 
 _KEYS = ("name", "pattern", "labels", "mask")
 _PROBE_SECONDS = 0.25
@@ -43,7 +44,8 @@ class OwnKind:
     Attributes:
         name: As it is counted.
         pattern: What it looks like; full-width digits and other dashes are folded before.
-        labels: What must stand near it, in lower case; none where the pattern says enough.
+        labels: What must stand near it or in its column's header, in lower case; none where the
+            pattern says enough.
         mask: What replaces it.
     """
 
@@ -58,11 +60,11 @@ class OwnKind:
         Raises:
             AxtuneError: When the pattern takes too long.
         """
-        lower = text.lower() if self.labels else ""
+        tables = Tables(text.lower()) if self.labels else None
         try:
             for match in self.pattern.finditer(text, timeout=_TEXT_SECONDS):
                 begin, end = match.span()
-                if begin < end and self._named(lower, begin, end):
+                if begin < end and (tables is None or self._named(tables, begin, end)):
                     yield begin, end
         except TimeoutError:
             raise AxtuneError(
@@ -71,12 +73,11 @@ class OwnKind:
                 "Make it simpler: no repetition inside of another, such as (a+)+.",
             ) from None
 
-    def _named(self, lower: str, begin: int, end: int) -> bool:
-        """Whether a label stands near, or in the header of the same table."""
-        if not self.labels:
-            return True
-        near = lower[max(0, begin - _REACH) : end + _REACH]
-        return any(label in near for label in self.labels)
+    def _named(self, tables: Tables, begin: int, end: int) -> bool:
+        """Whether a label stands near, or in the header of the column."""
+        _, header = tables.header(begin) or (0, "")
+        near = tables.text[max(0, begin - _REACH) : end + _REACH]
+        return any(label in near or label in header for label in self.labels)
 
 
 def read_own_kinds(file: str | Path) -> tuple[OwnKind, ...]:
@@ -90,7 +91,7 @@ def read_own_kinds(file: str | Path) -> tuple[OwnKind, ...]:
         RecipeError: When something in it is wrong; every fault of it.
     """
     values = _load(Path(file))
-    listed = values.get("kinds") if isinstance(values, dict) else values
+    listed = values.get("kinds") if isinstance(values, dict) else None
     if not isinstance(listed, list) or not listed:
         raise AxtuneError(
             f"{file} holds no kinds.",

@@ -62,7 +62,7 @@ _MOBILE = re.compile(
 _MOBILE_RUN = re.compile(
     rf"{_TOLD}(?:010{_SEP}?[0-9]{{4}}{_SEP}?[0-9]{{4}}|01[16-9]{_SEP}?[0-9]{{7,8}}){_BEHIND}"
 )
-_AREA = r"0(?:2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|[3678]0|50[2-8])"
+_AREA = r"0(?:2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|[678]0|[35]0[0-9]?)"
 _LINE = re.compile(
     rf"{_TOLD}(?:\({_AREA}\)\s?|{_AREA}(?:\)\s?-?|{_SEP}))[0-9]{{3,4}}{_SEP}[0-9]{{4}}{_BEHIND}"
 )
@@ -76,13 +76,13 @@ _YEARS = re.compile(r"(1[0-9]{3})\s?-\s?(1[0-9]{3}|20[0-4][0-9])")
 _LOCAL = re.compile(rf"{_BEFORE}[2-9][0-9]{{2,3}}-[0-9]{{4}}{_BEHIND}")
 _NO_ZERO = re.compile(rf"{_BEFORE}1[016-9](?:[0-9]{{8}}|-[0-9]{{3,4}}-[0-9]{{4}}){_BEHIND}")
 
-_RESIDENT = re.compile(rf"{_BEFORE}[0-9]{{6}}(\s?[-./_~]?\s?)[0-9]{{7}}{_BEHIND}")
+_RESIDENT = re.compile(rf"{_BEFORE}[0-9]{{6}}(\s{{0,2}}[-./_~]?\s{{0,2}})[0-9]{{7}}{_BEHIND}")
 _RESIDENT_APART = re.compile(rf"{_BEFORE}[0-9](?: [0-9]){{5}} ?-? ?[0-9](?: [0-9]){{6}}{_BEHIND}")
 _RESIDENT_SHORT = re.compile(rf"{_BEFORE}[0-9]{{11,12}}{_BEHIND}")
 _BUSINESS = re.compile(rf"{_BEFORE}[0-9]{{3}}({_SEP}?)[0-9]{{2}}{_SEP}?[0-9]{{5}}{_BEHIND}")
 _CARD = re.compile(
-    rf"{_BEFORE}(?:[0-9]{{4}}({_SEP})[0-9]{{4}}{_SEP}[0-9]{{4}}{_SEP}[0-9]{{4}}"
-    rf"|[0-9]{{4}}({_SEP})[0-9]{{6}}{_SEP}[0-9]{{4,5}}|[0-9]{{14,16}}){_BEHIND}"
+    rf"{_BEFORE}(?:[0-9]{{4}}({_SEP}?)[0-9]{{4}}({_SEP}?)[0-9]{{4}}({_SEP}?)[0-9]{{4}}"
+    rf"|[0-9]{{4}}({_SEP}?)[0-9]{{6}}({_SEP}?)[0-9]{{4,5}}){_BEHIND}"
 )
 _LICENCE = re.compile(
     rf"{_BEFORE}[0-9]{{2}}({_SEP}?)[0-9]{{2}}({_SEP}?)[0-9]{{6}}({_SEP}?)[0-9]{{2}}{_BEHIND}"
@@ -92,7 +92,9 @@ _REGION = re.compile(
     r"(?:서울|부산|경기(?:[남북]부)?|강원|충북|충남|전북|전남|경북|경남|제주|대구|인천|광주|대전|울산"
     r"|세종)[ \-]{0,2}$"
 )
-_HEALTH = re.compile(rf"{_BEFORE}[1-9](?:\s?-\s?| )?[0-9]{{10}}{_BEHIND}")
+_HEALTH = re.compile(
+    rf"{_BEFORE}[1-9](?:\s?-\s?| )?(?:[0-9]{{10}}|[0-9]{{4}}[- ][0-9]{{6}}){_BEHIND}"
+)
 _ACCOUNT = re.compile(
     rf"{_BEFORE}(?:[0-9]{{2,6}}(?:\s?-\s?[0-9]{{1,8}}){{1,4}}|[0-9]{{2,6}}(?: [0-9]{{1,8}}){{1,4}}"
     rf"|[0-9]{{2,6}}(?:\.[0-9]{{1,8}}){{1,4}}|[0-9]{{10,16}}){_BEHIND}"
@@ -213,8 +215,8 @@ def _business(match: re.Match[str], digits: str) -> Candidate | None:
 def _card(match: re.Match[str], digits: str) -> Candidate | None:
     if not checksums.luhn(digits) or digits[0] not in "234569":
         return None
-    apart = len(match.group()) > len(digits)
-    likely = apart and checksums.issued(digits)
+    joints = [joint for joint in match.groups() if joint is not None]
+    likely = all(joints) and checksums.issued(digits)
     return _of(match, "credit_card", Strength.LIKELY if likely else Strength.LABELLED)
 
 
@@ -248,8 +250,10 @@ def _account(match: re.Match[str], digits: str) -> Candidate | None:
         return None
     if not apart and _UNIT.match(match.string, match.end()):
         return None
+    if len(digits) > 14 and _CARD.fullmatch(text):
+        return None
     spaced = apart and "-" not in text
-    strict = spaced or len(digits) < 10 or digits.startswith("010")
+    strict = spaced or not 10 <= len(digits) <= 14 or digits.startswith("010")
     return _of(match, "bank_account", Strength.BESIDE if strict else Strength.LABELLED)
 
 

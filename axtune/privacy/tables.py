@@ -18,12 +18,12 @@ _LONGEST = 24  # characters of a header's cell
 class Tables:
     """The tables of a text.
 
-    Args:
+    Attributes:
         text: Folded, in lower case.
     """
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self.text = text
         self._starts = [0, *(match.end() for match in re.finditer("\n", text)), len(text) + 1]
         self._headers: list[int] | None = None
 
@@ -44,20 +44,20 @@ class Tables:
             return None
         begin = self._starts[line]
         separator, _ = _signature(self._line(line))
-        column = _unquoted(self._text[begin:place]).count(separator)
+        column = _unquoted(self.text[begin:place]).count(separator)
         cells = _cells(self._line(top), separator)
         cell = cells[column].strip(" \"'*:")
         return self._starts[top] + column, cell if len(cell) <= _LONGEST else ""
 
     def _line(self, number: int) -> str:
-        return self._text[self._starts[number] : self._starts[number + 1] - 1]
+        return self.text[self._starts[number] : self._starts[number + 1] - 1]
 
     def _find_headers(self) -> list[int]:
         """The header's line of each line: its own where it is in no table, or heads one."""
         headers: list[int] = []
         top, of_table = 0, ("", 0)
         for number, (begin, end) in enumerate(pairwise(self._starts)):
-            signature = _signature(self._text[begin : end - 1])
+            signature = _signature(self.text[begin : end - 1])
             if signature == of_table and signature[1]:
                 headers.append(top)
                 continue

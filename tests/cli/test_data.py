@@ -205,7 +205,7 @@ def test_privacy_of_the_data_commands(tmp_path: Path) -> None:
     assert line["samples"][0]["input_ids"].count(34) == 1
     assert NUMBER not in refused.stdout + masked.stdout + shown.stdout
     kinds = tmp_path / "kinds.yaml"
-    kinds.write_text("- {name: a, pattern: '(a+)+$', mask: x}\n")
+    kinds.write_text("kinds: [{name: a, pattern: '(a+)+$', mask: x}]\n")
     wrong = check(str(file), "--privacy", "mask", "--privacy-kinds", str(kinds))
     assert wrong.returncode == 1
     assert "backtracks" in wrong.stderr

@@ -128,14 +128,16 @@ def test_masks_that_stand_already_are_let_through(tiny: AxTokenizer) -> None:
 
 def test_own_kinds(tiny: AxTokenizer, tmp_path: Path) -> None:
     kinds = tmp_path / "kinds.yaml"
-    kinds.write_text("- {name: staff, pattern: 'SK\\d{6}', mask: '[사번]'}\n", encoding="utf-8")
+    kinds.write_text(
+        "kinds: [{name: staff, pattern: 'SK\\d{6}', mask: '[사번]'}]\n", encoding="utf-8"
+    )
     row = chat("저는 SK123456입니다", "네")
     (checked,) = check_rows(tiny, [row], privacy="mask", privacy_kinds=str(kinds))
     assert "저는 [사번]입니다" in shown(tiny, checked)
     assert checked.personal_data == {"staff": 1}
-    kinds.write_text("- {name: a, pattern: b, mask: '<s>x</s>'}\n", encoding="utf-8")
+    kinds.write_text("kinds: [{name: a, pattern: b, mask: '<s>x</s>'}]\n", encoding="utf-8")
     check_rows(tiny, [row], privacy="mask", privacy_kinds=str(kinds))
-    kinds.write_text("- {name: a, pattern: b, mask: '</think>'}\n", encoding="utf-8")
+    kinds.write_text("kinds: [{name: a, pattern: b, mask: '</think>'}]\n", encoding="utf-8")
     with pytest.raises(AxtuneError):
         check_rows(tiny, [row], privacy="mask", privacy_kinds=str(kinds))
 

@@ -31,6 +31,8 @@ def test_kinds_are_read(tmp_path: Path) -> None:
     assert (first.name, first.labels, first.mask) == ("employee_no", ("사번",), "[사번]")
     assert list(first.find("사번 SK123456")) == [(3, 11)]
     assert not list(first.find("모델 SK123456"))
+    rows = "".join(f"김예시,SK{n:06}\n" for n in range(50))
+    assert len(list(first.find("이름,사번\n" + rows))) == 50
     assert list(second.find("L-12")) == [(0, 4)]
 
 
@@ -58,7 +60,7 @@ def test_faults_are_named(tmp_path: Path, kind: str, said: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "kinds: []", "kinds: {", "a: b"])
+@pytest.mark.parametrize("text", ["", "kinds: []", "kinds: {", "a: b", "- a"])
 def test_files_of_something_else(tmp_path: Path, text: str) -> None:
     with pytest.raises(AxtuneError):
         read_own_kinds(write(tmp_path, text))
