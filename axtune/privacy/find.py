@@ -195,7 +195,7 @@ def _header_kinds(tables: Tables, known: dict[int, frozenset[str]], place: int) 
         size = sum(label.end - label.begin for label in named)
         # A line of prose may have commas as well, but no cell that is a label and little else.
         said = [one for one in named if not one.tight or one.end - one.begin == len(text)]
-        known[column] = frozenset(one.kind for one in said if 2 * size >= len(text))
+        known[column] = frozenset(one.kind for one in said if 3 * size >= len(text))
     return known[column]
 
 
