@@ -39,11 +39,8 @@ _TOKEN = re.compile(r"<\|[a-z0-9_]{1,40}\|>")
 # Numbers that are read aloud: 공일공 일이삼사 오육칠팔.
 _SPOKEN = dict(zip("공영일이삼사오육륙칠팔구", "001234566789", strict=True))
 _DIGIT = f"[{''.join(_SPOKEN)}]"
-# An 이 that begins a copula or a particle is no digit: 오육칠팔이에요.
-_COPULA = "(?!이(?:에요|예요|고|며|야|었|라|신|십|랑|니|구요|구나|요|여|거|네|죠|지))"
 _SAID = re.compile(
-    rf"(?:{_COPULA}{_DIGIT}){{2,7}}(?:(?:[ ,.\-]{{0,2}}(?:다시|에|의)?[ ,.\-]{{0,2}})"
-    rf"(?:{_COPULA}{_DIGIT}){{2,7}}){{1,4}}"
+    rf"{_DIGIT}{{2,7}}(?:(?:[ ,.\-]{{0,2}}(?:다시|에|의)?[ ,.\-]{{0,2}}){_DIGIT}{{2,7}}){{1,4}}"
 )
 # And said in part: 공일공 1234 5678.
 _PREFIX = re.compile(r"[공영]일[공영일육칠팔구](?=[ ,.\-]{0,3}[0-9]{3,4})")
@@ -100,7 +97,7 @@ def _as_digits(said: re.Match[str]) -> str:
     if sum(letter in _SPOKEN for letter in text) < 7:
         return text
     last = re.split("[^" + "".join(_SPOKEN) + "]", text)[-1]
-    if len(last) == 5 and last[-1] in "이구":  # 오육칠팔구요: of five the last is a particle
+    if len(last) == 5 and last[-1] in "이구":  # 오육칠팔이에요, 오육칠팔구요: the last is no digit
         return _as_digits_alone(text[:-1]) + text[-1]
     return _as_digits_alone(text)
 

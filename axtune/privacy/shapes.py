@@ -99,6 +99,7 @@ _ACCOUNT = re.compile(
     rf"{_BEFORE}(?:[0-9]{{2,6}}(?:\s?-\s?[0-9]{{1,8}}){{1,4}}|[0-9]{{2,6}}(?: [0-9]{{1,8}}){{1,4}}"
     rf"|[0-9]{{2,6}}(?:\.[0-9]{{1,8}}){{1,4}}|[0-9]{{10,16}}){_BEHIND}"
 )
+_BRACKET_REACH = 40  # characters before a number in which a bracket may have been opened
 _DATE = re.compile(r"(?:19|20)[0-9]{2}[-. ](?:0?[1-9]|1[0-2])[-. ][0-3]?[0-9](?![0-9])")
 # Korea's own passports, old and new; and those of other countries.
 _PASSPORT = re.compile(
@@ -158,9 +159,10 @@ def _telephone(strength: Strength) -> Callable[[re.Match[str], str], Candidate |
     def read(match: re.Match[str], digits: str) -> Candidate:
         found = _of(match, "telephone", strength)
         # In 전화(02)123-4567) the first bracket belongs to the sentence.
-        before = match.string[max(0, match.start() - 1) : match.start()]
+        before = match.string[max(0, match.start() - _BRACKET_REACH) : match.start()]
         behind = match.string[match.end() : match.end() + 1]
-        outer = match.group()[0] == "(" and before != "(" and behind == ")"
+        closed = before.count("(") <= before.count(")")
+        outer = match.group()[0] == "(" and behind == ")" and closed
         return found._replace(begin=found.begin + 1) if outer else found
 
     return read
