@@ -276,7 +276,8 @@ class RowChecker:
         if not result.personal_data:
             return read, []
         if self.data.privacy == "refuse":
-            return read, [refusal(result.personal_data)]
+            checked, found = check_conversation(read)
+            return checked, [refusal(result.personal_data), *found]
         _, before = check_conversation(read)
         checked, after = check_conversation(masked)
         return checked, [*broken_by_masks(before, after), *same_when_masked(masked)]

@@ -26,7 +26,7 @@ _MANY = 6  # labels that are looked at in each direction
 
 # What may stand between a label and its number when they belong together.
 _BESIDE = re.compile(
-    r"s?(?:[\s:=#>\"'\\(\[\]{|*_~.,)/\-]|번호|코드|no\b|number|num\b|id\b|info|[은는이가을를의로도란으에서과와요]"
+    r"s?(?:[\s:=#→>\"'\\(\[\]{|*_~.,)/\-]|번호|코드|no\b|number|num\b|id\b|info|[은는이가을를의로도란으에서과와요]"
     r"|[0-9]{1,2}(?=\")|입니다|및)*+"
 )
 _LONGEST_BESIDE = 18

@@ -108,7 +108,7 @@ _PASSPORT = re.compile(
     rf"|[a-z][ \-]?[0-9]{{3}}[ \-]?[a-z][ \-]?[0-9]{{4}}){_BEHIND}"
 )
 _PASSPORT_ABROAD = re.compile(rf"(?<![0-9a-z])[a-z]{{1,2}}[0-9]{{6,8}}[a-z]?{_BEHIND}")
-_NAMES_PASSPORT = re.compile("여 ?권|passport|ppt|pspt|패스포트|travel")
+_NAMES_PASSPORT = re.compile("여 ?권|passport|ppt|pspt|psprt|paspt|pp_?no|패스포트|travel")
 _UNIT = re.compile(
     r" ?(?:(?:원|건|개|명|년|월|번째|바이트|초|분|시간|회|호|쪽|페이지)"
     r"(?=[은는이가을를의에로도만까]|[^가-힣]|$)|%|퍼센트|bytes?|ms|km|kg)"

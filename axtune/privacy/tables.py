@@ -46,7 +46,7 @@ class Tables:
         separator, _ = _signature(self._line(line))
         column = _unquoted(self.text[begin:place]).count(separator)
         cells = _cells(self._line(top), separator)
-        cell = cells[column].strip(" \"'*:")
+        cell = cells[column].strip(" \"'*:\r")
         return self._starts[top] + column, cell if len(cell) <= _LONGEST else ""
 
     def _line(self, number: int) -> str:
