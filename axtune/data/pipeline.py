@@ -272,7 +272,11 @@ class RowChecker:
         self, gate: PrivacyGate, read: Conversation | PreferenceRow, result: RowResult
     ) -> tuple[Conversation | PreferenceRow, list[Problem]]:
         """A row without personal data, checked where it held some."""
-        masked, result.personal_data = gate.masked(read)
+        try:
+            masked, result.personal_data = gate.masked(read)
+        except AxtuneError as error:  # a pattern of the user's own that takes too long
+            place = f"{result.file}:{result.line}"
+            raise AxtuneError(f"{place}: {error.found}", error.remedy) from None
         if not result.personal_data:
             return read, []
         if self.data.privacy == "refuse":

@@ -131,9 +131,13 @@ def candidates(text: str) -> Iterator[Candidate]:
         if end - begin < 8:
             continue
         count = len(_digits(island.group()))
+        # What dashes join is one number: no part of it is matched.
+        one = count + text.count("-", begin, end) == end - begin
         at_place = text[begin - 1 : begin] in _REGION_ENDS
-        for pattern, read, sign, least in _SHAPES:
-            if count < least or (sign and text.find(sign, begin, end) < 0):
+        for pattern, read, sign, least, most in _SHAPES:
+            if count < least or (one and count > most):
+                continue
+            if sign and text.find(sign, begin, end) < 0:
                 continue
             if pattern is _LICENCE_AT and not at_place:
                 continue
@@ -260,31 +264,40 @@ def _account(match: re.Match[str], digits: str) -> Candidate | None:
 
 
 class _Shape(NamedTuple):
-    """A pattern, what reads its matches, and what an island must have for it to be tried."""
+    """A pattern, what reads its matches, and what an island must have for it to be tried.
+
+    Attributes:
+        pattern: Of folded text in lower case.
+        read: What a match and its digits are.
+        sign: What the island must hold.
+        least: How many digits the pattern has at least.
+        most: And at most.
+    """
 
     pattern: re.Pattern[str]
     read: Callable[[re.Match[str], str], Candidate | None]
-    sign: str = ""
-    least: int = 8
+    sign: str
+    least: int
+    most: int
 
 
 _SHAPES = (
-    _Shape(_ABROAD, _abroad, "82", 10),
-    _Shape(_ELSEWHERE, _elsewhere, "+", 9),
-    _Shape(_MOBILE, _telephone(Strength.SURE), "01", 10),
-    _Shape(_MOBILE_RUN, _telephone(Strength.LIKELY), "01", 10),
-    _Shape(_LINE, _telephone(Strength.LIKELY), "0", 9),
-    _Shape(_LINE_RUN, _telephone(Strength.LABELLED), "0", 9),
-    _Shape(_SERVICE, _service, "1"),
-    _Shape(_LOCAL, _telephone(Strength.BESIDE), "-"),
-    _Shape(_NO_ZERO, _telephone(Strength.BESIDE), "1", 10),
-    _Shape(_RESIDENT, _resident, "", 13),
-    _Shape(_RESIDENT_APART, _resident, " ", 13),
-    _Shape(_RESIDENT_SHORT, _resident, "", 11),
-    _Shape(_BUSINESS, _business, "", 10),
-    _Shape(_CARD, _card, "", 14),
-    _Shape(_LICENCE, _licence, "", 12),
-    _Shape(_LICENCE_AT, _licence_at, "", 10),
-    _Shape(_HEALTH, _health, "", 11),
-    _Shape(_ACCOUNT, _account),
+    _Shape(_ABROAD, _abroad, "82", 10, 15),
+    _Shape(_ELSEWHERE, _elsewhere, "+", 9, 20),
+    _Shape(_MOBILE, _telephone(Strength.SURE), "01", 10, 11),
+    _Shape(_MOBILE_RUN, _telephone(Strength.LIKELY), "01", 10, 11),
+    _Shape(_LINE, _telephone(Strength.LIKELY), "0", 9, 12),
+    _Shape(_LINE_RUN, _telephone(Strength.LABELLED), "0", 9, 12),
+    _Shape(_SERVICE, _service, "1", 8, 8),
+    _Shape(_LOCAL, _telephone(Strength.BESIDE), "-", 7, 8),
+    _Shape(_NO_ZERO, _telephone(Strength.BESIDE), "1", 9, 10),
+    _Shape(_RESIDENT, _resident, "", 13, 13),
+    _Shape(_RESIDENT_APART, _resident, " ", 13, 13),
+    _Shape(_RESIDENT_SHORT, _resident, "", 11, 12),
+    _Shape(_BUSINESS, _business, "", 10, 10),
+    _Shape(_CARD, _card, "", 14, 16),
+    _Shape(_LICENCE, _licence, "", 12, 12),
+    _Shape(_LICENCE_AT, _licence_at, "", 10, 10),
+    _Shape(_HEALTH, _health, "", 11, 11),
+    _Shape(_ACCOUNT, _account, "", 8, 16),
 )

@@ -142,6 +142,18 @@ def test_own_kinds(tiny: AxTokenizer, tmp_path: Path) -> None:
         check_rows(tiny, [row], privacy="mask", privacy_kinds=str(kinds))
 
 
+def test_an_own_pattern_that_takes_too_long_stops_at_its_row(
+    tiny: AxTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("axtune.privacy.own_kinds._TEXT_SECONDS", 0.05)
+    kinds = tmp_path / "kinds.yaml"
+    # No repetition of one letter shows it; a text of its own does.
+    kinds.write_text("kinds: [{name: slow, pattern: '((가나)+(가나)+)+다', mask: x}]\n", "utf-8")
+    row = chat("가나" * 3000 + " 다", "네")
+    with pytest.raises(AxtuneError, match=r"^rows.jsonl:1: .*slow takes too long"):
+        check_rows(tiny, [row], privacy="mask", privacy_kinds=str(kinds))
+
+
 def test_a_tokenizer_without_the_masks(tiny: AxTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     masks = {f"<|{kind}|>" for kind in KINDS}
 
