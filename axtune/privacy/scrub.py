@@ -25,6 +25,7 @@ _CLOSES = re.compile(r"(?:\s|\\+[nrt])*[,}\]]")
 # Between a quote and a number of the same JSON text: other numbers, and what has no quotes.
 _BETWEEN = re.compile(r"(?:[\s,:\[\]{}0-9.eE+\-]|\\+[nrt]|true|false|null|NaN|Infinity)*+")
 _OPENS = re.compile(r"(?:\s|\\+[nrt])*[\[{]")  # behind the quote that a nested text begins with
+_LIST_REACH = 1000
 _DEEPEST = 64  # backslashes before a quote
 _KEY_REACH = 60  # white space and quotes between a key and its value
 _NESTED = re.compile(r"[\[,](?:\s|\\+[nrt])*$")
@@ -219,15 +220,21 @@ class _Quotes:
         # Each place is looked at once, however many numbers a list has.
         bare = bare and _BETWEEN.fullmatch(self._text, end, begin) is not None
         self._looked = (at, begin, bare)
+        if at < 0:
+            return '"' if bare or self._is_list(begin) else ""
         if not bare:
             return ""
-        if at < 0:
-            return '"'
         depth = len(self._text[max(0, at - _DEEPEST) : at]) - len(
             self._text[max(0, at - _DEEPEST) : at].rstrip("\\")
         )
         opens = _OPENS.match(self._text, at + 1) is not None
         return "\\" * (2 * depth + 1 if opens else depth) + '"'
+
+    def _is_list(self, begin: int) -> bool:
+        """Whether the brackets around a place, in prose, hold a list of JSON."""
+        opens = self._text.rfind("[", max(0, begin - _LIST_REACH), begin)
+        closes = self._text.find("]", begin, begin + _LIST_REACH)
+        return 0 <= opens < closes and _parsed(self._text[opens : closes + 1]) is not None
 
 
 def _known(text: str, known: Known) -> Iterator[Found]:

@@ -33,7 +33,9 @@ def masked(text: str) -> str:
         ('[{"account": [[110705656304]]}]', f'[{{"account": [["{ACCOUNT}"]]}}]'),
         (r'{"arguments": "{\"rrn\": 8011262083197}"}',
          rf'{{"arguments": "{{\"rrn\": \"{RESIDENT}\"}}"}}'),
-        ("계좌 [110705656304]", f"계좌 [{ACCOUNT}]"),
+        ("계좌 [110705656304]", f'계좌 ["{ACCOUNT}"]'),
+        ("계좌 [110-705-656304]", f"계좌 [{ACCOUNT}]"),
+        ("말 [계좌 110705656304]", f"말 [계좌 {ACCOUNT}]"),
         (r'{"a": "[1, {\"계좌\": null}, [110705656304]]"}',
          rf'{{"a": "[1, {{\"계좌\": null}}, [\"{ACCOUNT}\"]]"}}'),
         ("계좌: 110705656304}", f"계좌: {ACCOUNT}}}"),
@@ -99,6 +101,9 @@ def test_any_json_stays_json_with_its_keys(
     assert scrubber.scrub_value(made)[0] == made
     nested = json.dumps({"arguments": text}, ensure_ascii=ascii_only)
     json.loads(json.loads(scrubber.scrub(nested).text)["arguments"])
+    if isinstance(value, (dict, list)):
+        call = scrubber.scrub(f"부릅니다 <tool_call>{text}</tool_call>").text
+        json.loads(call.removeprefix("부릅니다 <tool_call>").removesuffix("</tool_call>"))
 
 
 @settings(max_examples=200)
