@@ -38,7 +38,7 @@ _FREE_TRAINING = {
 _FREE_PREFIXES = ("eval_", "save_", "logging_", "per_device_", "dataloader_num", "dataloader_pin",
                   "dataloader_pers", "dataloader_pre")  # fmt: skip
 # Paths of the machine: folders may move, and what they hold is compared by its digests.
-_PATHS = ("model", "path", "start_from")
+_PATHS = ("model", "path", "start_from", "privacy_kinds")
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
@@ -30,12 +30,19 @@ Truncate = Annotated[
 ]
 Nfc = Annotated[bool, typer.Option("--nfc", help="convert decomposed Hangul to NFC")]
 Format = Annotated[str, typer.Option(help="row shape; auto recognises it by its keys")]
+Privacy = Annotated[
+    Literal["off", "mask", "refuse"], typer.Option(help="personal data: mask it, or refuse the row")
+]
+PrivacyKinds = Annotated[
+    Optional[str], typer.Option(help="YAML file of your own kinds of personal data")
+]
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
 # What faults name by their key in a recipe, as the data commands take it.
 _OPTIONS = (
     ("data.control_tokens: keep", "--control-tokens keep"),
     ("data.truncate: true", "--truncate"),
     ("data.nfc: true", "--nfc"),
+    ("data.privacy: mask", "--privacy mask"),
     ("data.max_length", "--max-length"),
     ("data.format", "--format"),
 )
@@ -53,13 +60,25 @@ def check(
     truncate: Truncate = False,
     nfc: Nfc = False,
     format: Format = "auto",
+    privacy: Privacy = "off",
+    privacy_kinds: PrivacyKinds = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """Check every row; print file:line: code: message for each fault; exit 1 on errors."""
     from axtune.data.pipeline import check_rows
     from axtune.data.statistics import StatsBuilder
 
-    tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
+    tokenizer, data, paths = _open(
+        files,
+        model,
+        max_length=max_length,
+        control_tokens=control_tokens,
+        truncate=truncate,
+        nfc=nfc,
+        format=format,
+        privacy=privacy,
+        privacy_kinds=privacy_kinds,
+    )
     ledger = StatsBuilder()
     for checked in check_rows(paths, tokenizer, data):
         ledger.add(checked)
@@ -97,6 +116,8 @@ def preview(
     truncate: Truncate = False,
     nfc: Nfc = False,
     format: Format = "auto",
+    privacy: Privacy = "off",
+    privacy_kinds: PrivacyKinds = None,
 ) -> None:
     """Show rows as the model sees them: labelled text in ⟦…⟧, a rejected answer after a minus."""
     from itertools import islice
@@ -106,7 +127,17 @@ def preview(
     from axtune.data.pipeline import check_rows
     from axtune.data.preview import show_row
 
-    tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
+    tokenizer, data, paths = _open(
+        files,
+        model,
+        max_length=max_length,
+        control_tokens=control_tokens,
+        truncate=truncate,
+        nfc=nfc,
+        format=format,
+        privacy=privacy,
+        privacy_kinds=privacy_kinds,
+    )
     console = Console(highlight=False)
     shown = 0
     for checked in islice(check_rows(paths, tokenizer, data), rows):
@@ -128,11 +159,23 @@ def render(
     truncate: Truncate = False,
     nfc: Nfc = False,
     format: Format = "auto",
+    privacy: Privacy = "off",
+    privacy_kinds: PrivacyKinds = None,
 ) -> None:
     """Write the token ids and labels of every row and answer, or why the row is refused."""
     from axtune.data.pipeline import check_rows, write_rendered
 
-    tokenizer, data, paths = _open(files, model, max_length, control_tokens, truncate, nfc, format)
+    tokenizer, data, paths = _open(
+        files,
+        model,
+        max_length=max_length,
+        control_tokens=control_tokens,
+        truncate=truncate,
+        nfc=nfc,
+        format=format,
+        privacy=privacy,
+        privacy_kinds=privacy_kinds,
+    )
     if out.resolve() in {path.resolve() for path in paths}:
         raise AxtuneError(f"{out} is one of the files to read.", "Give --out another name.")
     refused = write_rendered(map(_with_options, check_rows(paths, tokenizer, data)), out)
@@ -140,14 +183,37 @@ def render(
         print(f"{out}: rows refused: {refused}; their lines say why.", file=sys.stderr)
 
 
+@app.command(
+    short_help="Write a file again with personal data masked.",
+    epilog="Example: axtune data scrub data_templates/chat.jsonl --out scrubbed.jsonl",
+)
+def scrub(
+    source: Annotated[
+        str, typer.Argument(metavar="in", help="JSONL, JSON, CSV, TSV or text; - is standard input")
+    ],
+    out: Annotated[Path, typer.Option(help="file to write")],
+    kinds: PrivacyKinds = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the counts as JSON")] = False,
+) -> None:
+    """Write a file again with personal data masked; print how much of each kind, never a value.
+
+    In JSON a string stays a string, a number becomes a quoted mask, and keys stay. What is not
+    masked stays byte for byte.
+    """
+    from axtune.data.scrub_file import scrub_file
+    from axtune.privacy.own_kinds import read_own_kinds
+
+    counts = scrub_file(source, out, read_own_kinds(kinds) if kinds else ())
+    if as_json:
+        print(json.dumps({"out": str(out), "personal_data": dict(sorted(counts.items()))}))
+        return
+    for kind, count in sorted(counts.items()):
+        print(f"{kind:20} {count:,}")
+    print(f"{out}: {counts.total():,} masked." if counts else f"{out}: no personal data found.")
+
+
 def _open(
-    files: list[str],
-    model: str,
-    max_length: int | None,
-    control_tokens: Literal["refuse", "keep"],
-    truncate: bool,
-    nfc: bool,
-    row_format: str,
+    files: list[str], model: str, *, max_length: int | None, **options: Any
 ) -> tuple[AxTokenizer, Data, list[Path]]:
     """Tokenizer, options and files of a data command."""
     from axtune.checkpoint.tokenizer import load_tokenizer
@@ -164,14 +230,8 @@ def _open(
         tokenizer = load_tokenizer(model, learning=True)
     except CheckpointError as error:
         raise CheckpointError(error.found, error.remedy.replace("model=", "--model ")) from None
-    data = data_options(
-        files,
-        max_length=tokenizer.context if max_length is None else max_length,
-        control_tokens=control_tokens,
-        truncate=truncate,
-        nfc=nfc,
-        format=row_format,
-    )
+    longest = tokenizer.context if max_length is None else max_length
+    data = data_options(files, max_length=longest, **options)
     return tokenizer, data, paths
 
 

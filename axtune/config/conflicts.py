@@ -36,6 +36,9 @@ def cross_checks(
     if data.get("truncate") is True and objective and objective.judges:
         message = "answers are judged as a whole and never cut; set it to false."
         yield ("data", "truncate"), "conflict", message
+    if data.get("privacy_kinds") and data.get("privacy", "off") in ("off", False):
+        message = "says what is personal data; set data.privacy: mask or refuse, or remove it."
+        yield ("data", "privacy_kinds"), "conflict", message
     packed = objective and objective.packs and data.get("packing", True) is True
     if packed and training.get("neftune_noise_alpha"):
         message = "scales its noise by a sequence's length, so it needs data.packing=false."

@@ -315,6 +315,9 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         for part in ("train", "eval"):
             split = AUTO if part == "eval" else "train"
             yield from _missing_data(("data", part), data.get(part), split)
+        kinds = data.get("privacy_kinds")
+        if isinstance(kinds, str) and not Path(kinds).expanduser().is_file():
+            yield ("data", "privacy_kinds"), _CODE, f"there is no file {kinds}. {_where()}"
     if isinstance(evaluate, dict):
         yield from _missing_data(("evaluate", "data"), evaluate.get("data"))
     model = values.get("model")

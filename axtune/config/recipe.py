@@ -103,6 +103,12 @@ class Data(_Section):
         "refuse", description="control tokens written inside text: refuse, or keep as vLLM does"
     )
     nfc: bool = Field(False, description="convert NFD Hangul to NFC (serve with NFC as well)")
+    privacy: Literal["off", "mask", "refuse"] = Field(
+        "off", description="personal data in rows: mask it with the models' tokens, or refuse them"
+    )
+    privacy_kinds: str | None = Field(
+        None, description="YAML file of your own kinds of personal data: pattern, labels, mask"
+    )
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="rows with errors: stop before training, or train without them"
     )

@@ -115,6 +115,9 @@ def prepare(
     checker = RowChecker(tokenizer, data, recipe.task)
     kind = SAMPLE_TYPES[recipe.objective.learns_from]
     ledger, spans, keys, names = _write(data.train, checker, kind, folder / "train.arrow", report)
+    if data.privacy_kinds:  # as much a part of what is trained on as the files of rows
+        kinds = Path(data.privacy_kinds).expanduser()
+        ledger.digests[kinds.name] = digest(kinds)
     row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
     used = np.unique(row_of)
     if not len(used):
@@ -140,6 +143,7 @@ def prepare(
         samples = np.flatnonzero(held_out[row_of])
         account = ledger.account(samples, held + ledger.refused.total()).to_json()
         account |= {"rows_read": held, "rows_refused": 0, "refused": {}, "warnings": {}}
+        account["personal_data"] = {}  # counted with the rows that they were read with
         _save(folder, "eval", samples, sizes)
         plan["eval"] = {"file": "train.arrow", "account": account}
     elif isinstance(data.eval, list):

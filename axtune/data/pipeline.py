@@ -23,6 +23,7 @@ from axtune.config.objective import Objective, RowKind, objective_of, tasks
 from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
 from axtune.data.parse import PreferenceRow, read_row
+from axtune.data.privacy_gate import PrivacyGate, broken_by_masks, refusal, same_when_masked
 from axtune.data.readers import read_rows
 from axtune.data.render import (
     Span,
@@ -40,6 +41,7 @@ from axtune.data.statistics import DatasetStats, RowResult, StatsBuilder
 from axtune.data.validate import check as check_conversation
 from axtune.data.validate import text_problems
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
+from axtune.privacy.kinds import MASKS
 
 _BATCH = 256  # rows encoded together: enough to keep every core busy, little to hold
 _NO_WORD = re.compile(r"[\W_]+")
@@ -185,8 +187,9 @@ class RowChecker:
         self.objective = objective_of(task) if task else None
         self.control = None
         if data.control_tokens == "refuse":
-            tokens = sorted(tokenizer.control_tokens)
+            tokens = sorted(tokenizer.control_tokens - set(MASKS.values()))
             self.control = re.compile("|".join(map(re.escape, tokens)))
+        self.gate = PrivacyGate(data, tokenizer) if data.privacy != "off" else None
         self.seen: set[int] = set()
         self.seen_nearly: set[int] = set()
 
@@ -241,8 +244,11 @@ class RowChecker:
         read, problems = read_row(row.value, row_format=self.data.format, nfc=self.data.nfc)
         if read is not None:
             whole = all(problem.severity == "warning" for problem in problems)
+            if self.gate and whole:
+                read, found = self._through_gate(self.gate, read, result)
+                problems += found
             problems += text_problems(read, self.control, nfd=not self.data.nfc)
-            if whole:
+            if whole and not result.personal_data:
                 read, found = check_conversation(read)
                 problems += found
             problems += _wrong_task(self.objective, read)
@@ -261,6 +267,24 @@ class RowChecker:
         except SplitAnswerError as error:
             fault(Problem("split-answer", f"{error.found} {error.remedy}"))
         return None
+
+    def _through_gate(
+        self, gate: PrivacyGate, read: Conversation | PreferenceRow, result: RowResult
+    ) -> tuple[Conversation | PreferenceRow, list[Problem]]:
+        """A row without personal data, checked where it held some."""
+        try:
+            masked, result.personal_data = gate.masked(read)
+        except AxtuneError as error:  # a pattern of the user's own that takes too long
+            place = f"{result.file}:{result.line}"
+            raise AxtuneError(f"{place}: {error.found}", error.remedy) from None
+        if not result.personal_data:
+            return read, []
+        if self.data.privacy == "refuse":
+            checked, found = check_conversation(read)
+            return checked, [refusal(result.personal_data), *found]
+        _, before = check_conversation(read)
+        checked, after = check_conversation(masked)
+        return checked, [*broken_by_masks(before, after), *same_when_masked(masked)]
 
     def _write_conversation(
         self, conversation: Conversation, result: RowResult, fault: Callable[[Problem], None]

@@ -110,6 +110,10 @@ def show_account(console: Console, account: DatasetStats) -> None:
     table.add_row("  labelled", f"{account.labelled_tokens:,}", f"{share:.1%}")
     for kind, of_kind in account.answers.items():
         table.add_row(f"    {kind}", f"{of_kind['tokens']:,}", f"in {of_kind['answers']:,} answers")
+    if found := account.personal_data:
+        table.add_row("personal data", f"{sum(found.values()):,}", "found by the gate")
+        for kind, count in sorted(found.items()):
+            table.add_row(f"    {kind}", f"{count:,}", "")
     if account.warnings:
         table.add_row("warnings", f"{sum(account.warnings.values()):,}", "rows stay in")
         for code, count in sorted(account.warnings.items()):

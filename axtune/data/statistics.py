@@ -31,6 +31,7 @@ class RowResult:
             preferences with the same prompt.
         turns: The turns that the samples teach to their end, of a preference those of the chosen
             answer (or the only one); empty unless the checker was asked for them.
+        personal_data: How much of each kind the gate found; empty where ``privacy`` is off.
     """
 
     file: str
@@ -39,6 +40,7 @@ class RowResult:
     faults: list[Fault] = field(default_factory=list)
     key: int = 0
     turns: list[LearnedTurn] = field(default_factory=list)
+    personal_data: Counter[str] = field(default_factory=Counter)
 
     @property
     def refused(self) -> bool:
@@ -66,6 +68,8 @@ class DatasetStats:
         prompt_tokens: Tokens of the prompts of preferences, counted as in `tokens`.
         answers: Preferences by ``chosen`` and ``rejected`` (pairs) or ``desirable`` and
             ``undesirable`` (unpaired): how many ``answers``, and their learned ``tokens``.
+        personal_data: How much of each kind the gate found in the rows that were read: masked, or
+            what they were refused for.
         histogram: How many samples are within each twentieth of the longest one's length.
     """
 
@@ -83,6 +87,7 @@ class DatasetStats:
     prompt_tokens: int = 0
     answers: dict[str, dict[str, int]] = field(default_factory=dict)
     histogram: list[int] = field(default_factory=list)
+    personal_data: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -131,6 +136,7 @@ class StatsBuilder:
         self.refused: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()
         self.digests: dict[str, str] = {}
+        self.personal_data: Counter[str] = Counter()
         # One entry a sample, in the order of reading.
         self.row = array("L")
         self.lengths = array("I")
@@ -143,6 +149,7 @@ class StatsBuilder:
         """Count one row."""
         errors = [fault.code for fault in checked.faults if fault.severity == "error"]
         self.warnings.update(f.code for f in checked.faults if f.severity == "warning")
+        self.personal_data.update(checked.personal_data)
         if errors:
             self.refused[errors[0]] += 1
         for sample in checked.samples:
@@ -187,6 +194,7 @@ class StatsBuilder:
             prompt_tokens=int(prompts.sum()),
             answers=_answers(prompts, wanted, unwanted),
             histogram=_histogram(lengths),
+            personal_data=dict(self.personal_data),
         )
 
     def sizes(self) -> Sizes:

@@ -302,6 +302,7 @@ def _data(which: str, part: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "refused": list((part.get("refused") or {}).items()),
         "warnings": list((part.get("warnings") or {}).items()),
+        "personal": sorted((part.get("personal_data") or {}).items()),
         "files": list(part.get("digests") or {}),
     }
 

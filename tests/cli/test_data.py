@@ -166,3 +166,46 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert ":1: not-json: " in done.stdout
     as_json = check(str(file), "--json")
     assert json.loads(as_json.stdout.splitlines()[0])["file"] == str(file)
+
+
+NUMBER = "010-8842-1177"
+
+
+def test_scrub_counts_kinds_and_says_no_value(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [chat(f"제 번호 {NUMBER}", f"{NUMBER}요")])
+    out = tmp_path / "b.jsonl"
+    done = axtune("data", "scrub", str(file), "--out", str(out))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[:2] == ["telephone", "2"]
+    assert out.read_text("utf-8").count("<|telephone|>") == 2
+    again = axtune("data", "scrub", str(out), "--out", str(tmp_path / "c.jsonl"), "--json")
+    assert json.loads(again.stdout)["personal_data"] == {}
+    assert (tmp_path / "c.jsonl").read_bytes() == out.read_bytes()
+    same = axtune("data", "scrub", str(file), "--out", str(file))
+    assert same.returncode == 1
+    assert "Give --out another name." in same.stderr
+    assert NUMBER not in done.stdout + again.stdout + same.stderr
+
+
+def test_privacy_of_the_data_commands(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", [chat(f"제 번호 {NUMBER}", "네")])
+    refused = check(str(file), "--privacy", "refuse")
+    assert refused.returncode == 1
+    assert f"{file}:1: personal-data: " in refused.stdout
+    assert "--privacy mask" in refused.stdout
+    masked = check(str(file), "--privacy", "mask", "--json")
+    assert masked.returncode == 0
+    assert json.loads(masked.stdout)["account"]["personal_data"] == {"telephone": 1}
+    words = ["data", "preview", str(file), "--model", "tiny-ax-4.0", "--privacy", "mask"]
+    shown = axtune(*words)
+    assert "제 번호 <|telephone|>" in shown.stdout
+    out = tmp_path / "ids.jsonl"
+    axtune("data", "render", *words[2:], "--out", str(out))
+    (line,) = read_jsonl(out)
+    assert line["samples"][0]["input_ids"].count(34) == 1
+    assert NUMBER not in refused.stdout + masked.stdout + shown.stdout
+    kinds = tmp_path / "kinds.yaml"
+    kinds.write_text("kinds: [{name: a, pattern: '(a+)+$', mask: x}]\n")
+    wrong = check(str(file), "--privacy", "mask", "--privacy-kinds", str(kinds))
+    assert wrong.returncode == 1
+    assert "backtracks" in wrong.stderr

@@ -20,6 +20,7 @@ from axtune.errors import RecipeError
         (swap("  eval: 0.1\n", "") + "after: [evaluate]\n", 12),
         (PLAIN + "after: [evaluate, verify]\n", 13),
         (PLAIN + "after: [verify]\n", 13),
+        (swap("max_length: 2048", "privacy_kinds: kinds.yaml"), 8),
         (swap("2e-4", "2e-4\n  neftune_noise_alpha: 5"), 13),
         (PLAIN + "preference: {start_from: runs/a}\n", 13),
         (swap("task: sft", "task: dpo") + "preference:\n  start_merged: true\n", 14),

@@ -90,6 +90,25 @@ def test_digests_of_files_with_the_same_name(tiny: AxTokenizer, tmp_path: Path) 
     }
 
 
+def test_personal_data_is_counted_once_and_its_kinds_are_a_file_of_the_data(
+    tiny: AxTokenizer, tmp_path: Path
+) -> None:
+    numbered = [chat(f"{n}번 010-1234-{n:04}", f"대답 {n}번, SK{n:06}") for n in range(20)]
+    train = str(write_jsonl(tmp_path / "a.jsonl", numbered))
+    kinds = tmp_path / "kinds.yaml"
+    kinds.write_text("kinds: [{name: staff, pattern: 'SK\\d{6}', mask: '[사번]'}]\n", "utf-8")
+    job = recipe(train, 0.2, privacy="mask", privacy_kinds=str(kinds))
+    prepared = prepare(job, tiny, tmp_path, Told().append)
+    adds_up(prepared)
+    assert prepared.account.personal_data == {"telephone": 20, "staff": 20}
+    assert prepared.eval_account is not None
+    assert prepared.eval_account.personal_data == {}
+    assert prepared.digests["kinds.yaml"] == digest(kinds)
+    for ids in [*prepared.train["input_ids"], *prepared.eval["input_ids"]]:
+        assert "010-1234" not in tiny.decode(ids)
+        assert "[사번]" in tiny.decode(ids)
+
+
 def test_near_duplicates_do_not_leak_across_the_split(tiny: AxTokenizer, tmp_path: Path) -> None:
     data = []
     for n in range(30):

@@ -86,6 +86,43 @@ def test_no_canary_is_left_or_printed(tmp_path: Path) -> None:
     assert "0123456789abcdef: removed" in axtune("clean", str(run), **environment).stdout
 
 
+NUMBERS = ("010-8842-1177", "0108842-1177", "1088421177", "8842", "M73915526", "73915526")
+
+
+def test_no_masked_number_is_left_or_printed(tmp_path: Path) -> None:
+    """The gate's numbers are in no folder that a run leaves, and in nothing that it prints."""
+    (tmp_path / "in").mkdir()
+    rows, out = tmp_path / "in" / "rows.jsonl", tmp_path / "out"
+    row = {
+        "messages": [
+            {"role": "user", "content": "제 번호는 010-8842-1177, 여권번호는 M73915526이에요."},
+            {"role": "assistant", "content": "010-8842-1177로 연락드릴게요."},
+        ]
+    }
+    rows.write_text((json.dumps(row, ensure_ascii=False) + "\n") * 4, encoding="utf-8")
+    (out / "scratch").mkdir(parents=True)
+    common = ["train", "recipes/sft_lora.yaml", "model=tiny-ax-4.0", f"data.train={rows}",
+              "data.eval=null", "training.max_steps=1", "lora.r=4"]  # fmt: skip
+    places = {"TMPDIR": str(out / "scratch"), "XDG_CACHE_HOME": str(out / "cache")}
+    masked = axtune(*common, "data.privacy=mask", f"output_dir={out / 'run'}", **places)
+    assert masked.returncode == 0, masked.stderr
+    refused = axtune(*common, "data.privacy=refuse", f"output_dir={out / 'other'}", **places)
+    assert refused.returncode == 1
+    assert f"{rows}:1: personal-data: it holds personal data (passport 1, telephone 2)" in (
+        refused.stderr
+    )
+    manifest = json.loads((out / "run" / "manifest.json").read_text("utf-8"))
+    found = manifest["data"]["train"]["personal_data"]
+    assert found == {"telephone": 8, "passport": 4}
+    assert "Personal data" in (out / "run" / "report.html").read_text("utf-8")
+    printed = masked.stdout + masked.stderr + refused.stdout + refused.stderr
+    assert not [number for number in NUMBERS if number in printed]
+    for file in (one for one in out.rglob("*") if one.is_file() and one.suffix != ".safetensors"):
+        data = file.read_bytes()
+        whole = [number for number in NUMBERS if len(number) > 4]
+        assert not [number for number in whole if number.encode() in data], file
+
+
 # As a run is killed while it trains: its prepared rows lie in its scratch folder.
 _KILLED = """
 import os, signal
