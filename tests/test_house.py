@@ -15,7 +15,9 @@ HOUSE = ROOT / "axtune"
 TESTS = ROOT / "tests"
 
 # What the command line needs before it knows the job; each starts in a fraction of a second.
-DOORS = ("errors", "units", "config", "checkpoint", "data", "plan", "cli", "launch")
+DOORS = (
+    "errors", "units", "config", "checkpoint", "documents", "data", "plan", "cli", "launch",
+)  # fmt: skip
 HEAVY = (
     "torch",
     "transformers",
