@@ -13,7 +13,7 @@ class Glyph(NamedTuple):
     """A character that is shown.
 
     Attributes:
-        text: The character.
+        text: The character; several for a ligature.
         x0: Left end of its advance, in points from the page's left.
         x1: Right end of its advance.
         y: Its baseline, in points from the page's foot.
@@ -71,6 +71,8 @@ class Page:
 
 # Paths on a page: with more than this it is a drawing, whose lines are no tables'.
 _MOST_PATHS = 4000
+_HYPHEN = 2  # as pdfium marks one that breaks a word at the end of a line
+_LIGATED = "filt"  # behind another letter, what a glyph such as ﬃ stands for; all at one place
 _THIN = 3.0  # points: a filled box of this width is a line
 _SHORTEST_RULE = 6.0
 
@@ -177,20 +179,25 @@ def _placed(marks: list[_Mark], box: tuple[float, float, float, float]) -> list[
     """Glyphs inside of the page, each once: bold is often the same letter printed twice."""
     left, bottom, right, top = box
     glyphs: list[Glyph] = []
-    printed: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    printed: dict[tuple[int, int], list[float]] = {}  # by letter and height: its places
     space = False
+    last = (math.inf, math.inf)
     for code, x, y, x0, y0, x1, y1 in marks:
         if code in (32, 9, 10, 13, 0xA0, 0x3000):
             space = True
             continue
+        code = ord("-") if code == _HYPHEN else code
         if not (left - 1 <= x <= right + 1 and bottom - 1 <= y <= top + 1) or code < 32:
             continue
         size = max(y1 - y0, 1.0)
-        places = printed.setdefault((code, round(size)), [])
-        near = size * 0.15
-        if any(abs(px - x) < near and abs(py - y) < near for px, py in places[-40:]):
+        if chr(code) in _LIGATED and glyphs and (x, y) == last:
+            glyphs[-1] = glyphs[-1]._replace(text=glyphs[-1].text + chr(code))
             continue
-        places.append((x, y))
+        last = x, y
+        places = printed.setdefault((code, round(y)), [])
+        if places and min(abs(place - x) for place in places) < size * 0.15:
+            continue
+        places.append(x)
         glyphs.append(Glyph(chr(code), x0 - left, x1 - left, y - bottom, size, space))
         space = False
     return glyphs

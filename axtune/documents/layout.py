@@ -22,15 +22,23 @@ _BULLET = re.compile(r"[•·◦▪■□○●◎◆◇▶▷►※☞✓✔–
 _NUMBERED = re.compile(
     r"제\s?\d+\s?[장절조관편항]|\(?\d{1,2}[.)]\s?\D|\(?[가-하][.)]\s|\d+(\.\d+)+\.?\s|[IVX]+\.\s|\[\d+\]"
 )
+_LEADER = re.compile(r"([.·…‥]\s?){4,}\s*\d*$")  # of a table of contents
 _ENDS = re.compile(r"[.!?。:;][\"”’」』)\]]*$")
 
 
 @dataclass(slots=True)
 class Paragraph:
-    """Lines that belong together, in a column that ends at `right`."""
+    """Lines that belong together.
+
+    Attributes:
+        lines: From above.
+        right: Where their column ends.
+        opens: Whether it is the first of its column, where one from before may go on.
+    """
 
     lines: list[Line]
     right: float
+    opens: bool = False
 
     @property
     def size(self) -> float:
@@ -65,7 +73,11 @@ def items_of(pieces: Sequence[Piece], tables: Sequence[RuledTable]) -> list[Item
     """
     items: list[Item] = []
     for region in _regions(list(pieces), list(tables), 0):
-        items += _region_items(region)
+        own = _region_items(region)
+        first = next((item for item in own if isinstance(item, Paragraph)), None)
+        if first is not None:
+            first.opens = True
+        items += own
     return items
 
 
@@ -275,7 +287,7 @@ def _begins(paragraph: Paragraph, above: Line, line: Line, leading: float, left:
         return True
     if (above.y - line.y) / line.size > leading * 1.2:
         return True
-    if _BULLET.match(line.text):
+    if _BULLET.match(line.text) or _LEADER.search(above.text):
         return True
     ended = bool(_ENDS.search(above.text))
     if _NUMBERED.match(line.text) and (ended or paragraph.right - above.x1 > 1.5 * line.size):
@@ -297,7 +309,8 @@ def goes_on(above: Paragraph, below: Paragraph) -> bool:
     last, first = above.lines[-1], below.lines[0]
     room = above.right - last.x1
     return (
-        abs(last.size - first.size) < 0.12 * last.size
+        below.opens
+        and abs(last.size - first.size) < 0.12 * last.size
         and not _ENDS.search(last.text)
         and not _BULLET.match(first.text)
         and room < 4 * last.size

@@ -114,7 +114,7 @@ def _word_gap(last: Glyph, glyph: Glyph) -> float:
 
 
 def _is_wide(letter: str) -> bool:
-    return unicodedata.east_asian_width(letter) in "WF"
+    return unicodedata.east_asian_width(letter[-1]) in "WF"
 
 
 def lines_of_pieces(pieces: Sequence[Piece]) -> list[Line]:

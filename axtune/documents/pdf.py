@@ -89,12 +89,32 @@ def _lines(pages: list[Page]) -> Iterator[str]:
             if isinstance(item, Paragraph)
         )
     )
-    for page in items:
-        body, notes = _feet_apart(page)
-        for item in body:
+    placed: list[tuple[int, Item]] = []
+    notes: dict[int, list[Paragraph]] = {}
+    for number, page in enumerate(items):
+        body, notes[number] = _feet_apart(page)
+        placed += ((number, item) for item in body)
+    for index, (number, item) in enumerate(placed):
+        if _interrupts(placed, index):
+            writer.aside.append(item)
+        else:
             yield from writer.lines_before(item)
-        writer.notes += notes
+        if index + 1 == len(placed) or placed[index + 1][0] != number:
+            writer.aside += notes[number]
     yield from writer.rest()
+
+
+def _interrupts(placed: list[tuple[int, Item]], index: int) -> bool:
+    """Whether a table stands at the end of a page in a paragraph that goes on on the next."""
+    if isinstance(placed[index][1], Paragraph):
+        return False
+    before = next((one for one in placed[index::-1] if isinstance(one[1], Paragraph)), None)
+    after = next((one for one in placed[index:] if isinstance(one[1], Paragraph)), None)
+    if before is None or after is None or before[0] == after[0]:
+        return False
+    assert isinstance(before[1], Paragraph)
+    assert isinstance(after[1], Paragraph)
+    return goes_on(before[1], after[1])
 
 
 class _Writer:
@@ -105,7 +125,7 @@ class _Writer:
     """
 
     def __init__(self, breaks: Breaks) -> None:
-        self.notes: list[Paragraph] = []  # of the foot of pages, for behind the paragraph
+        self.aside: list[Item] = []  # notes and tables that come behind the paragraph
         self._breaks = breaks
         self._going: list[Paragraph] = []  # the parts of a paragraph that may go on
         self._header: list[str] = []  # of a table that was just written
@@ -123,17 +143,12 @@ class _Writer:
             self._header = []
             return
         yield from self.rest()
-        rows = self._rows(item)
-        if rows and rows[0] == self._header:
-            rows = rows[1:]  # a table that goes on in the next column or page repeats its head
-        elif rows:
-            self._header = rows[0]
-        yield from filter(None, map(row_line, rows))
+        yield from self._table_lines(item)
 
     def rest(self) -> Iterator[str]:
-        """The paragraph that was going on, and the notes behind it."""
+        """The paragraph that was going on, and what comes behind it."""
         parts, self._going = self._going, []
-        notes, self.notes = self.notes, []
+        aside, self.aside = self.aside, []
         text = ""
         for index, part in enumerate(parts):
             if index:
@@ -142,8 +157,19 @@ class _Writer:
             text += self._text(part.lines, part.right)
         if text:
             yield text
-        for note in notes:
-            yield self._text(note.lines, note.right)
+        for item in aside:
+            if isinstance(item, Paragraph):
+                yield self._text(item.lines, item.right)
+            else:
+                yield from self._table_lines(item)
+
+    def _table_lines(self, table: AlignedTable | RuledTable) -> Iterator[str]:
+        rows = self._rows(table)
+        if rows and rows[0] == self._header:
+            rows = rows[1:]  # a table that goes on in the next column or page repeats its head
+        elif rows:
+            self._header = rows[0]
+        yield from filter(None, map(row_line, rows))
 
     def _text(self, lines: list[Line], right: float) -> str:
         text = lines[0].text

@@ -4,6 +4,7 @@ import pypdfium2
 import pytest
 from support.documents import PAGE_WIDTH, PdfPage, pdf
 
+from axtune.documents import glyphs
 from axtune.documents.glyphs import Page, read_page
 
 
@@ -54,3 +55,13 @@ def test_rules_are_horizontal_and_vertical() -> None:
 @pytest.mark.parametrize(("picture", "said"), [(False, False), (True, True)])
 def test_pictures_are_noticed(picture: bool, said: bool) -> None:
     assert page_of(PdfPage(picture=picture)).pictures is said
+
+
+def test_ligatures_are_their_letters_at_one_place() -> None:
+    def marks(text: str, x: float) -> list[tuple[int, float, float, float, float, float, float]]:
+        return [(ord(letter), x, 700.0, x, 698.0, x + 6, 708.0) for letter in text]
+
+    placed = glyphs._placed([*marks("ffi", 50), *marks("x", 56)], (0, 0, 595, 842))
+    assert [(g.text, g.x0) for g in placed] == [("ffi", 50), ("x", 56)]
+    hyphen = glyphs._placed([(2, 50, 700, 50, 698, 54, 708)], (0, 0, 595, 842))
+    assert [g.text for g in hyphen] == ["-"]

@@ -84,3 +84,9 @@ def test_a_paragraph_goes_on_in_the_next_column_unless_it_ended() -> None:
     assert goes_on(paragraph(long, long), paragraph("이어진다."))
     assert not goes_on(paragraph(long, "끝났다."), paragraph("다음"))
     assert not goes_on(paragraph(long, long), paragraph("• 목록"))
+
+
+def test_each_line_of_a_table_of_contents_is_its_own() -> None:
+    lines = [f"제{i}장 총칙 {'.' * 60} {i}" for i in (1, 2)]
+    glyphs = [g for i, line in enumerate(lines) for g in text_glyphs(line, 50, 700 - 16 * i)]
+    assert [text[:3] for text in texts(pieces_of(glyphs))] == ["제1장", "제2장"]
