@@ -156,24 +156,33 @@ def _gutter(lines: list[Line]) -> float | None:
         if covered[point] <= allowed:
             start = point if start is None else start
             continue
-        if start is not None:
-            best = _better(best, pieces, lines, left + start, left + point, size)
+        if start is not None and point - start >= _GUTTER * size:
+            low, high = _emptiest(covered, start, point)
+            best = _better(best, pieces, left + (low + high) / 2)
         start = None
     return None if best is None else best[1]
+
+
+def _emptiest(covered: list[int], start: int, end: int) -> tuple[int, int]:
+    """The widest stretch of a gap that the fewest pieces reach into."""
+    fewest = min(covered[start:end])
+    widest = start, start
+    begin = None
+    for point in range(start, end + 1):
+        if point < end and covered[point] == fewest:
+            begin = point if begin is None else begin
+        elif begin is not None:
+            widest = max(widest, (begin, point), key=lambda stretch: stretch[1] - stretch[0])
+            begin = None
+    return widest
 
 
 def _better(
     best: tuple[float, float] | None,
     pieces: list[Piece],
-    lines: list[Line],
-    start: float,
-    end: float,
-    size: float,
+    middle: float,
 ) -> tuple[float, float] | None:
-    """The gutter with the most text on its thinner side, of the best so far and a gap."""
-    if end - start < _GUTTER * size:
-        return best
-    middle = (start + end) / 2
+    """The gutter with the most text on its thinner side, of the best so far and another."""
     sides = [p for p in pieces if p.x1 <= middle + 1], [p for p in pieces if p.x0 >= middle - 1]
     across = [p for p in pieces if p.x0 < middle - 1 and p.x1 > middle + 1]
     floor = max(_COLUMN_LINES, len(across) // 3)

@@ -53,7 +53,7 @@ def without_running(pages: Sequence[Page], pieces: Sequence[Sequence[Piece]]) ->
     kept = []
     for own, edge, page in zip(pieces, edges, pages, strict=True):
         dropped = {id(p) for p, alone in edge if _is_running(p, alone, body, seen, len(pages))}
-        dropped |= _frame(own, [piece for piece, _ in edge], page, body)
+        dropped |= _frame(own, edge, page, body)
         kept.append([piece for piece in own if id(piece) not in dropped])
     return kept
 
@@ -91,10 +91,21 @@ def _is_running(
     return len(on) >= needed and piece.size <= body * _TITLE
 
 
-def _frame(own: Sequence[Piece], edge: Sequence[Piece], page: Page, body: float) -> set[int]:
+def _frame(
+    own: Sequence[Piece], edge: Sequence[tuple[Piece, bool]], page: Page, body: float
+) -> set[int]:
     """By identity: a page's number in its margin, and what is small and alone there."""
-    numbers = [p for p in edge if _PAGE_NUMBER.fullmatch(p.text.strip())]
-    outer = [p for p in edge if not _MARGIN * page.height < p.y < (1 - _MARGIN) * page.height]
+    numbers = [
+        piece
+        for piece, alone in edge
+        if _PAGE_NUMBER.fullmatch(piece.text.strip())
+        and (alone or piece.size < body * _SMALL)
+        and not any(  # a number among words, in a line that is spread over its column
+            other is not piece and abs(other.y - piece.y) < 2 and other.size >= body * _SMALL
+            for other in own
+        )
+    ]
+    outer = [p for p, _ in edge if not _MARGIN * page.height < p.y < (1 - _MARGIN) * page.height]
     if not numbers:
         return set()
     apart = set(map(id, outer))
