@@ -28,7 +28,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "tests"))
 
-from support.documents import PdfPage, pdf, wrapped, xlsx  # noqa: E402
+from support.documents import PdfPage, pdf, wrapped  # noqa: E402
 from tiny_corpus import SENTENCES, fill, world  # noqa: E402
 
 # What runs in markitdown's environment: the texts of files, as JSON lines.
@@ -126,12 +126,14 @@ def make_pptx(text: list[str]) -> bytes:
 
 def make_xlsx(text: list[str]) -> bytes:
     """A row for each paragraph."""
-    rows = "".join(
-        f'<row r="{n}"><c r="A{n}"><v>{n}</v></c><c r="B{n}" t="inlineStr"><is><t>{one}</t></is>'
-        "</c></row>"
-        for n, one in enumerate(text, 1)
-    )
-    return xlsx({"목록": f"<sheetData>{rows}</sheetData>"})
+    import xlsxwriter
+
+    file = io.BytesIO()
+    with xlsxwriter.Workbook(file) as workbook:
+        sheet = workbook.add_worksheet("목록")
+        for number, one in enumerate(text):
+            sheet.write_row(number, 0, [number + 1, one])
+    return file.getvalue()
 
 
 def make_html(text: list[str]) -> bytes:

@@ -121,10 +121,11 @@ def _characters(text_page: Any, raw: Any) -> tuple[list[_Mark], float]:
     marks: list[tuple[int, _Mark]] = []
     x, y, box = ctypes.c_double(), ctypes.c_double(), raw.FS_RECTF()
     handle = text_page.raw
+    baseline, degrees = math.inf, 0
     high = 0  # the first half of a character beyond 16 bits
     for index in range(text_page.count_chars()):
         code = raw.FPDFText_GetUnicode(handle, index)
-        if raw.FPDFText_IsGenerated(handle, index):
+        if code <= 32 and raw.FPDFText_IsGenerated(handle, index):
             if code == 32:
                 marks.append((-1, (32, 0, 0, 0, 0, 0, 0)))
             continue
@@ -136,7 +137,9 @@ def _characters(text_page: Any, raw: Any) -> tuple[list[_Mark], float]:
             high = 0
         raw.FPDFText_GetCharOrigin(handle, index, x, y)
         raw.FPDFText_GetLooseCharBox(handle, index, box)
-        degrees = round(math.degrees(raw.FPDFText_GetCharAngle(handle, index))) % 360
+        if y.value != baseline:  # on one baseline all letters lie one way
+            baseline = y.value
+            degrees = round(math.degrees(raw.FPDFText_GetCharAngle(handle, index))) % 360
         if code > 32:
             angles[degrees] += 1
         if code == 0 or (code >= 0xE000 and raw.FPDFText_HasUnicodeMapError(handle, index) == 1):

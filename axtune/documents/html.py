@@ -45,6 +45,13 @@ _FURNITURE_NAMES = frozenset(
         "promo", "sponsor",
     )
 )  # fmt: skip
+# Whole class and id names of the frame, where no heading stands in the element.
+_FRAME_NAMES = frozenset(
+    (
+        "header", "head", "hd", "top", "foot", "ft", "bottom", "util", "utility", "location",
+        "quick", "logo", "satisfaction", "btns", "btn-area", "btn_area", "prev-next", "prev_next",
+    )
+)  # fmt: skip
 _BLOCKS = frozenset(
     (
         "p", "div", "section", "article", "main", "header", "h1", "h2", "h3", "h4", "h5",
@@ -159,7 +166,10 @@ def _drop_furniture(page: Any) -> None:
 
 def _is_named_so(element: Any) -> bool:
     names = f"{element.get('class') or ''} {element.get('id') or ''}"
-    return any(word.lower() in _FURNITURE_NAMES for word in _NAME_WORD.findall(names))
+    if any(word.lower() in _FURNITURE_NAMES for word in _NAME_WORD.findall(names)):
+        return True
+    framing = not _FRAME_NAMES.isdisjoint(names.lower().split())
+    return framing and not any(True for _ in element.iter("h1", "h2", "h3"))
 
 
 def _is_links(element: Any) -> bool:

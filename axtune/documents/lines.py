@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from axtune.documents.glyphs import Glyph
 _WIDE_GAP = 1.3
 _WORD_GAP = 0.22
 _SAME_LINE = 0.35
+_FIRST_WIDE = "\u1100"  # Hangul, kana and Chinese characters follow
 
 
 @dataclass(slots=True)
@@ -100,21 +100,17 @@ def pieces_of(glyphs: Iterable[Glyph]) -> list[Piece]:
 
 def _follows(last: Glyph, glyph: Glyph) -> bool:
     size = max(last.size, glyph.size)
-    raised = size * 0.5 if glyph.size < last.size * 0.8 or last.size < glyph.size * 0.8 else 0
-    return (
-        abs(glyph.y - last.y) <= max(_SAME_LINE * min(last.size, glyph.size), raised)
-        and -0.6 * size <= glyph.x0 - last.x1 <= _WIDE_GAP * size
-    )
+    if not -0.6 * size <= glyph.x0 - last.x1 <= _WIDE_GAP * size:
+        return False
+    smaller = min(last.size, glyph.size)
+    raised = 0.5 * size if smaller < 0.8 * size else 0.0
+    return glyph.y == last.y or abs(glyph.y - last.y) <= max(_SAME_LINE * smaller, raised)
 
 
 def _word_gap(last: Glyph, glyph: Glyph) -> float:
     """How wide a gap is a space: Hangul that is spread evenly over a line has none at half that."""
-    wide = _is_wide(last.text) and _is_wide(glyph.text)
+    wide = last.text >= _FIRST_WIDE and glyph.text >= _FIRST_WIDE
     return (2 * _WORD_GAP if wide else _WORD_GAP) * min(last.size, glyph.size)
-
-
-def _is_wide(letter: str) -> bool:
-    return unicodedata.east_asian_width(letter[-1]) in "WF"
 
 
 def lines_of_pieces(pieces: Sequence[Piece]) -> list[Line]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from axtune.documents.joints import Breaks
 from axtune.documents.layout import AlignedTable, Item, Paragraph, goes_on, items_of
 from axtune.documents.lines import Line, lines_of_pieces, pieces_of
 from axtune.documents.ruled import RuledTable, ruled_tables
-from axtune.documents.running import without_running, without_running_tables
+from axtune.documents.running import body_size, without_running, without_running_tables
 
 _NOTE_MARK = re.compile(r"(\d{1,3}\)?|[*†‡]+|\[\d+\]|주\s?\d*\)|[¹²³⁴-⁹])\s*\S")
 _NOTHING_MORE = 4  # letters on a page with a picture that are no text: a number, a stamp
@@ -210,11 +209,14 @@ class _Writer:
 
 def _feet_apart(items: list[Item]) -> tuple[list[Item], list[Paragraph]]:
     """The notes at the foot of a page apart from its text: smaller, and marked by a number."""
-    paragraphs = [item for item in items if isinstance(item, Paragraph)]
-    sizes = Counter(
-        round(line.size, 1) for item in paragraphs for line in item.lines for _ in line.text
-    )
-    body = sizes.most_common(1)[0][0] if sizes else 0.0
+    pieces = [
+        piece
+        for item in items
+        if isinstance(item, Paragraph)
+        for line in item.lines
+        for piece in line.pieces
+    ]
+    body = body_size([pieces])
     notes: list[Paragraph] = []
     rest = list(items)
     while len(rest) > 1:

@@ -29,7 +29,10 @@ _TITLE, _SMALL = 1.15, 0.92
 
 def body_size(pieces: Sequence[Sequence[Piece]]) -> float:
     """The height of the font that most letters of a document have."""
-    sizes = Counter(round(p.size * 2) / 2 for page in pieces for p in page for _ in p.text)
+    sizes: Counter[float] = Counter()
+    for page in pieces:
+        for piece in page:
+            sizes[round(piece.size * 2) / 2] += len(piece.text)
     return sizes.most_common(1)[0][0] if sizes else 0.0
 
 
