@@ -152,8 +152,9 @@ def _gutter(lines: list[Line]) -> float | None:
     best: tuple[float, float] | None = None
     allowed = len(lines) * 0.25
     start = None
-    for point in range(int(width * 0.15), int(width * 0.85) + 1):
-        if covered[point] <= allowed:
+    last = int(width * 0.85)
+    for point in range(int(width * 0.15), last + 1):
+        if covered[point] <= allowed and point < last:
             start = point if start is None else start
             continue
         if start is not None and point - start >= _GUTTER * size:
@@ -185,8 +186,14 @@ def _better(
     """The gutter with the most text on its thinner side, of the best so far and another."""
     sides = [p for p in pieces if p.x1 <= middle + 1], [p for p in pieces if p.x0 >= middle - 1]
     across = [p for p in pieces if p.x0 < middle - 1 and p.x1 > middle + 1]
-    floor = max(_COLUMN_LINES, len(across) // 3)
-    if any(len(side) < floor or not _is_running_text(side) for side in sides):
+    few, many = sorted(sides, key=len)
+    if not _is_running_text(many):
+        return best
+    if len(few) < _COLUMN_LINES:
+        # The last page's second column may hold a line; nothing goes across then.
+        if not few or across or len(lines_of_pieces(many)) < 3 * _COLUMN_LINES:
+            return best
+    elif len(few) < len(across) // 3 or not _is_running_text(few):
         return best
     weight = min(sum(len(piece.text) for piece in side) for side in sides)
     return (weight, middle) if best is None or weight > best[0] else best

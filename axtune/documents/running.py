@@ -24,7 +24,7 @@ _PAGE_NUMBER = re.compile(
     re.IGNORECASE,
 )
 # Larger than the text, and it is a title, however often; smaller, and it may be of the frame.
-_TITLE, _SMALL = 1.15, 0.92
+_TITLE, _NOT_LARGER, _SMALL = 1.15, 1.03, 0.92
 
 
 def body_size(pieces: Sequence[Sequence[Piece]]) -> float:
@@ -40,7 +40,7 @@ def without_running(pages: Sequence[Page], pieces: Sequence[Sequence[Piece]]) ->
     """Pieces of each page without running heads, feet and page numbers.
 
     Running is what stands near an end of the page, at the same place and saying the same on other
-    pages, numbers aside. On a page with a number of its own, what is small and stands alone in the
+    pages, numbers aside. On a page with a number of its own, what stands alone in the
     margin is of the frame as well, though it is there once.
 
     Args:
@@ -97,24 +97,27 @@ def _is_running(
 def _frame(
     own: Sequence[Piece], edge: Sequence[tuple[Piece, bool]], page: Page, body: float
 ) -> set[int]:
-    """By identity: a page's number in its margin, and what is small and alone there."""
+    """By identity: a page's number in its margin, and what stands alone there."""
+    outer = [p for p, _ in edge if not _MARGIN * page.height < p.y < (1 - _MARGIN) * page.height]
+    apart = set(map(id, outer))
     numbers = [
         piece
         for piece, alone in edge
         if _PAGE_NUMBER.fullmatch(piece.text.strip())
         and (alone or piece.size < body * _SMALL)
         and not any(  # a number among words, in a line that is spread over its column
-            other is not piece and abs(other.y - piece.y) < 2 and other.size >= body * _SMALL
+            abs(other.y - piece.y) < 2 and other.size >= body * _SMALL
             for other in own
+            if other is not piece and id(other) not in apart
         )
     ]
-    outer = [p for p, _ in edge if not _MARGIN * page.height < p.y < (1 - _MARGIN) * page.height]
     if not numbers:
         return set()
-    apart = set(map(id, outer))
     inner = [p.y for p in own if id(p) not in apart] or [page.height / 2]
     small = [
-        p for p in outer if p.size < body * _SMALL and min(abs(p.y - y) for y in inner) > 1.5 * body
+        p
+        for p in outer
+        if p.size <= body * _NOT_LARGER and min(abs(p.y - y) for y in inner) > 1.5 * body
     ]
     return set(map(id, [*numbers, *small]))
 
