@@ -36,6 +36,16 @@ _ATTACHED = re.compile(
 # A bracket or a quotation that has just been opened.
 _OPENED = re.compile(r"[(\[{“‘「『《〈]$|(^|\s)[\"']$")
 _PART_OF_WORD = frozenset("”’」』》〉)]%\"'")
+# Adverbs and numerals that are words by themselves, and what begins a word wherever it stands.
+_WORD = re.compile(
+    r"(가장|매우|더|더욱|다시|함께|모두|이미|아직|미리|먼저|바로|자주|반드시|새로|서로|약|총|첫|둘째|셋째|주|전체"
+    r"|또|또한|즉|그리고|그러나|다만|특히|직접|따로|매|한|두|세|네|여러|다른|같은|새|이|그|저|각|본|해당)"
+)
+_BEGINS_WORD = re.compile(
+    r"않|없|있(?!어서)|것[이은을도]|때(는|에|까지|마다)?\b|때$|등[을의이은에]?$|및$|또는$|위하여|위한|대한|대하여"
+    r"|따라|통해|통하여|관한|의한|가장$|매우$|더$|다시$|함께$|모두$|모든$|이미$|아직$|미리$|반드시$|따로$|바로$"
+)
+
 # What never begins a line of its own accord: it belongs to the word before.
 _CLOSING = frozenset(".,;:!?)]}%”’」』》〉·~…/")
 # What is counted or measured, behind its number; a particle behind one as well.
@@ -117,8 +127,12 @@ class Breaks:
         )
         if joined or apart:
             return apart > joined
+        if _BEGINS_WORD.match(bare):
+            return True
         if _ATTACHED.match(below):
             return False
+        if _WORD.fullmatch(above):
+            return True
         known_below = any(self.words[bare[:end]] for end in range(len(bare), 1, -1))
         if self.words[above]:
             return True
