@@ -21,15 +21,15 @@ _ROOMY_SHARE = 20
 # Words end so; a break behind one of these is between words more often than not.
 _ENDINGS = re.compile(
     r"(은|는|을|를|의|에|에서|에게|으로|로|와|과|도|만|며|면|고|서|게|(하|되|있|없|않|지나|넘|맞|이)지|있는|없는"
-    r"|위한|대한|통해|따라|및|또는|등|수|것|그|각|모든|다|요|오|까지|부터|마다|이나|거나"
-    r"|(?<=[가-힣])(기|해|여|아|어|려|져|쳐|켜|워|줘|춰)|(?<=[가-힣]{2})(이|가))$"
+    r"|위한|대한|통해|따라|및|또는|등|수|것|그|각|모든|다|요|오|까지|부터|마다|처럼|보다|이나|거나"
+    r"|(?<=[가-힣])(기|해|여|아|어|려|져|쳐|켜|워|줘|춰)|(?<=[가-힣\d]{2})(이|가))$"
 )
 _ADNOMINAL = (4, 8)  # ㄴ and ㄹ among the 28 finals of a syllable in Unicode's order
 # What never begins a word: particles and endings, alone or before punctuation.
 _ATTACHED = re.compile(
     r"(은|는|을|를|의|에|에서|에게|에는|에도|으로|로|로서|로써|와|과|도|만|이며|이고|이므로|이라|이라고|이라는|이어야|며|고|니다|습니다|입니다"
     r"|한다|된다|했다|하였다|였다|이다|다|요|까지|부터|마다|이나|거나|하여|되어|하고|되고|하는|되는|하며"
-    r"|되며|하지|되지|한|된|할|될|하면|되면|하기|되기|들|들이|들은|들을|들의|라|라고|인|임|함|됨|음|게|지|면|서)"
+    r"|되며|하지|되지|한|된|할|될|하면|되면|하기|되기|들|들이|들은|들을|들의|라|라고|인|임|함|됨|음|게|지|면|서|야|어야|아야)"
     r"[.,;:!?)”’」』…]*$"
 )
 
@@ -45,6 +45,10 @@ _BEGINS_WORD = re.compile(
     r"않|없|있(?!어서)|것[이은을도]|때(는|에|까지|마다)?\b|때$|등[을의이은에]?$|및$|또는$|위하여|위한|대한|대하여"
     r"|따라|통해|통하여|관한|의한|가장$|매우$|더$|다시$|함께$|모두$|모든$|이미$|아직$|미리$|반드시$|따로$|바로$"
 )
+
+# The verbs of doing and becoming are words behind a particle, endings behind a noun.
+_BEFORE_DO = re.compile(r"(을|를|로|게|도|지|록|고)$")
+_DO = re.compile(r"[하한할함해했되된될됨됐]")
 
 # What never begins a line of its own accord: it belongs to the word before.
 _CLOSING = frozenset(".,;:!?)]}%”’」』》〉·~…/")
@@ -129,7 +133,9 @@ class Breaks:
             return apart > joined
         if _BEGINS_WORD.match(bare):
             return True
-        if _ATTACHED.match(below):
+        if _BEFORE_DO.search(above) and _DO.match(below):
+            return True
+        if _ATTACHED.match(below) or (bare in ("이", "가") and not _ENDINGS.search(above)):
             return False
         if _WORD.fullmatch(above):
             return True
