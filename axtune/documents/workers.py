@@ -8,9 +8,11 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -158,7 +160,8 @@ class _Pool:
     def _new(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=work, args=(theirs, self._seconds), daemon=True)
-        process.start()
+        with _ctrl_c_ignored():
+            process.start()
         theirs.close()
         worker = _Worker(process, ours)
         self._workers.append(worker)
@@ -174,6 +177,19 @@ class _Pool:
         worker.pipe.close()
 
 
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Start a process that Ctrl-C does not reach: the command ends it, without its traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def work(pipe: Connection, seconds: float) -> None:
     """Read documents that come through a pipe until it closes: what a process runs.
 
@@ -181,7 +197,6 @@ def work(pipe: Connection, seconds: float) -> None:
         pipe: Jobs come, outcomes go.
         seconds: How long a document may take; the process ends by itself soon after that.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command ends it
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # What parsers print may quote the document.
