@@ -15,7 +15,10 @@ HOUSE = ROOT / "axtune"
 TESTS = ROOT / "tests"
 
 # What the command line needs before it knows the job; each starts in a fraction of a second.
-DOORS = ("errors", "units", "config", "checkpoint", "privacy", "data", "plan", "cli", "launch")
+DOORS = (
+    "errors", "units", "config", "checkpoint", "documents", "privacy", "data", "plan", "cli",
+    "launch",
+)  # fmt: skip
 HEAVY = (
     "torch",
     "transformers",

@@ -252,3 +252,41 @@ def _require_rows(read: int, files: Sequence[str]) -> None:
         raise AxtuneError(
             f"{', '.join(files)}: there are no rows.", "Give files that hold one row or more."
         )
+
+
+@app.command(
+    "import",
+    short_help="Turn documents into text to train on.",
+    epilog="Example: axtune data import 규정집/ 회의록.zip --out corpus.jsonl",
+)
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help="files, folders, archives (zip, tar)")],
+    out: Annotated[Path, typer.Option(help="JSONL to write, a line for each document")],
+    workers: Annotated[
+        Optional[int], typer.Option(min=1, help="processes that read; default: one per core")
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=1.0, help="seconds that one document may take")
+    ] = 300.0,
+    as_json: Annotated[bool, typer.Option("--json", help="the report as one JSON object")] = False,
+) -> None:
+    """Write the text of PDF, DOCX, HTML, HWPX, HWP, XLSX, PPTX, TXT and MD documents as JSONL.
+
+    The report names what gave no text, and why. Interrupted, the same command goes on; documents
+    that OUT holds already are not read again. Exit 1 when there is no text at all.
+    """
+    import os
+
+    from axtune.documents.importing import import_documents
+    from axtune.documents.show import ImportProgress, show_report
+
+    with ImportProgress() as progress:
+        report = import_documents(
+            paths, out, workers or len(os.sched_getaffinity(0)), time_limit, progress
+        )
+    if as_json:
+        print(json.dumps(report.to_json(), ensure_ascii=False))
+    else:
+        show_report(report, out)
+    if not report.documents + report.present:
+        raise typer.Exit(1)
