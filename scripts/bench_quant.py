@@ -213,7 +213,7 @@ def measure(reference: Path, out: Path, test: Path, work: Path) -> None:
         plain = tokenizer.encode(PLAIN.read_text(encoding="utf-8"))[:512]
         files = list(out.glob("*.gguf"))
         served: Any = LlamaCpp(files[0]) if files else Layerwise(locate.find(str(out)))
-        sets = {"tools": samples[:8], "plain": [Sample(plain, plain)]}
+        sets = {"tools": samples[:24], "plain": [Sample(plain, plain)]}
         found = {
             name: vars_of(agreement(Layerwise(base), served, chosen))
             for name, chosen in sets.items()

@@ -160,5 +160,5 @@ def missing_package(error: ImportError) -> MissingPackageError:
     """
     return MissingPackageError(
         f"Reading documents needs the package {error.name}, which is not installed.",
-        "Install it: pip install 'axtune[documents]'",
+        "Run `pip install 'axtune[documents]'`.",
     )

@@ -138,3 +138,10 @@ def test_other_formats_of_compressed_tensors_are_refused(change: dict[str, Any])
     config["config_groups"]["group_0"]["weights"] |= change
     with pytest.raises(CheckpointError, match="in another format than 4 bit"):
         int4.is_int4({"quantization_config": config})
+
+
+@pytest.mark.parametrize("order", ["static", "weight", None])
+def test_a_static_order_leaves_nothing_to_read(order: str | None) -> None:
+    config = int4.quantization_config(128)
+    config["config_groups"]["group_0"]["weights"]["actorder"] = order
+    assert int4.is_int4({"quantization_config": config})
