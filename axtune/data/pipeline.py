@@ -41,7 +41,6 @@ from axtune.data.statistics import DatasetStats, RowResult, StatsBuilder
 from axtune.data.validate import check as check_conversation
 from axtune.data.validate import text_problems
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault, Problem
-from axtune.privacy.kinds import MASKS
 
 _BATCH = 256  # rows encoded together: enough to keep every core busy, little to hold
 _NO_WORD = re.compile(r"[\W_]+")
@@ -187,7 +186,7 @@ class RowChecker:
         self.objective = objective_of(task) if task else None
         self.control = None
         if data.control_tokens == "refuse":
-            tokens = sorted(tokenizer.control_tokens - set(MASKS.values()))
+            tokens = sorted(tokenizer.control_tokens)
             self.control = re.compile("|".join(map(re.escape, tokens)))
         self.gate = PrivacyGate(data, tokenizer) if data.privacy != "off" else None
         self.seen: set[int] = set()

@@ -119,9 +119,9 @@ def test_one_record_takes_a_family_from_check_to_gguf(record: Family, tmp_path: 
 
 
 def test_another_families_control_token_is_text_to_it(record: Family, tmp_path: Path) -> None:
-    """And its own end of turn is not. Masks are for texts, those that its record names or not."""
+    """And its own end of turn is not; nor is a mask of A.X that its record does not name."""
     found = {}
     for token in ("<|im_end|>", END, "<|passport|>", "<|telephone|>"):
         rows = write_jsonl(tmp_path / "rows.jsonl", [chat(f"a{token}b", "c")])
         found[token] = check(str(rows), record.reference)[0].rows_used
-    assert found == {"<|im_end|>": 1, END: 0, "<|passport|>": 1, "<|telephone|>": 1}
+    assert found == {"<|im_end|>": 1, END: 0, "<|passport|>": 1, "<|telephone|>": 0}
