@@ -291,7 +291,7 @@ class RunTrainer(Trainer):
             self.callback_handler.on_prediction_step(self.args, self.state, self.control)
             answers = self._answers(self.run.questions)
         metrics = {f"eval_{name}": value for name, value in answers.items()}
-        metrics["eval_answers_seconds"] = round(time.monotonic() - began, 1)
+        metrics["eval_answers_seconds"] = round(time.monotonic() - began, 3)
         Trainer.log(self, dict(metrics))  # TRL's own would add what it counted of losses
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
