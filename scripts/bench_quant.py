@@ -9,11 +9,18 @@ and the questions that each answers right. Contenders: rounding to nearest (``--
 GPTQ, llama.cpp's Q4_K_M without and with the importance matrix, and with ``--peers PYTHON`` (an
 environment of its own with llmcompressor) llm-compressor's GPTQ and AWQ, on the same rows.
 
+``--served``: the folder that ``--model`` left in DIR, in the real vLLM: its prompts' ids, streaming
+and calls by ``axtune verify --vllm``, and how far the log-probabilities it gives to the answers of
+held-out rows are from those in process. ``--adapter``: what an adapter over the 4-bit base loses,
+and what the same adapter loses that is merged before the weights are rounded.
+
 ``--width``: layers of A.X 4.0 Light's true width, random; seconds, peak memory, and what 28 layers
 would take.
 
     python scripts/bench_quant.py --model --work DIR
     python scripts/bench_quant.py --model --work DIR --peers .venv-llmcompressor/bin/python
+    python scripts/bench_quant.py --served --work DIR
+    python scripts/bench_quant.py --adapter --work DIR
     python scripts/bench_quant.py --width --layers 2
 """
 
@@ -42,17 +49,23 @@ PLAIN = Path(__file__).resolve().parents[1] / "README.md"
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", action="store_true", help="the 135M model")
+    parser.add_argument("--served", action="store_true", help="the 135M model in the real vLLM")
+    parser.add_argument("--adapter", action="store_true", help="over its base in 4 bit")
     parser.add_argument("--width", action="store_true", help="layers of true width")
     parser.add_argument("--work", type=Path, default=None, help="a folder that is kept")
     parser.add_argument("--peers", default=None, help="Python of an environment with llmcompressor")
     parser.add_argument("--group", type=int, default=64, help="of --model")
     parser.add_argument("--layers", type=int, default=2, help="of --width")
     parser.add_argument("--questions", type=int, default=60, help="asked of each, of --model")
-    parser.add_argument("--measure", nargs=4, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs="+", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--logprobs", nargs=2, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--make", nargs=2, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measure(*map(Path, options.measure))
+        return
+    if options.logprobs:
+        logprobs(*map(Path, options.logprobs))
         return
     if options.make:
         MAKERS[options.make[0]](Path(options.make[1]))
@@ -63,6 +76,10 @@ def main() -> None:
         print(machine(("torch", "transformers")), flush=True)
         if options.model:
             compare(work, options)
+        if options.served:
+            serve(work)
+        if options.adapter:
+            beside(work, options.group)
         if options.width:
             widths(work, options.layers)
 
@@ -157,6 +174,8 @@ def prepare(work: Path) -> tuple[Path, Path]:
         axtune("merge", run, "--out", work / "merged")
     if not (work / "dithered").is_dir():
         made("dither", work)
+    if not (work / "dithered-base").is_dir():
+        made("dither-base", work)
     test = work / "held-out-rows"
     if not test.is_dir():  # the questions that were kept from training, as rows
         axtune("eval", "--convert", test, "--data", data / "test", "--held-out", "0.02")
@@ -168,13 +187,20 @@ def made(kind: str, work: Path) -> None:
 
 
 def dither(work: Path) -> None:
+    dithered(work / "merged", work / "dithered")
+
+
+def dither_base(work: Path) -> None:
+    dithered(small_model(work), work / "dithered-base")
+
+
+def dithered(model: Path, folder: Path) -> None:
     """Add uniform noise of one Q4_1 step: of each 32 weights, their range over 15."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    folder = work / "dithered"
-    shutil.copytree(work / "merged", folder)
-    (folder / "axtune-files.json").unlink()
+    shutil.copytree(model, folder)
+    (folder / "axtune-files.json").unlink(missing_ok=True)
     generator = torch.Generator().manual_seed(0)
     for file in folder.glob("*.safetensors"):
         tensors = load_file(file)
@@ -190,42 +216,56 @@ def dither(work: Path) -> None:
 
 def measured(work: Path, out: Path, test: Path) -> str:
     """The figures of a folder, as JSON, from a process of its own."""
-    words = ["--measure", str(work / "dithered"), str(out), str(test), str(work)]
+    return of_process("--measure", work / "dithered", out, test)
+
+
+def of_process(*words: str | Path) -> str:
+    """The last line that this program prints in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__, *words], capture_output=True, text=True
+        [sys.executable, "-W", "ignore", __file__, *map(str, words)], capture_output=True, text=True
     )
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     return done.stdout.splitlines()[-1]
 
 
-def measure(reference: Path, out: Path, test: Path, work: Path) -> None:
-    """Hold a folder, or a GGUF file in it, against the reference, and print the figures."""
+def measure(reference: Path, out: Path, test: Path, adapter: Path | None = None) -> None:
+    """Hold a folder, or a GGUF file in it, against the reference, and print the figures.
+
+    An adapter is put over the reference, and over the folder unless it is merged into that.
+    """
     from axtune.checkpoint import locate
-    from axtune.checkpoint.tokenizer import load_tokenizer
-    from axtune.config.loader import data_options
-    from axtune.data.pipeline import check_rows
     from axtune.data.samples import Sample
     from axtune.quiet import quiet_libraries
-    from axtune.verify.agreement import agreement
+    from axtune.verify.agreement import agreement, how_made
     from axtune.verify.layerwise import Layerwise
 
     with quiet_libraries():
         base = locate.find(str(reference))
-        tokenizer = load_tokenizer(base)
-        options = data_options([str(test)], max_length=1024)
-        samples: list[Sample] = []
-        for row in check_rows([test], tokenizer, options):
-            samples += [sample for sample in row.samples if isinstance(sample, Sample)]
+        tokenizer, samples = rows_of(base, test)
         plain = tokenizer.encode(PLAIN.read_text(encoding="utf-8"))[:512]
         files = list(out.glob("*.gguf"))
-        served: Any = LlamaCpp(files[0]) if files else Layerwise(locate.find(str(out)))
+        over = None if not adapter or how_made(out).get("adapters") else adapter
+        served: Any = LlamaCpp(files[0]) if files else Layerwise(locate.find(str(out)), over)
         sets = {"tools": samples[:24], "plain": [Sample(plain, plain)]}
         found = {
-            name: vars_of(agreement(Layerwise(base), served, chosen))
+            name: vars_of(agreement(Layerwise(base, adapter), served, chosen))
             for name, chosen in sets.items()
         }
     print(json.dumps(found))
+
+
+def rows_of(checkpoint: Any, test: Path) -> tuple[Any, list[Any]]:
+    """The tokenizer of a checkpoint, and held-out rows in its tokens."""
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.config.loader import data_options
+    from axtune.data.pipeline import check_rows
+    from axtune.data.samples import Sample
+
+    tokenizer = load_tokenizer(checkpoint)
+    options = data_options([str(test)], max_length=1024)
+    rows = check_rows([test], tokenizer, options)
+    return tokenizer, [one for row in rows for one in row.samples if isinstance(one, Sample)]
 
 
 def vars_of(found: Any) -> dict[str, float]:
@@ -269,6 +309,95 @@ def asked(work: Path, out: Path, questions: int) -> str:
     return f"{value['value']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
 
 
+# --- in the real vLLM, and an adapter over it ----------------------------------------------------
+
+
+def serve(work: Path) -> None:
+    """The 4-bit folder in vLLM: what its certificate says, and its log-probabilities."""
+    from axtune.quiet import quiet_libraries
+    from axtune.verify import vllm
+
+    _, test = prepare(work)
+    folder = work / "gptq"
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is not there: --model --work {work} makes it first")
+    axtune("verify", folder, "--against", work / "dithered", "--data", test,
+           "--max-kl", "1", "--vllm")  # fmt: skip
+    here = json.loads(of_process("--logprobs", folder, test))
+    with quiet_libraries(), vllm.serve(folder, 2048) as served:
+        there = [logprob(served, *each) for each in here["rows"]]
+    apart = [one - two for one, two in zip(there, here["logprobs"], strict=True)]
+    mean, most = sum(apart) / len(apart), max(map(abs, apart))
+    print(f"\n{len(apart)} answers: mean log-probability of a token in vLLM less that in process "
+          f"{mean:+.4f}, of one answer at most {most:.4f}")  # fmt: skip
+
+
+def logprobs(folder: Path, test: Path) -> None:
+    """Print rows as prompt and answer, and the mean log-probability of each answer in process."""
+    import torch
+
+    from axtune.checkpoint import locate
+    from axtune.data.samples import IGNORED
+    from axtune.model.load import load_model
+    from axtune.quiet import quiet_libraries
+
+    with quiet_libraries():
+        checkpoint = locate.find(str(folder))
+        tokenizer, samples = rows_of(checkpoint, test)
+        model = load_model(checkpoint, tokenizer, precision="fp32").eval()
+        found = []
+        rows = []
+        for sample in samples[:40]:
+            start = next(n for n, label in enumerate(sample.labels) if label != IGNORED)
+            with torch.inference_mode():
+                logits = model(torch.tensor([sample.input_ids])).logits[0, start - 1 : -1]
+            answer = torch.tensor(sample.input_ids[start:]).unsqueeze(1)
+            each = torch.log_softmax(logits, dim=-1).gather(1, answer)
+            found.append(float(each.mean()))
+            rows.append((sample.input_ids[:start], sample.input_ids[start:]))
+    print(json.dumps({"rows": rows, "logprobs": found}))
+
+
+def logprob(served: Any, prompt: list[int], answer: list[int]) -> float:
+    """The mean log-probability that vLLM gives the tokens of an answer."""
+    from openai import OpenAI
+
+    with OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+        reply: Any = client.completions.create(
+            model=served.model, prompt=[*prompt, *answer], max_tokens=1,
+            extra_body={"prompt_logprobs": 0},
+        )  # fmt: skip
+    told = reply.choices[0].prompt_logprobs[len(prompt) :]
+    at = zip(told, answer, strict=True)
+    return sum(float(each[str(token)]["logprob"]) for each, token in at) / len(answer)
+
+
+def beside(work: Path, group: int) -> None:
+    """One adapter, over the base in 4 bit and merged before rounding."""
+    rows, test = prepare(work)
+    adapter, base = work / f"small-{SEED}-axtune", work / "dithered-base"
+    program = str(Path(sys.executable).parent / "axtune")
+    words = ["--to", "vllm", "--bits", "4", "--group", str(group), "--calibrate", str(rows),
+             "--seed", str(SEED)]  # fmt: skip
+    sources = {
+        "adapter over the base in 4 bit": [str(base)],
+        "merged, then in 4 bit": [str(adapter), "--base", str(base)],
+    }
+    lines = ["| | KL, tool rows | in answers | likeliest token of answers | KL, plain text |",
+             "| --- | --: | --: | --: | --: |"]  # fmt: skip
+    for name, source in sources.items():
+        out = work / f"beside-{len(source)}"
+        shutil.rmtree(out, ignore_errors=True)
+        timed([program, "export", *source, "--out", str(out), *words])
+        found = json.loads(of_process("--measure", base, out, test, adapter / "adapter"))
+        lines.append(
+            f"| {name} | {found['tools']['kl']:.3f} | {found['tools']['answers_kl']:.3f} "
+            f"| {found['tools']['top1']:.1%} | {found['plain']['kl']:.3f} |"
+        )
+    print(f"\nGroup {group}; against the dithered base with the adapter, in 16 bit\n")
+    print("\n".join(lines))
+
+
 # --- llm-compressor ------------------------------------------------------------------------------
 
 
@@ -288,7 +417,7 @@ def ids(work: Path) -> None:
     (work / "calibration.json").write_text(json.dumps(drawn.sequences))
 
 
-MAKERS = {"dither": dither, "ids": ids}
+MAKERS = {"dither": dither, "dither-base": dither_base, "ids": ids}
 
 # As its examples do it (examples/quantization_w4a16), with a group and rows of ours.
 PEER = """

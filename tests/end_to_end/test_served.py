@@ -286,12 +286,22 @@ def preferred(served: Served, tokenizer: AxTokenizer, pairs: list[dict[str, Any]
 def test_served_ids_of_every_golden_conversation(
     shared: Path, real_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """A 4.0 base with random weights and the real tokenizer, exported for vLLM."""
+    """A 4.0 base with random weights and the real tokenizer, exported for vLLM, and in 4 bit.
+
+    Prompts are made of the tokenizer and its template, which both folders have byte for byte.
+    """
     base = tiny.with_weights(
         real_checkpoint("4.0"), tmp_path / "base", max_position_embeddings=16_384
     )
-    folder = tmp_path / "served"
-    axtune("export", str(base.folder), "--to", "vllm", "--out", str(folder))
+    in_16_bit, folder = tmp_path / "in_16_bit", tmp_path / "served"
+    axtune("export", str(base.folder), "--to", "vllm", "--out", str(in_16_bit))
+    axtune(
+        "export", str(base.folder), "--to", "vllm", "--bits", "4", "--fast", "--out", str(folder)
+    )
+    of_prompts = [file.name for file in base.folder.iterdir() if "token" in file.name]
+    assert "tokenizer.json" in of_prompts
+    for name in of_prompts:
+        assert (folder / name).read_bytes() == (in_16_bit / name).read_bytes()
     count = 0
     with serve(folder, 16_384) as served:
         for row in read_jsonl(shared / "goldens" / "serve_prompts.jsonl"):
@@ -305,7 +315,7 @@ def test_served_ids_of_every_golden_conversation(
     declared = load_tokenizer(base)
     text = "57600원 2024년 12월"
     assert tokenizer.encode(text, add_special_tokens=False) == declared.encode(text)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(in_16_bit)
     assert type(model).__name__ == "LlamaForCausalLM"
 
 
