@@ -25,7 +25,14 @@ def train(
 ) -> None:
     """Train what a recipe describes; the same job as `accelerate launch RECIPE`."""
     from axtune.config.loader import load, located
+    from axtune.config.stages import has_stages, load_stages
 
+    if has_stages(recipe):
+        stages = load_stages(recipe, overrides or [])
+        from axtune.stages import run_stages
+
+        run_stages(stages)
+        return
     loaded = load(recipe, overrides or [])
     from axtune.run import train as run_train
 

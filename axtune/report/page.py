@@ -27,7 +27,7 @@ from axtune.errors import AxtuneError
 from axtune.evaluate.results import Result
 from axtune.report.chart import HEIGHT, WIDTH, number
 from axtune.report.curves import of_run, of_runs
-from axtune.report.evaluation import compared, examples, groups, written_as
+from axtune.report.evaluation import common_base, compared, examples, groups, written_as
 from axtune.report.facts import ABSENT, RunFacts, differences, names_of, read_run
 from axtune.units import duration, gigabytes, package_version, plural
 
@@ -98,6 +98,7 @@ def render(runs: Sequence[RunFacts]) -> str:
     style, script = (Markup(_source(name)) for name in ("style.css", "script.js"))
     views = [_view(run) for run in runs]
     several = len(runs) > 1
+    base = common_base([run.result for run in runs])
     return env.get_template("page.html.jinja").render(
         style=style,
         script=script,
@@ -112,6 +113,7 @@ def render(runs: Sequence[RunFacts]) -> str:
         if several
         else of_run(runs[0].events, runs[0].best_step),
         figures=compared([run.result for run in runs]) if several else [],
+        asked=[*(run.name for run in runs), *([base] if base else [])],
         otherwise=_asked_otherwise(runs),
         width=WIDTH,
         height=HEIGHT,
