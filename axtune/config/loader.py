@@ -109,6 +109,7 @@ def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     places: dict[KeyPath, tuple[str, int]] = {}
     for override in overrides:
         _override(values, override, places, faults)
+    _move_start(values, places)
     faults += _validate(values, "recipe", places)
     if faults:
         raise RecipeError(f"The recipe has {plural(len(faults), 'fault')}.", faults)
@@ -129,7 +130,23 @@ def _read(
     faults: list[Fault] = []
     for override in overrides:
         _override(values, override, places, faults)
+    _move_start(values, places)
     return values, places, faults
+
+
+def _move_start(values: dict[str, Any], places: dict[KeyPath, tuple[str, int]]) -> None:
+    """Take ``start_from`` and ``start_merged`` out of ``preference``, where they stood once."""
+    preference = values.get("preference")
+    for key in ("start_from", "start_merged"):
+        if not isinstance(preference, dict) or key not in preference:
+            continue
+        if values.get(key) and preference[key]:
+            continue  # said twice: the older place is refused as a key that there is not
+        if preference[key]:
+            values[key] = preference[key]
+            if place := places.get(("preference", key)):
+                places[key,] = place
+        del preference[key]
 
 
 def _override(
