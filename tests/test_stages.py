@@ -1,4 +1,4 @@
-"""Stages: each from the one before, done once, anew where something changed; one page at the end."""
+"""Stages: each from the one before, done once, anew where something changed; one page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def test_everything_is_made(done: tuple[Path, Path, str]) -> None:
     assert before == {(one["category"], one["metric"]): one["before"] for one in of_sft["measured"]}
     losses = [one for one in of_sft["measured"] if one["metric"] == "loss"]
     assert {one["category"] for one in losses} >= {"chat.jsonl", "documents.jsonl"}
-    (header,) = [line for line in printed.splitlines() if line.split() == ["n", "base", "cpt", "sft"]]
+    (header,) = [
+        line for line in printed.splitlines() if line.split() == ["n", "base", "cpt", "sft"]
+    ]
     assert header
     assert "tiny-ax-4.0: 4 answers kept from before" in " ".join(printed.split())
 

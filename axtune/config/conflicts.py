@@ -49,20 +49,21 @@ def cross_checks(
     made = isinstance(after, list) and ("merge" in after or "export" in after)
     if isinstance(after, list) and "verify" in after and not made:
         yield ("after",), "conflict", "verify needs merge or export in the list."
+    if values.get("start_merged") and not values.get("start_from"):
+        yield ("start_merged",), "conflict", "needs start_from."
     preference = values.get("preference")
     if preference is not None and objective and not objective.judges:
         judging = listed(tasks(lambda one: one.judges))
         yield ("preference",), "conflict", f"is only for {judging}; remove it."
-    elif isinstance(preference, dict):
-        if preference.get("start_merged") and not preference.get("start_from"):
-            yield ("preference", "start_merged"), "conflict", "needs preference.start_from."
-        if values.get("attention") not in (None, "auto", "sdpa") and preference.get(
-            "shared_prefix", True
-        ):
-            message = (
-                "shared_prefix needs sdpa; set attention: auto, or preference.shared_prefix: false."
-            )
-            yield ("preference", "shared_prefix"), "conflict", message
+    elif (
+        isinstance(preference, dict)
+        and values.get("attention") not in (None, "auto", "sdpa")
+        and preference.get("shared_prefix", True)
+    ):
+        message = (
+            "shared_prefix needs sdpa; set attention: auto, or preference.shared_prefix: false."
+        )
+        yield ("preference", "shared_prefix"), "conflict", message
     quantization = values.get("quantization")
     if isinstance(quantization, dict) and quantization.get("load_in_4bit") is not True:
         yield ("quantization",), "bad-value", "needs load_in_4bit: true; or set quantization: null."

@@ -35,8 +35,13 @@ class Keys:
         message = f"{name}: {message}" if name else message
         return Fault(*next(known, (self.file, 0)), code, message)
 
-    def override(self, override: str) -> None:
-        """Set a key as ``key.path=value`` says."""
+    def override(self, overrides: Sequence[str]) -> None:
+        """Set keys as ``key.path=value`` says."""
+        for override in overrides:
+            self._override(override)
+        self._move_start()
+
+    def _override(self, override: str) -> None:
         if not _is_utf8(override):
             name = override.encode("utf-8", "replace").decode()
             self.faults.append(Fault(name, 0, "bad-override", "it is not UTF-8 text."))
@@ -63,6 +68,20 @@ class Keys:
         section[last] = read_value(text)
         self._clear((*path, last))
         self.places[*path, last] = (override, 0)
+
+    def _move_start(self) -> None:
+        """Take ``start_from`` and ``start_merged`` out of ``preference``, where they stood once."""
+        preference = self.values.get("preference")
+        for key in ("start_from", "start_merged"):
+            if not isinstance(preference, dict) or key not in preference:
+                continue
+            if self.values.get(key) and preference[key]:
+                continue  # said twice: the older place is refused as a key that there is not
+            if preference[key]:
+                self.values[key] = preference[key]
+                if place := self.places.get(("preference", key)):
+                    self.places[key,] = place
+            del preference[key]
 
     def take(self, others: Keys, section: KeyPath, leaving: Sequence[str]) -> None:
         """Set the keys that stand in a section of other keys; sections of both are joined.
@@ -114,8 +133,7 @@ def read_keys(path: str | Path, overrides: Sequence[str] = ()) -> Keys:
     """
     values, lines = read_file(path)
     keys = Keys(str(path), values, {key: (str(path), line) for key, line in lines.items()})
-    for override in overrides:
-        keys.override(override)
+    keys.override(overrides)
     return keys
 
 

@@ -105,8 +105,7 @@ def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         RecipeError: With every fault of the overrides.
     """
     keys = Keys("recipe", recipe.model_dump(mode="json"), {})
-    for override in overrides:
-        keys.override(override)
+    keys.override(overrides)
     if faults := keys.faults + faults_of(keys):
         raise RecipeError(f"The recipe has {plural(len(faults), 'fault')}.", faults)
     return Recipe.model_validate(keys.values)

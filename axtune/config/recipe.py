@@ -33,6 +33,7 @@ RowFormat = Literal[
     "prompt_completion",
     "preference",
     "unpaired_preference",
+    "document",
 ]
 
 
@@ -114,19 +115,13 @@ class Data(_Section):
     )
     max_line_mb: float = Field(16.0, gt=0, description="longest line of a file, in MB")
     packing: bool = Field(
-        True, description="several samples in a sequence, each apart from the others (sft)"
+        True, description="several samples in a sequence, each apart from the others (sft, cpt)"
     )
 
 
 class PreferenceConfig(_Section):
     """What the tasks dpo, kto and orpo need besides TRL's own settings."""
 
-    start_from: str | None = Field(
-        None, description="run folder or adapter folder to begin from; null: a fresh adapter"
-    )
-    start_merged: bool = Field(
-        False, description="false: train that adapter further; true: merge it, train a new one"
-    )
     shared_prefix: bool = Field(
         True, description="compute a pair's prompt once (dpo, orpo); false: TRL's plain path"
     )
@@ -191,7 +186,7 @@ LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "a
 class Recipe(_Section):
     """One training job."""
 
-    task: Task = Field(description="what to train: sft, dpo, kto or orpo")
+    task: Task = Field(description="what to train: sft, cpt, dpo, kto or orpo")
     model: str = Field(description="Hub id, local folder, or embedded name (tiny-ax-4.0)")
     revision: str | None = Field(None, description="commit or branch of a Hub model")
     output_dir: str = Field(description="the run folder")
@@ -199,6 +194,12 @@ class Recipe(_Section):
         False,
         description="true: continue the run in output_dir from its last sound checkpoint; fork: "
         "begin a new one from its weights, in output_dir-fork",
+    )
+    start_from: str | None = Field(
+        None, description="run folder or adapter folder to begin from; null: a fresh adapter"
+    )
+    start_merged: bool = Field(
+        False, description="false: train that adapter further; true: merge it, train a new one"
     )
     seed: int = Field(42, ge=0, lt=2**32, description="seed of everything random")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -280,6 +281,7 @@ def _write(
     spans: list[tuple[int, float]] = []
     keys = array("Q")
     names: dict[str, int] = {}
+    named: Counter[str] = Counter()
     errors: list[Fault] = []
     found = [(source, files_of(source)) for source in sources]  # a wrong path fails at once
     with (
@@ -292,8 +294,9 @@ def _write(
                 report(fault)
             before = ledger.rows_read
             for file in files:
-                same = sum(name.split(" (")[0] == file.name for name in ledger.digests)
-                name = f"{file.name} ({same + 1})" if same else file.name
+                named[file.name] += 1
+                same = named[file.name]
+                name = f"{file.name} ({same})" if same > 1 else file.name
                 ledger.digests[name] = digest(file)
             stream = checker.stream(files)
             while batch := list(islice(stream, _BATCH)):

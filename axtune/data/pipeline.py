@@ -22,7 +22,8 @@ from axtune.config.loader import data_options
 from axtune.config.objective import Objective, RowKind, objective_of, tasks
 from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
-from axtune.data.parse import PreferenceRow, read_row
+from axtune.data.documents import TEXT, DocumentRow
+from axtune.data.parse import AnyRow, PreferenceRow, read_row
 from axtune.data.privacy_gate import PrivacyGate, broken_by_masks, refusal, same_when_masked
 from axtune.data.readers import read_rows
 from axtune.data.render import (
@@ -32,6 +33,7 @@ from axtune.data.render import (
     answer_pieces,
     encode,
     pieces,
+    render_document,
     turns_of,
 )
 from axtune.data.rows import Row
@@ -96,7 +98,7 @@ def render_row(row: dict[str, Any], tokenizer: AxTokenizer, **options: Any) -> l
         options: Keys of a recipe's data section.
 
     Returns:
-        The row's samples: of a conversation `Sample`, of a preference `PairSample` or
+        The row's samples: of a document or a conversation `Sample`, of a preference `PairSample` or
         `UnpairedSample`.
 
     Raises:
@@ -170,6 +172,7 @@ class RowChecker:
         data: The options of a recipe's data section; its paths are not looked at.
         task: What the rows are to train; None takes each row for what it is.
         with_turns: Whether results have their learned turns, and so hold their conversations.
+        piece_length: Tokens that documents are cut to; None as ``data.max_length`` says.
     """
 
     def __init__(
@@ -179,8 +182,11 @@ class RowChecker:
         task: Task | None = None,
         *,
         with_turns: bool = False,
+        piece_length: int | None = None,
     ) -> None:
         self.with_turns = with_turns
+        # More than its context a model never reads at once.
+        self.piece_length = min(piece_length or data.max_length, tokenizer.context)
         self.tokenizer = tokenizer
         self.data = data
         self.objective = objective_of(task) if task else None
@@ -223,7 +229,7 @@ class RowChecker:
         return checked
 
     def _write(self, row: Row, result: RowResult) -> Written | None:
-        """The text of a row, None when it is refused; faults go to the result."""
+        """The text of a row, None when it is refused or done; faults go to the result."""
 
         def fault(problem: Problem) -> None:
             result.faults.append(Fault(row.file, row.line, *problem))
@@ -256,6 +262,9 @@ class RowChecker:
         if read is None or result.refused:
             return None
         try:
+            if isinstance(read, DocumentRow):
+                self._render_document(read, result, fault)
+                return None
             if isinstance(read, Conversation):
                 return self._write_conversation(read, result, fault)
             return self._write_preference(read, result, fault)
@@ -268,8 +277,8 @@ class RowChecker:
         return None
 
     def _through_gate(
-        self, gate: PrivacyGate, read: Conversation | PreferenceRow, result: RowResult
-    ) -> tuple[Conversation | PreferenceRow, list[Problem]]:
+        self, gate: PrivacyGate, read: AnyRow, result: RowResult
+    ) -> tuple[AnyRow, list[Problem]]:
         """A row without personal data, checked where it held some."""
         try:
             masked, result.personal_data = gate.masked(read)
@@ -285,22 +294,35 @@ class RowChecker:
         checked, after = check_conversation(masked)
         return checked, [*broken_by_masks(before, after), *same_when_masked(masked)]
 
+    def _render_document(
+        self, document: DocumentRow, result: RowResult, fault: Callable[[Problem], None]
+    ) -> None:
+        """The samples of a document; how it is cut tells how long they are, so it is encoded."""
+        exact = _hash(f"{TEXT}\0{document.text}")
+        result.key = _hash(f"{TEXT}\0{_letters(document.text)}")
+        self._told_before("document", exact, result.key, fault)
+        result.document = True
+        result.samples += render_document(self.tokenizer, document, self.piece_length)
+
+    def _told_before(
+        self, what: str, exact: int, nearly: int, fault: Callable[[Problem], None]
+    ) -> None:
+        """Warn of what a row further up says as well."""
+        if exact in self.seen:
+            fault(Problem("duplicate", f"the same {what} appears earlier.", "warning"))
+        elif nearly in self.seen_nearly:
+            message = f"except for case, spaces and punctuation, the same {what} appears earlier."
+            fault(Problem("near-duplicate", message, "warning"))
+        self.seen.add(exact)
+        self.seen_nearly.add(nearly)
+
     def _write_conversation(
         self, conversation: Conversation, result: RowResult, fault: Callable[[Problem], None]
     ) -> Written:
         samples = pieces(self.tokenizer, conversation)
         exact = _hash("".join(piece.text for sample in samples for piece in sample))
         result.key = _hash(_near_text(conversation))
-        if exact in self.seen:
-            message = "the same conversation appears earlier."
-            fault(Problem("duplicate", message, "warning"))
-        elif result.key in self.seen_nearly:
-            message = (
-                "except for case, spaces and punctuation, the same conversation appears earlier."
-            )
-            fault(Problem("near-duplicate", message, "warning"))
-        self.seen.add(exact)
-        self.seen_nearly.add(result.key)
+        self._told_before("conversation", exact, result.key, fault)
         return Written(samples, taught=conversation if self.with_turns else None)
 
     def _write_preference(
@@ -390,15 +412,21 @@ class RowChecker:
             result.faults.append(Fault(*place, "nothing-to-learn", message))
 
 
-def _wrong_task(objective: Objective | None, read: Conversation | PreferenceRow) -> list[Problem]:
-    """The problem of a row that is not of the kind that an objective learns from."""
-    kind: RowKind = "conversation"
+def _kind_of(read: AnyRow) -> RowKind:
     if isinstance(read, PreferenceRow):
-        kind = "pair" if len(read.answers) == 2 else "judged"
+        return "pair" if len(read.answers) == 2 else "judged"
+    return "document" if isinstance(read, DocumentRow) else "conversation"
+
+
+def _wrong_task(objective: Objective | None, read: AnyRow) -> list[Problem]:
+    """The problem of a row that is not of the kind that an objective learns from."""
+    kind = _kind_of(read)
     if objective is None or kind in objective.accepts:
         return []
     task, (other, *_) = f"task: {objective.name}", tasks(lambda one: one.learns_from == kind)
-    if kind == "conversation":
+    if kind == "document":
+        message = f"{task} learns answers, and the row is a document; task: {other} learns it."
+    elif kind == "conversation":
         wanted = "chosen and rejected" + (", or a label" if "judged" in objective.accepts else "")
         message = f"{task} needs {wanted}, and the row has one answer; task: {other} learns it."
     elif objective.judges:
@@ -416,11 +444,14 @@ def _near_text(conversation: Conversation, end: int | None = None) -> str:
     said: list[str] = [tool["function"]["name"] for tool in conversation.tools or ()]
     for message in conversation.messages[:end]:
         said.append(message["role"])
-        text = unicodedata.normalize("NFKC", message["content"]).casefold()
-        said.append(_NO_WORD.sub("", text))
+        said.append(_letters(message["content"]))
         for call in message.get("tool_calls", ()):
             said.append(json.dumps(call["function"], sort_keys=True))
     return "\0".join(said)
+
+
+def _letters(text: str) -> str:
+    return _NO_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _hash(text: str) -> int:

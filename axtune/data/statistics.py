@@ -27,6 +27,7 @@ class RowResult:
         line: As in `axtune.data.rows.Row`.
         samples: What is trained on; empty when the row is refused.
         faults: Everything found; an error among them refuses the row.
+        document: Whether it is a document, of which the samples are the pieces.
         key: Equal for rows that must not part when some are held out: near duplicates, and
             preferences with the same prompt.
         turns: The turns that the samples teach to their end, of a preference those of the chosen
@@ -38,6 +39,7 @@ class RowResult:
     line: int
     samples: list[AnySample] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    document: bool = False
     key: int = 0
     turns: list[LearnedTurn] = field(default_factory=list)
     personal_data: Counter[str] = field(default_factory=Counter)

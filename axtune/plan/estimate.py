@@ -294,7 +294,7 @@ def job_of(recipe: Recipe, architecture: Architecture, device: Device) -> Job:
         checkpointing=recipe.training.get("gradient_checkpointing") is not False,
         offload=frozenset(recipe.offload if device.kind == "gpu" else ()),  # a CPU is the host
         eager=recipe.attention == "eager",
-        second_adapter=preference.start_from is not None and preference.reference == "each_step",
+        second_adapter=recipe.start_from is not None and preference.reference == "each_step",
     )
 
 

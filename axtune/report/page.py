@@ -34,6 +34,7 @@ from axtune.units import duration, gigabytes, package_version, plural
 _MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "–"}
 _TASKS = {
     "sft": "supervised fine-tuning",
+    "cpt": "continued pre-training",
     "dpo": "preference training (DPO)",
     "kto": "preference training (KTO)",
     "orpo": "preference training (ORPO)",
@@ -347,12 +348,18 @@ def _reasons(run: RunFacts) -> list[tuple[str, int, int]]:
     ]
 
 
+def _counted(file: Mapping[str, Any]) -> list[str]:
+    """How many questions and documents there are of a file."""
+    counts = [plural(file.get("documents", 0), "document")] * bool(file.get("documents"))
+    return [f"{file['questions']:,}"] * bool(file.get("questions")) + counts
+
+
 def _questions(run: RunFacts) -> Facts:
     """What was asked, and how."""
     result = run.result
     assert result is not None
-    found = [("questions", f"{result.questions:,}")]
-    found += [(f"of {one.get('file', '')}", f"{one.get('questions', 0):,}") for one in result.data]
+    found = [("questions", f"{result.questions:,}")] * bool(result.questions)
+    found += [(f"of {one.get('file', '')}", ", ".join(_counted(one)) or "0") for one in result.data]
     found += [(f"left out: {code}", f"{count:,}") for code, count in result.left_out.items()]
     settings = {name: value for name, value in result.settings.items() if value is not None}
     found += [(name.replace("_", " "), str(value)) for name, value in settings.items()]

@@ -80,6 +80,16 @@ class Served:
         tokens: list[int] = answer["tokens"]
         return tokens
 
+    def tokenize_text(self, text: str) -> list[int]:
+        """The ids that the engine makes of a text to go on with.
+
+        Raises:
+            AxtuneError: When the server refuses the request or does not answer.
+        """
+        request = {"model": self.model, "prompt": text, "add_special_tokens": False}
+        tokens: list[int] = _post(f"{self.url}/tokenize", request)["tokens"]
+        return tokens
+
     def ask(
         self,
         messages: Sequence[dict[str, Any]],

@@ -34,7 +34,8 @@ def test_what_is_taken_keeps_its_own_place(tmp_path: Path) -> None:
         for path in (("seed",), ("lora", "r"), ("lora", "lora_alpha"))
     }
     assert places == {
-        ("seed",): ("b.yaml", 1), ("lora", "r"): ("b.yaml", 5), ("lora", "lora_alpha"): ("a.yaml", 4),
+        ("seed",): ("b.yaml", 1), ("lora", "r"): ("b.yaml", 5),
+        ("lora", "lora_alpha"): ("a.yaml", 4),
     }  # fmt: skip
 
 

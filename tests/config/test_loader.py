@@ -120,7 +120,7 @@ data:
         (0, "unknown-key"),
     ]
     messages = [message for _, code, message in found if code == "bad-path"]
-    keys = ["model", "preference.start_from", "data.train.1", "data.train.2.path", "data.train.4"]
+    keys = ["model", "start_from", "data.train.1", "data.train.2.path", "data.train.4"]
     assert [message.partition(":")[0] for message in messages] == [*keys, "data.eval.path"]
     for name, message in zip(
         ("./none", "runs/none", "none.jsonl", "none/*.jsonl", "empty", "gone.jsonl"),
@@ -222,6 +222,7 @@ def preference(task: str, *words: str) -> list[str]:
         ("dpo", "training.sync_ref_model=true", "not-here", "model before this run"),
         ("sft", "preference.shared_prefix=true", "conflict", "dpo, kto and orpo"),
         ("dpo", "preference.start_merged=true", "conflict", "start_from"),
+        ("sft", "start_merged=true", "conflict", "start_from"),
         ("dpo", "preference.shared_prefx=true", "unknown-key", "did you mean shared_prefix?"),
         ("dpo", "preference.reference=never", "bad-value", "cached"),
     ],

@@ -19,6 +19,7 @@ from axtune.config.recipe_file import SCRIPT_KEY
 from axtune.data.pipeline import check
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+DOCUMENTS = TEMPLATES / "security_guide.md"
 DATA = sorted(file for file in TEMPLATES.iterdir() if file.suffix in (".jsonl", ".csv"))
 
 
@@ -82,6 +83,12 @@ def test_templates_check_clean(file: Path, either_tiny: AxTokenizer) -> None:
     assert faults == []
     assert account.rows_read == account.rows_used > 0
     assert account.lengths["max"] <= load(RECIPES[0]).data.max_length
+
+
+def test_a_template_that_is_a_document_checks_clean(either_tiny: AxTokenizer) -> None:
+    account, faults = check(str(DOCUMENTS), either_tiny)
+    assert faults == []
+    assert account.rows_used == 1
 
 
 def rows_of(file: Path) -> list[Any]:
@@ -162,7 +169,7 @@ def test_readme_names_every_code_of_a_row() -> None:
     """Every code that a data room can report stands in README.md's table."""
     codes: set[str] = set()
     rooms = "readers cells formats prompts preferences turns hermes conversation parse validate"
-    for room in (*rooms.split(), "pipeline"):
+    for room in (*rooms.split(), "documents", "pipeline"):
         tree = ast.parse((ROOT / "axtune" / "data" / f"{room}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "Fault"):

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-from support.rows import ROOT, TEMPLATES
-
 import torch
+from safetensors.torch import load_file
+
+from support.rows import ROOT, TEMPLATES
 
 NAMES = ("cpt", "sft")
 RECIPE = """\
