@@ -375,7 +375,9 @@ def logprob(served: Any, prompt: list[int], answer: list[int]) -> float:
 def beside(work: Path, group: int) -> None:
     """One adapter, over the base in 4 bit and merged before rounding."""
     rows, test = prepare(work)
-    adapter, base = work / f"small-{SEED}-axtune", work / "dithered-base"
+    # Alone, since its run says that it was trained on the base without the noise.
+    adapter, base = work / "adapter", work / "dithered-base"
+    shutil.copytree(work / f"small-{SEED}-axtune/adapter", adapter, dirs_exist_ok=True)
     program = str(Path(sys.executable).parent / "axtune")
     words = ["--to", "vllm", "--bits", "4", "--group", str(group), "--calibrate", str(rows),
              "--seed", str(SEED)]  # fmt: skip
@@ -389,7 +391,7 @@ def beside(work: Path, group: int) -> None:
         out = work / f"beside-{len(source)}"
         shutil.rmtree(out, ignore_errors=True)
         timed([program, "export", *source, "--out", str(out), *words])
-        found = json.loads(of_process("--measure", base, out, test, adapter / "adapter"))
+        found = json.loads(of_process("--measure", base, out, test, adapter))
         lines.append(
             f"| {name} | {found['tools']['kl']:.3f} | {found['tools']['answers_kl']:.3f} "
             f"| {found['tools']['top1']:.1%} | {found['plain']['kl']:.3f} |"

@@ -303,7 +303,7 @@ def swap_test(differences: ArrayLike) -> float:
     """
     values = np.asarray(differences, dtype=np.float64)
     values = values[values != 0]  # swapping those changes nothing
-    if not len(values):
+    if len(values) < 2:  # of one, both signs are as large
         return 1.0
     found = stats.permutation_test(
         (values,),

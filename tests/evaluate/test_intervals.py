@@ -239,6 +239,7 @@ def test_the_swap_test_is_exact_where_it_can_be():
     assert swap_test([1.0] * 5) == pytest.approx(2 / 2**5)
     assert swap_test([3.0, 2.0, 1.0, 0.0]) == pytest.approx(2 / 2**3)
     assert swap_test([0.0, 0.0]) == 1
+    assert swap_test([0.0, 2.0, 0.0]) == 1
     assert swap_test([1.0] * 40) < 0.01
     assert swap_test([1.0, -1.0] * 20) == 1
 
