@@ -232,7 +232,7 @@ def cpt(
             f"data.train={data / 'papers.jsonl'}", "data.eval=null", f"seed={seed}",
             "precision=fp32", "data.max_length=512", f"training.num_train_epochs={epochs}",
             "training.gradient_accumulation_steps=2", "training.learning_rate=5.0e-4",
-            "training.gradient_checkpointing=false", "training.save_strategy=no",
+            "training.gradient_checkpointing=false",
             "lora.r=32", "lora.lora_alpha=64", *(mixed if replay else ()),
         )  # fmt: skip
     return run
@@ -248,7 +248,7 @@ def sft(work: Path, base: Path, data: Path, name: str, start: Path | None, seed:
             f"data.train={data / 'answers.jsonl'}", "data.eval=null", f"seed={seed}",
             "precision=fp32", "data.max_length=512", "training.num_train_epochs=6",
             "training.gradient_accumulation_steps=1", "training.learning_rate=3.0e-4",
-            "training.gradient_checkpointing=false", "training.save_strategy=no",
+            "training.gradient_checkpointing=false",
             "lora.r=32", "lora.lora_alpha=64", *([f"start_from={start}"] if start else ()),
         )  # fmt: skip
     return run

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from support import staged
+from support.commands import train_in_processes
+from support.rows import ROOT
 
 from axtune.checkpoint.run_dir import open_run
 
@@ -35,7 +37,7 @@ def test_everything_is_made(done: tuple[Path, Path, str]) -> None:
     before = {(one["category"], one["metric"]): one["before"] for one in of_cpt["measured"]}
     assert before == {(one["category"], one["metric"]): one["before"] for one in of_sft["measured"]}
     losses = [one for one in of_sft["measured"] if one["metric"] == "loss"]
-    assert {one["category"] for one in losses} >= {"chat.jsonl", "documents.jsonl"}
+    assert {one["category"] for one in losses} >= {"alpaca.jsonl", "documents.jsonl"}
     (header,) = [
         line for line in printed.splitlines() if line.split() == ["n", "base", "cpt", "sft"]
     ]
@@ -71,7 +73,7 @@ def test_what_changed_is_made_anew_and_the_run_that_was_is_kept(tmp_path: Path) 
 
 
 def test_several_processes_are_refused(tmp_path: Path) -> None:
-    recipe = staged.write(tmp_path, tmp_path / "path")
-    process = staged.launched(recipe)
+    words = ["model=tiny-ax-4.0", f"output_dir={tmp_path / 'path'}"]
+    process = train_in_processes(2, ROOT / "recipes/domain_adaptation.yaml", words)
     assert process.returncode == 1
     assert "A recipe of stages runs in one process." in process.stdout + process.stderr

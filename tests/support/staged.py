@@ -19,8 +19,8 @@ model: tiny-ax-4.0
 output_dir: {out}
 precision: fp32
 lora: {{r: 4, lora_alpha: 8}}
-training: {{max_steps: 4, save_strategy: steps, save_steps: 2, eval_strategy: "no"}}
-data: {{eval: null}}
+training: {{max_steps: 4, eval_strategy: steps, eval_steps: 2, gradient_accumulation_steps: 1}}
+data: {{eval: 0.2, max_length: 512}}
 stages:
   cpt:
     recipe: {root}/recipes/cpt_lora.yaml
@@ -36,7 +36,7 @@ evaluate: {{data: [{rows}, {documents}], limit: 4, max_new_tokens: 8}}
 def write(folder: Path, out: Path, *changes: tuple[str, str]) -> Path:
     """The recipe, with some of its text replaced."""
     text = RECIPE.format(
-        out=out, root=ROOT, rows=TEMPLATES / "chat.jsonl", documents=TEMPLATES / "documents.jsonl"
+        out=out, root=ROOT, rows=TEMPLATES / "alpaca.jsonl", documents=TEMPLATES / "documents.jsonl"
     )
     for old, new in changes:
         assert old in text
