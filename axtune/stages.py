@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,8 +19,6 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
-
-from accelerate import PartialState
 
 from axtune.after import export_run, merge_run, verify_run
 from axtune.checkpoint import locate
@@ -95,7 +94,7 @@ def run_stages(stages: Stages) -> Path:
         AxtuneError: Whatever the user can repair; what is done stays done.
         KeyboardInterrupt: After Ctrl-C or SIGTERM.
     """
-    if PartialState().num_processes > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # as torchrun and accelerate say
         raise AxtuneError(
             "A recipe of stages runs in one process.",
             "Train its stages one by one with accelerate launch, each with start_from= the run "
