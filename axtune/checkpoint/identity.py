@@ -46,6 +46,7 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     dump = recipe.model_dump(mode="json")
     dump["preference"] = preference_of(recipe).model_dump(mode="json")
     facts = {key: dump[key] for key in _KEYS}
+    facts["data"]["not_in"] = [Path(file).name for file in facts["data"]["not_in"] or ()]
     if best_figure(recipe):  # what was best before and after is told by the same questions
         facts["evaluate"] = {key: dump["evaluate"][key] for key in _ASKED}
         facts["evaluate"]["data"] = [Path(file).name for file in dump["evaluate"]["data"] or ()]

@@ -88,6 +88,19 @@ def local_files(given: str, split: str = "train") -> list[Path]:
     return files
 
 
+def item_files(given: str) -> list[Path]:
+    """The files whose items a path stands for: data of the held-out split, or documents by name.
+
+    Args:
+        given: A folder, of which the data files are meant; a file or a glob, also of documents.
+
+    Raises:
+        AxtuneError: When there is no such file.
+    """
+    path, matches = _matches(given, "train") if not _is_folder(given) else (Path(given), [])
+    return sorted(matches) if matches and not path.is_dir() else local_files(given, AUTO)
+
+
 def left_out(given: str, split: str = "train") -> list[Path]:
     """What lies in a folder or fits a glob and may be data, but in no form that axtune reads.
 
@@ -315,6 +328,7 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         for part in ("train", "eval"):
             split = AUTO if part == "eval" else "train"
             yield from _missing_data(("data", part), data.get(part), split)
+        yield from _missing_items(data.get("not_in"))
         kinds = data.get("privacy_kinds")
         if isinstance(kinds, str) and not Path(kinds).expanduser().is_file():
             yield ("data", "privacy_kinds"), _CODE, f"there is no file {kinds}. {_where()}"
@@ -343,6 +357,16 @@ def _missing_data(
             )
     elif isinstance(given, str):
         yield from _missing_path(place, given, split)
+
+
+def _missing_items(given: Any) -> Iterator[tuple[KeyPath, str, str]]:
+    """What ``data.not_in`` names and is not there."""
+    for one in given if isinstance(given, list) else [given]:
+        if isinstance(one, str) and not one.startswith(HUB):
+            try:
+                item_files(one)
+            except AxtuneError as error:
+                yield ("data", "not_in"), _CODE, f"{error.found} {error.remedy}"
 
 
 def _missing_path(place: KeyPath, given: str, split: str) -> Iterator[tuple[KeyPath, str, str]]:

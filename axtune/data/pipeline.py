@@ -22,6 +22,7 @@ from axtune.config.loader import data_options
 from axtune.config.objective import Objective, RowKind, objective_of, tasks
 from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
+from axtune.data.overlap_gate import OverlapGate, overlap_gate
 from axtune.data.parse import PreferenceRow, read_row
 from axtune.data.privacy_gate import PrivacyGate, broken_by_masks, refusal, same_when_masked
 from axtune.data.readers import read_rows
@@ -34,6 +35,7 @@ from axtune.data.render import (
     pieces,
     turns_of,
 )
+from axtune.data.row_text import RowText, row_text
 from axtune.data.rows import Row
 from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
 from axtune.data.sources import files_of
@@ -57,7 +59,7 @@ def check_rows(files: Iterable[Path], tokenizer: AxTokenizer, data: Data) -> Ite
     Yields:
         One `RowResult` for each row.
     """
-    return RowChecker(tokenizer, data).stream(files)
+    return RowChecker(tokenizer, data, overlaps=overlap_gate(data)).stream(files)
 
 
 def check(
@@ -155,11 +157,13 @@ class Written(NamedTuple):
             preference's prompt and its answers.
         answers: Which answers there are, ``chosen`` or ``rejected``; none of a conversation.
         taught: The conversation, or the one of the first answer, where it is asked for.
+        said: What the row says, before personal data are masked, where overlaps are sought.
     """
 
     parts: list[list[Span]]
     answers: tuple[str, ...] = ()
     taught: Conversation | None = None
+    said: RowText | None = None
 
 
 class RowChecker:
@@ -170,6 +174,7 @@ class RowChecker:
         data: The options of a recipe's data section; its paths are not looked at.
         task: What the rows are to train; None takes each row for what it is.
         with_turns: Whether results have their learned turns, and so hold their conversations.
+        overlaps: Finds rows that repeat another or a held-out item; None where none is sought.
     """
 
     def __init__(
@@ -179,8 +184,10 @@ class RowChecker:
         task: Task | None = None,
         *,
         with_turns: bool = False,
+        overlaps: OverlapGate | None = None,
     ) -> None:
         self.with_turns = with_turns
+        self.overlaps = overlaps
         self.tokenizer = tokenizer
         self.data = data
         self.objective = objective_of(task) if task else None
@@ -220,6 +227,10 @@ class RowChecker:
                 first = result.samples[:1] if written.answers else result.samples
                 result.turns += turns_of(written.taught, first)
             self._fit(result)
+        if self.overlaps:
+            self.overlaps.judge(
+                [(row, text.said) for row, text in sound if text.said and not row.refused]
+            )
         return checked
 
     def _write(self, row: Row, result: RowResult) -> Written | None:
@@ -241,8 +252,10 @@ class RowChecker:
         self, row: Row, result: RowResult, fault: Callable[[Problem], None]
     ) -> Written | None:
         read, problems = read_row(row.value, row_format=self.data.format, nfc=self.data.nfc)
+        said = None
         if read is not None:
             whole = all(problem.severity == "warning" for problem in problems)
+            said = row_text(read) if self.overlaps and whole else None
             if self.gate and whole:
                 read, found = self._through_gate(self.gate, read, result)
                 problems += found
@@ -257,8 +270,10 @@ class RowChecker:
             return None
         try:
             if isinstance(read, Conversation):
-                return self._write_conversation(read, result, fault)
-            return self._write_preference(read, result, fault)
+                written = self._write_conversation(read, result, fault)
+            else:
+                written = self._write_preference(read, result, fault)
+            return written._replace(said=said)
         except TemplateDiffersError as error:
             fault(Problem("template-differs", error.found))
         except CheckpointError as error:
