@@ -89,16 +89,23 @@ def local_files(given: str, split: str = "train") -> list[Path]:
 
 
 def item_files(given: str) -> list[Path]:
-    """The files whose items a path stands for: data of the held-out split, or documents by name.
+    """The files of items that a path stands for: data, or documents that are named.
 
     Args:
-        given: A folder, of which the data files are meant; a file or a glob, also of documents.
+        given: A file or a glob; or a folder, of which the data files are meant that belong to a
+            held-out split, or all where no file does.
 
     Raises:
         AxtuneError: When there is no such file.
     """
-    path, matches = _matches(given, "train") if not _is_folder(given) else (Path(given), [])
-    return sorted(matches) if matches and not path.is_dir() else local_files(given, AUTO)
+    if not _is_folder(given):
+        _, matches = _matches(given, "train")
+        return sorted(matches) or local_files(given)  # which says what is not there
+    found: set[Path] = set()
+    for split in HELD_OUT:
+        with contextlib.suppress(AxtuneError):
+            found.update(local_files(given, split))
+    return sorted(found) or local_files(given)
 
 
 def left_out(given: str, split: str = "train") -> list[Path]:

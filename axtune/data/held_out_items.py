@@ -28,7 +28,18 @@ _NO_TEXT = frozenset(
     (
         *("tools", "input_tools", "function", "functions", "parameters", "schema"),
         *("id", "name", "role", "type", "type_of_output", "function_name", "function_info"),
-        *("category", "subject", "source", "path", "url", "license", "split", "tool_call_id"),
+        *(
+            "meta",
+            "metadata",
+            "category",
+            "subject",
+            "source",
+            "path",
+            "url",
+            "license",
+            "split",
+            "tool_call_id",
+        ),
     )
 )
 _INSTRUCTIONS = ("system", "developer")
@@ -77,7 +88,7 @@ def read_items(path: Path, *, max_line_bytes: int) -> Iterator[Item]:
             raise DataError(
                 f"{path} cannot be read, so that no row can be held against it.",
                 [row.fault],
-                "Repair it, or remove it from data.not_in.",
+                "Repair it, or leave it out.",
             )
         yield _item(row)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from axtune.config.paths import local_files, missing_paths, require_writable
+from axtune.config.paths import item_files, local_files, missing_paths, require_writable
 from axtune.errors import AxtuneError
 
 
@@ -50,6 +50,20 @@ def test_what_is_not_there_is_said_with_a_remedy(
     ((place, code, message),) = missing_paths({"data": {"train": [{"path": given}]}})
     assert (place, code) == (("data", "train", 0, "path"), "bad-path")
     assert message == f"{caught.value.found} {caught.value.remedy}"
+
+
+def test_files_of_items_may_be_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("exam.txt", "a.jsonl", "split/test.jsonl", "split/val.jsonl", "split/b.jsonl"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    assert item_files("exam.txt") == [Path("exam.txt")]
+    assert item_files("*a*") == [Path("a.jsonl"), Path("exam.txt")]
+    assert item_files("split") == [Path("split/test.jsonl"), Path("split/val.jsonl")]
+    given = {"data": {"not_in": ["exam.txt", "hf:a/b", 3, "none.txt"]}}
+    ((place, code, _),) = missing_paths(given)
+    assert (place, code) == (("data", "not_in"), "bad-path")
+    assert list(missing_paths({"data": {"not_in": "a.jsonl"}})) == []
 
 
 def test_only_paths_are_looked_up(tmp_path: Path) -> None:

@@ -51,6 +51,11 @@ def test_functionchat_asks_several_questions_in_a_row(tmp_path: Path) -> None:
     assert texts(tmp_path, dialog) == [("question", "가"), ("answer", "나")]
 
 
+def test_what_is_said_about_an_item_is_none_of_its_texts(tmp_path: Path) -> None:
+    row = {"text": "규정 본문", "meta": {"title": "2024년 인사 규정집"}, "category": "인사"}
+    assert texts(tmp_path, row) == [("question", "규정 본문")]
+
+
 def test_of_a_document_each_line_is_an_item(tmp_path: Path) -> None:
     for name, encoding in (("a.txt", "utf-8"), ("b.md", "cp949")):
         (tmp_path / name).write_text("첫째 줄\n\n셋째 줄\n", encoding=encoding)
@@ -75,10 +80,11 @@ def test_a_file_that_cannot_be_read_is_no_empty_file(tmp_path: Path) -> None:
 
 
 def test_paths_are_files_globs_and_folders_of_data(tmp_path: Path) -> None:
-    for name in ("train.jsonl", "test.jsonl"):
+    names = ["dev.jsonl", "test.jsonl"]
+    for name in ("train.jsonl", *names):
         write_jsonl(tmp_path / name, [])
     (tmp_path / "a.txt").write_text("글", encoding="utf-8")
-    assert held_out_paths(str(tmp_path)) == [tmp_path / "test.jsonl"]
+    assert held_out_paths(str(tmp_path)) == [tmp_path / name for name in names]
     assert held_out_paths(str(tmp_path / "*.txt")) == [tmp_path / "a.txt"]
     assert held_out_paths(str(tmp_path / "a.txt")) == [tmp_path / "a.txt"]
     for missing in ("no.txt", "*.pdf"):
