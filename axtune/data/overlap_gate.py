@@ -57,9 +57,11 @@ class OverlapGate:
         own = [path for source in held_out for path in files_of(source)]
         self._leaks = LeakIndex(self._items(dict.fromkeys([*self.files, *own])))
         self._twins = NearDuplicates() if data.near_duplicates != "off" else None
-        # Of the rows that are kept: where they stand, and their keys.
+        # Of the rows that repeat none: where they stand, and their keys.
         self._places: list[tuple[str, int]] = []
         self._keys = array("Q")
+        # Rows of one key have to stay together also where one of them joins another key's rows.
+        self._joined: dict[int, int] = {}
 
     def _items(self, files: dict[Path, None]) -> Iterator[Item]:
         limit = int(self._data.max_line_mb * 1e6)
@@ -81,6 +83,8 @@ class OverlapGate:
         if self._twins is None:
             return
         for (result, _), twin in zip(left, self._twins.find([t for _, t in left]), strict=True):
+            key = result.key if twin is None else self._keys[twin.row]
+            result.key = self._joined.setdefault(result.key, key)
             if twin is None:
                 self._places.append((result.file, result.line))
                 self._keys.append(result.key)
@@ -115,7 +119,6 @@ class OverlapGate:
         said = f"{same} {file}:{line}" + (
             "" if twin.similarity == 1 else f" ({twin.similarity:.2f})"
         )
-        result.key = self._keys[twin.row]
         if self._data.near_duplicates == "drop":
             _found(result, code, f"{said}, which is kept; this row is dropped.", "warning")
             result.drop(code)

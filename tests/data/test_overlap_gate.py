@@ -75,6 +75,21 @@ def test_rows_that_masks_make_alike_are_counted_by_their_own_text(tiny: AxTokeni
     assert same.personal_data == {"telephone": 1}
 
 
+def test_preferences_of_one_prompt_stay_together(tiny: AxTokenizer) -> None:
+    def pair(prompt: str, *answers: str) -> dict[str, str]:
+        return dict(zip(("prompt", "chosen", "rejected"), (prompt, *answers), strict=True))
+
+    one, two = QUESTION * 2, QUESTION * 2 + " 부탁해요"
+    said, other = (ANSWER, "아니요, 그런 메뉴는 없습니다"), ("전화로 됩니다", "대리점에 오세요")
+    for rows in (
+        [pair(one, *said), pair(two, *said), pair(two, *other)],
+        [pair(one, *said), pair(two, *other), pair(two, *said)],
+    ):
+        checked = check_rows(tiny, rows, near_duplicates="warn")
+        assert sum("near-duplicate" in row.overlaps for row in checked) == 1
+        assert checked[1].key == checked[2].key
+
+
 @pytest.mark.parametrize("task", ["dpo", "kto"])
 def test_preferences_are_repeated_with_both_answers(tiny: AxTokenizer, task: Any) -> None:
     pair = {"prompt": QUESTION * 2, "chosen": ANSWER, "rejected": "아니요, 그런 메뉴는 없습니다"}
