@@ -48,6 +48,7 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     start = {key: dump[key] for key in ("start_from", "start_merged")}
     dump["preference"] = start | preference_of(recipe).model_dump(mode="json")
     facts = {key: dump[key] for key in _KEYS}
+    facts["data"]["not_in"] = [Path(file).name for file in facts["data"]["not_in"] or ()]
     if best_figure(recipe):  # what was best before and after is told by the same questions
         facts["evaluate"] = {key: dump["evaluate"][key] for key in _ASKED}
         facts["evaluate"]["data"] = [Path(file).name for file in dump["evaluate"]["data"] or ()]

@@ -36,6 +36,17 @@ Privacy = Annotated[
 PrivacyKinds = Annotated[
     Optional[str], typer.Option(help="YAML file of your own kinds of personal data")
 ]
+NearDuplicates = Annotated[
+    Literal["off", "warn", "drop"],
+    typer.Option(help="rows that nearly repeat an earlier one: name them, or drop them"),
+]
+NotIn = Annotated[
+    Optional[list[str]],
+    typer.Option(help="file whose items no row may repeat; may be given several times"),
+]
+Leaked = Annotated[
+    Literal["refuse", "drop"], typer.Option(help="rows that repeat such an item: refuse, or drop")
+]
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
 # What faults name by their key in a recipe, as the data commands take it.
 _OPTIONS = (
@@ -43,6 +54,8 @@ _OPTIONS = (
     ("data.truncate: true", "--truncate"),
     ("data.nfc: true", "--nfc"),
     ("data.privacy: mask", "--privacy mask"),
+    ("data.near_duplicates: drop", "--near-duplicates drop"),
+    ("data.leaked: drop", "--leaked drop"),
     ("data.max_length", "--max-length"),
     ("data.format", "--format"),
 )
@@ -62,6 +75,9 @@ def check(
     format: Format = "auto",
     privacy: Privacy = "off",
     privacy_kinds: PrivacyKinds = None,
+    near_duplicates: NearDuplicates = "off",
+    not_in: NotIn = None,
+    leaked: Leaked = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """Check every row; print file:line: code: message for each fault; exit 1 on errors."""
@@ -78,6 +94,9 @@ def check(
         format=format,
         privacy=privacy,
         privacy_kinds=privacy_kinds,
+        near_duplicates=near_duplicates,
+        not_in=not_in or None,
+        leaked=leaked,
     )
     ledger = StatsBuilder()
     for checked in check_rows(paths, tokenizer, data):

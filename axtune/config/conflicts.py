@@ -39,6 +39,10 @@ def cross_checks(
     if data.get("privacy_kinds") and data.get("privacy", "off") in ("off", False):
         message = "says what is personal data; set data.privacy: mask or refuse, or remove it."
         yield ("data", "privacy_kinds"), "conflict", message
+    sought = data.get("not_in") or data.get("near_duplicates", "off") not in ("off", False)
+    if data.get("leaked") == "drop" and not sought:
+        message = "says what becomes of rows that data.not_in finds; set that, or remove it."
+        yield ("data", "leaked"), "conflict", message
     packed = objective and objective.packs and data.get("packing", True) is True
     if packed and training.get("neftune_noise_alpha"):
         message = "scales its noise by a sequence's length, so it needs data.packing=false."

@@ -114,6 +114,26 @@ def local_files(given: str, split: str = "train") -> list[Path]:
     return files
 
 
+def item_files(given: str) -> list[Path]:
+    """The files of items that a path stands for: data, or documents that are named.
+
+    Args:
+        given: A file or a glob; or a folder, of which the data files are meant that belong to a
+            held-out split, or all where no file does.
+
+    Raises:
+        AxtuneError: When there is no such file.
+    """
+    if not _is_folder(given):
+        _, matches = _matches(given, "train")
+        return sorted(matches) or local_files(given)  # which says what is not there
+    found: set[Path] = set()
+    for split in HELD_OUT:
+        with contextlib.suppress(AxtuneError):
+            found.update(local_files(given, split))
+    return sorted(found) or local_files(given)
+
+
 def left_out(given: str, split: str = "train") -> list[Path]:
     """What lies in a folder or fits a glob and may be data, but in no form that axtune reads.
 
@@ -345,6 +365,7 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         for part in ("train", "eval"):
             split = AUTO if part == "eval" else "train"
             yield from _missing_data(("data", part), data.get(part), split)
+        yield from _missing_items(data.get("not_in"))
         kinds = data.get("privacy_kinds")
         if isinstance(kinds, str) and not Path(kinds).expanduser().is_file():
             yield ("data", "privacy_kinds"), _CODE, f"there is no file {kinds}. {_where()}"
@@ -373,6 +394,16 @@ def _missing_data(
             )
     elif isinstance(given, str):
         yield from _missing_path(place, given, split)
+
+
+def _missing_items(given: Any) -> Iterator[tuple[KeyPath, str, str]]:
+    """What ``data.not_in`` names and is not there."""
+    for one in given if isinstance(given, list) else [given]:
+        if isinstance(one, str) and not one.startswith(HUB):
+            try:
+                item_files(one)
+            except AxtuneError as error:
+                yield ("data", "not_in"), _CODE, f"{error.found} {error.remedy}"
 
 
 def _missing_path(place: KeyPath, given: str, split: str) -> Iterator[tuple[KeyPath, str, str]]:

@@ -88,6 +88,13 @@ _FractionOrFiles = Annotated[
 Sources = Annotated[list[Source], BeforeValidator(_as_sources), Field(min_length=1)]
 
 
+def _as_files(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Files = Annotated[list[str], BeforeValidator(_as_files), Field(min_length=1)]
+
+
 class Data(_Section):
     """The rows, and what is done with those that cannot be trained on."""
 
@@ -109,6 +116,15 @@ class Data(_Section):
     )
     privacy_kinds: str | None = Field(
         None, description="YAML file of your own kinds of personal data: pattern, labels, mask"
+    )
+    near_duplicates: Literal["off", "warn", "drop"] = Field(
+        "off", description="rows that nearly repeat an earlier one: name them, or drop them"
+    )
+    not_in: Files | None = Field(
+        None, description="benchmarks and other files whose items no training row may repeat"
+    )
+    leaked: Literal["refuse", "drop"] = Field(
+        "refuse", description="rows that repeat a held-out item or one of not_in: refuse, or drop"
     )
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="rows with errors: stop before training, or train without them"
@@ -152,13 +168,6 @@ def _known_cadence(value: Any) -> Any:
         message = "expected epoch, end, or a number of steps such as 50"
         raise PydanticCustomError("unknown_cadence", message)
     return value
-
-
-def _as_files(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Files = Annotated[list[str], BeforeValidator(_as_files), Field(min_length=1)]
 
 
 class EvaluateConfig(_Section):

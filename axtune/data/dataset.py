@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from axtune.checkpoint.leftovers import filling
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import Data, Recipe, Source
+from axtune.data.overlap_gate import overlap_gate
 from axtune.data.pipeline import RowChecker
 from axtune.data.samples import SAMPLE_TYPES, AnySample
 from axtune.data.sources import digest, files_of, unread_files
@@ -113,12 +114,16 @@ def prepare(
     data = recipe.data
     plan: dict[str, Any] = {}
     rng = np.random.default_rng(recipe.seed)
-    checker = RowChecker(tokenizer, data, recipe.task)
+    checker = training_checker(recipe, tokenizer)
     kind = SAMPLE_TYPES[recipe.objective.learns_from]
     ledger, spans, keys, names = _write(data.train, checker, kind, folder / "train.arrow", report)
     if data.privacy_kinds:  # as much a part of what is trained on as the files of rows
         kinds = Path(data.privacy_kinds).expanduser()
         ledger.digests[kinds.name] = digest(kinds)
+    if checker.overlaps:
+        for path in checker.overlaps.files:  # what they hold decides which rows stay
+            ledger.digests[f"{path.name} (not in)"] = digest(path)
+        checker.overlaps = None  # held-out rows are not held against each other
     row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
     used = np.unique(row_of)
     if not len(used):
@@ -142,9 +147,10 @@ def prepare(
     plan["train"] = {"file": "train.arrow", "account": account, "files": list(names)}
     if held:
         samples = np.flatnonzero(held_out[row_of])
-        account = ledger.account(samples, held + ledger.refused.total()).to_json()
+        account = ledger.account(samples, held).to_json()
         account |= {"rows_read": held, "rows_refused": 0, "refused": {}, "warnings": {}}
-        account["personal_data"] = {}  # counted with the rows that they were read with
+        # Counted with the rows that they were read with.
+        account |= {"rows_left_out": 0, "personal_data": {}, "dropped": {}, "overlaps": {}}
         _save(folder, "eval", samples, sizes)
         plan["eval"] = {"file": "train.arrow", "account": account}
     elif isinstance(data.eval, list):
@@ -218,9 +224,26 @@ def _held_out_of_training(recipe: Recipe, tokenizer: AxTokenizer, share: float) 
 def _training_files(
     recipe: Recipe, tokenizer: AxTokenizer, *, with_turns: bool = False
 ) -> Iterator[RowResult]:
-    data = recipe.data
-    checker = RowChecker(tokenizer, data, recipe.task, with_turns=with_turns)
-    return checker.stream([file for source in data.train for file in files_of(source)])
+    checker = training_checker(recipe, tokenizer, with_turns=with_turns)
+    return checker.stream([file for source in recipe.data.train for file in files_of(source)])
+
+
+def training_checker(
+    recipe: Recipe, tokenizer: AxTokenizer, *, with_turns: bool = False
+) -> RowChecker:
+    """What a recipe's training rows go through, held against each other and its held-out rows.
+
+    Args:
+        recipe: Its data section says what is sought.
+        tokenizer: The checkpoint's.
+        with_turns: As `RowChecker` takes it.
+
+    Raises:
+        AxtuneError: When a file of held-out items is not there or cannot be read.
+    """
+    asked = recipe.evaluate.data if recipe.evaluate else None
+    overlaps = overlap_gate(recipe.data, asked or ())
+    return RowChecker(tokenizer, recipe.data, recipe.task, with_turns=with_turns, overlaps=overlaps)
 
 
 def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:
@@ -230,7 +253,8 @@ def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:
             [],
             "Give files that hold some.",
         )
-    codes = ", ".join(f"{code} {count}" for code, count in ledger.refused.most_common())
+    kept_out = ledger.refused + ledger.dropped
+    codes = ", ".join(f"{code} {count}" for code, count in kept_out.most_common())
     return DataError(
         f"There is nothing to train on: of {ledger.rows_read} rows of data.train none can be used "
         f"({codes}).",
@@ -331,7 +355,7 @@ def _write(
             errors[:_LISTED],
             f"{advice}{tail}",
         )
-    for code, count in ledger.warnings.items():
+    for code, count in (ledger.warnings + ledger.dropped).items():
         if count > _SHOWN:
             message = f"{count - _SHOWN} more; axtune data check lists them all."
             report(Fault("data", 0, code, message, "warning"))
@@ -356,7 +380,7 @@ def _tell(
             errors.append(fault)
             if data.on_error == "skip":
                 report(fault)
-        elif ledger.warnings[fault.code] <= _SHOWN:
+        elif ledger.warnings[fault.code] + ledger.dropped[fault.code] <= _SHOWN:
             report(fault)
 
 

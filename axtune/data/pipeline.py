@@ -23,6 +23,7 @@ from axtune.config.objective import Objective, RowKind, objective_of, tasks
 from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
 from axtune.data.documents import TEXT, DocumentRow
+from axtune.data.overlap_gate import OverlapGate, overlap_gate
 from axtune.data.parse import AnyRow, PreferenceRow, read_row
 from axtune.data.privacy_gate import PrivacyGate, broken_by_masks, refusal, same_when_masked
 from axtune.data.readers import read_rows
@@ -36,6 +37,7 @@ from axtune.data.render import (
     render_document,
     turns_of,
 )
+from axtune.data.row_text import RowText, row_text
 from axtune.data.rows import Row
 from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
 from axtune.data.sources import files_of
@@ -59,7 +61,7 @@ def check_rows(files: Iterable[Path], tokenizer: AxTokenizer, data: Data) -> Ite
     Yields:
         One `RowResult` for each row.
     """
-    return RowChecker(tokenizer, data).stream(files)
+    return RowChecker(tokenizer, data, overlaps=overlap_gate(data)).stream(files)
 
 
 def check(
@@ -154,14 +156,16 @@ class Written(NamedTuple):
 
     Attributes:
         parts: The pieces of each stretch that is encoded by itself: a conversation's samples, or a
-            preference's prompt and its answers.
+            preference's prompt and its answers; none of a document, whose samples are there.
         answers: Which answers there are, ``chosen`` or ``rejected``; none of a conversation.
         taught: The conversation, or the one of the first answer, where it is asked for.
+        said: What the row says, before personal data are masked, where overlaps are sought.
     """
 
     parts: list[list[Span]]
     answers: tuple[str, ...] = ()
     taught: Conversation | None = None
+    said: RowText | None = None
 
 
 class RowChecker:
@@ -173,6 +177,7 @@ class RowChecker:
         task: What the rows are to train; None takes each row for what it is.
         with_turns: Whether results have their learned turns, and so hold their conversations.
         piece_length: Tokens that documents are cut to; None as ``data.max_length`` says.
+        overlaps: Finds rows that repeat another or a held-out item; None where none is sought.
     """
 
     def __init__(
@@ -183,10 +188,12 @@ class RowChecker:
         *,
         with_turns: bool = False,
         piece_length: int | None = None,
+        overlaps: OverlapGate | None = None,
     ) -> None:
         self.with_turns = with_turns
         # More than its context a model never reads at once.
         self.piece_length = min(piece_length or data.max_length, tokenizer.context)
+        self.overlaps = overlaps
         self.tokenizer = tokenizer
         self.data = data
         self.objective = objective_of(task) if task else None
@@ -221,11 +228,17 @@ class RowChecker:
                 sound.append((result, written))
         encoded = iter(encode(self.tokenizer, [part for _, text in sound for part in text.parts]))
         for result, written in sound:
+            if not written.parts:
+                continue
             result.samples = self._samples(written, *islice(encoded, len(written.parts)))
             if written.taught:
                 first = result.samples[:1] if written.answers else result.samples
                 result.turns += turns_of(written.taught, first)
             self._fit(result)
+        if self.overlaps:
+            self.overlaps.judge(
+                [(row, text.said) for row, text in sound if text.said and not row.refused]
+            )
         return checked
 
     def _write(self, row: Row, result: RowResult) -> Written | None:
@@ -247,8 +260,10 @@ class RowChecker:
         self, row: Row, result: RowResult, fault: Callable[[Problem], None]
     ) -> Written | None:
         read, problems = read_row(row.value, row_format=self.data.format, nfc=self.data.nfc)
+        said = None
         if read is not None:
             whole = all(problem.severity == "warning" for problem in problems)
+            said = row_text(read) if self.overlaps and whole else None
             if self.gate and whole:
                 read, found = self._through_gate(self.gate, read, result)
                 problems += found
@@ -264,10 +279,12 @@ class RowChecker:
         try:
             if isinstance(read, DocumentRow):
                 self._render_document(read, result, fault)
-                return None
-            if isinstance(read, Conversation):
-                return self._write_conversation(read, result, fault)
-            return self._write_preference(read, result, fault)
+                written = Written([])
+            elif isinstance(read, Conversation):
+                written = self._write_conversation(read, result, fault)
+            else:
+                written = self._write_preference(read, result, fault)
+            return written._replace(said=said)
         except TemplateDiffersError as error:
             fault(Problem("template-differs", error.found))
         except CheckpointError as error:

@@ -19,6 +19,7 @@ from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.provenance import original_of
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import Recipe, Source, preference_of
+from axtune.data.dataset import training_checker
 from axtune.data.pipeline import RowChecker
 from axtune.data.sources import files_of
 from axtune.data.statistics import Sizes, StatsBuilder
@@ -132,8 +133,9 @@ def from_data(recipe: Recipe, checkpoint: Checkpoint, tokenizer: AxTokenizer) ->
         AxtuneError: When a path is not there.
         DataError: When no row is fit to train on.
     """
-    checker = RowChecker(tokenizer, recipe.data, recipe.task)
+    checker = training_checker(recipe, tokenizer)
     sizes, refused = _read(recipe.data.train, checker)
+    checker.overlaps = None  # held-out rows are not held against each other
     held_out, share = None, 1.0
     if isinstance(recipe.data.eval, float):
         share -= recipe.data.eval

@@ -283,6 +283,8 @@ def _data(which: str, part: Mapping[str, Any]) -> dict[str, Any]:
         ("tokens", tokens),
         ("labelled tokens", part.get("labelled_tokens", 0)),
     ]
+    dropped = part.get("dropped") or {}
+    rows += [(f"rows dropped, {code}", count) for code, count in dropped.items()]
     for kind, answers in (part.get("answers") or {}).items():
         rows.append((f"{kind} answers", answers.get("answers", 0)))
     most = max(counts, default=0)
@@ -306,6 +308,11 @@ def _data(which: str, part: Mapping[str, Any]) -> dict[str, Any]:
         "refused": list((part.get("refused") or {}).items()),
         "warnings": list((part.get("warnings") or {}).items()),
         "personal": sorted((part.get("personal_data") or {}).items()),
+        "overlaps": [
+            (f"{code} in {name}", count)
+            for name, counts in sorted((part.get("overlaps") or {}).items())
+            for code, count in sorted(counts.items())
+        ],
         "files": list(part.get("digests") or {}),
     }
 

@@ -209,3 +209,33 @@ def test_privacy_of_the_data_commands(tmp_path: Path) -> None:
     wrong = check(str(file), "--privacy", "mask", "--privacy-kinds", str(kinds))
     assert wrong.returncode == 1
     assert "backtracks" in wrong.stderr
+
+
+def test_repeated_and_leaked_rows_of_data_check(tmp_path: Path) -> None:
+    text = "고객님의 요금제를 변경하려면 홈페이지에 로그인한 다음 나의 서비스 메뉴를 여세요"
+    rows = [chat(f"{SECRET} {text}", "네"), chat(f"{SECRET} {text}!", "네"), chat("가", text)]
+    file = write_jsonl(tmp_path / "a.jsonl", rows)
+    dropped = check(str(file), "--near-duplicates", "drop")
+    assert dropped.returncode == 0
+    assert f"{file}:2: warning: near-duplicate: the same row as {file}:1" in dropped.stdout
+    named = check(str(file), "--near-duplicates", "warn", "--json")
+    assert "--near-duplicates drop" in named.stdout
+    account = json.loads(named.stdout.splitlines()[-1])["account"]
+    assert (account["dropped"], account["warnings"]) == ({}, {"near-duplicate": 1})
+    assert account["overlaps"] == {"a.jsonl": {"near-duplicate": 1}}
+    notes = tmp_path / "시험.txt"
+    notes.write_text(f"문항\n{text}\n", encoding="utf-8")
+    leaked = check(str(file), "--not-in", str(notes), "--not-in", str(file))
+    assert leaked.returncode == 1
+    assert f"{file}:1: leaked: " in leaked.stdout
+    assert "--leaked drop" in leaked.stdout
+    only = check(str(file), "--not-in", str(notes), "--leaked", "drop")
+    assert only.returncode == 0
+    assert f"in the held-out {notes}:2 (100% of its 35); the row is dropped." in only.stdout
+    missing = check(str(file), "--not-in", "none.txt")
+    assert missing.returncode == 1
+    assert "none.txt is no file" in missing.stderr
+    assert "Traceback" not in missing.stderr
+    for done in (dropped, named, leaked, only):
+        assert SECRET not in done.stdout + done.stderr
+        assert "요금제" not in done.stdout + done.stderr

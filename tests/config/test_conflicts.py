@@ -21,6 +21,7 @@ from axtune.errors import RecipeError
         (PLAIN + "after: [evaluate, verify]\n", 13),
         (PLAIN + "after: [verify]\n", 13),
         (swap("max_length: 2048", "privacy_kinds: kinds.yaml"), 8),
+        (swap("max_length: 2048", "leaked: drop"), 8),
         (swap("2e-4", "2e-4\n  neftune_noise_alpha: 5"), 13),
         (PLAIN + "preference: {start_from: runs/a}\n", 13),
         (swap("task: sft", "task: dpo") + "preference:\n  start_merged: true\n", 14),

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from axtune.config.paths import left_out, local_files, missing_paths, require_writable, why_unread
+from axtune.config.paths import (
+    item_files,
+    left_out,
+    local_files,
+    missing_paths,
+    require_writable,
+    why_unread,
+)
 from axtune.errors import AxtuneError
 
 
@@ -70,6 +77,20 @@ def test_documents_are_read_by_name_and_of_a_folder_without_rows(tmp_path: Path)
     assert names("") == ["rows.jsonl"]
     assert left_out(str(tmp_path)) == [tmp_path / "b.txt", tmp_path / "zip.zip"]
     assert "beside files of rows" in why_unread(tmp_path / "b.txt")
+
+
+def test_files_of_items_may_be_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("exam.txt", "a.jsonl", "split/test.jsonl", "split/val.jsonl", "split/b.jsonl"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    assert item_files("exam.txt") == [Path("exam.txt")]
+    assert item_files("*a*") == [Path("a.jsonl"), Path("exam.txt")]
+    assert item_files("split") == [Path("split/test.jsonl"), Path("split/val.jsonl")]
+    given = {"data": {"not_in": ["exam.txt", "hf:a/b", 3, "none.txt"]}}
+    ((place, code, _),) = missing_paths(given)
+    assert (place, code) == (("data", "not_in"), "bad-path")
+    assert list(missing_paths({"data": {"not_in": "a.jsonl"}})) == []
 
 
 def test_only_paths_are_looked_up(tmp_path: Path) -> None:

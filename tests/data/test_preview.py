@@ -71,6 +71,18 @@ def test_account_table(tiny: AxTokenizer) -> None:
     assert "labelled" in out.getvalue()
 
 
+def test_the_table_says_what_was_dropped_and_from_where(tiny: AxTokenizer) -> None:
+    ledger = StatsBuilder()
+    for checked in check_rows(tiny, [chat("q", "a"), chat("q", "a")], near_duplicates="drop"):
+        ledger.add(checked)
+    screen, out = console()
+    show_account(screen, ledger.account())
+    lines = [line.split()[:2] for line in out.getvalue().splitlines()]
+    assert lines[:4] == [["rows", "2"], ["used", "1"], ["refused", "0"], ["dropped", "1"]]
+    assert lines.count(["duplicate", "1"]) == 2
+    assert ["rows.jsonl"] in lines
+
+
 def test_both_answers_are_told_apart(tiny: AxTokenizer) -> None:
     said = {"role": "assistant", "content": "네"}
     several = [calls(("w", {})), {"role": "tool", "content": "맑음"}, said]
