@@ -128,3 +128,14 @@ def test_account_of_preferences(tiny: AxTokenizer) -> None:
     assert numbers["prompts"][:2] == [str(account.prompt_tokens), f"{share:.1%},"]
     assert numbers["chosen"] == [str(account.answers["chosen"]["tokens"]), "in", "3", "answers"]
     assert numbers["rejected"][0] == str(account.answers["rejected"]["tokens"])
+
+
+def test_a_document_is_shown_piece_by_piece(tiny: AxTokenizer) -> None:
+    screen, out = console()
+    row = {"text": "제1조 목적\n\n제2조 범위를 정하는 규정이다.\n\n제3조 끝."}
+    for checked in check_rows(tiny, [row], max_length=16):
+        show_row(screen, tiny, checked)
+    shown = out.getvalue()
+    assert "rows.jsonl:1 sample 1 of " in shown
+    assert "⟦제1조 목적" in shown
+    assert "끝.<|endoftext|>⟧" in shown

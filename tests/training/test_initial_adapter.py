@@ -62,8 +62,7 @@ def start(base, tmp_path):
 
 
 def job(tmp_path, base, **changes):
-    preference = changes.pop("preference")
-    return recipe(tmp_path, model=str(base.folder), task="dpo", preference=preference, **changes)
+    return recipe(tmp_path, model=str(base.folder), task="dpo", **changes)
 
 
 def begun(tmp_path, base, said=None, **changes):
