@@ -2,9 +2,15 @@
 """Answers a second: axtune's batches beside one at a time and lm-evaluation-harness's HF backend.
 
 The same model, prompts and longest answer for each, greedily, in one process, in turns; of each the
-fastest of its rounds counts. Two sets of prompts of a file of conversations, as they are served:
-``tools``, what stands before each turn of the assistant, tools among it, hundreds of tokens; and
-``chat``, each conversation's first question alone, tens of tokens.
+fastest of its rounds counts. Three sets of prompts, as they are served:
+
+- ``tools``: what stands before each turn of the assistant in a file of conversations, tools among
+  it, hundreds of tokens.
+- ``chat``: each conversation's first question alone, tens of tokens.
+- ``benchmark``: all questions of a file as ``axtune eval`` asks them, FunctionChat-Bench's dialogs
+  unless another is given: several of one dialog begin alike, rows of BFCL do not.
+
+The contenders:
 
 - ``one at a time``: axtune's generation with batches of one.
 - ``axtune``: its batches, as many prompts as memory allows, of like length.
@@ -29,15 +35,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from measuring import CONVERSATIONS, machine
+from measuring import CONVERSATIONS, SHARED, machine
+
+DIALOGS = SHARED / "functionchat/FunctionChat-Dialog.jsonl"
+SETS = ("tools", "chat", "benchmark")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="tiny-ax-4.0", help="a name, a checkpoint or a run")
     parser.add_argument("--conversations", type=Path, default=CONVERSATIONS)
-    parser.add_argument("--prompts", type=int, default=64, help="how many, of each set")
-    parser.add_argument("--only", nargs="*", default=("tools", "chat"), help="some of the sets")
+    parser.add_argument("--benchmark", type=Path, default=DIALOGS)
+    parser.add_argument("--prompts", type=int, default=64, help="how many at most, of each set")
+    parser.add_argument("--only", nargs="*", default=SETS, help="some of the sets")
     parser.add_argument("--longest", type=int, default=64, help="longest answer, in tokens")
     parser.add_argument("--batch", type=int, default=None, help="size; what memory allows")
     parser.add_argument("--rounds", type=int, default=3, help="of which the fastest counts")
@@ -53,7 +63,8 @@ def compare(options: argparse.Namespace) -> None:
     with quiet_libraries():
         model, tokenizer = load_trained(options.model, print)
         for name in options.only:
-            prompts = read_prompts(options.conversations, tokenizer, options.prompts, name)
+            file = options.benchmark if name == "benchmark" else options.conversations
+            prompts = read_prompts(file, tokenizer, options.prompts, name)
             lengths = [len(prompt.ids) for prompt in prompts]
             print(
                 f"{name}: {len(prompts)} prompts of {min(lengths)} to {max(lengths)} tokens "
@@ -112,10 +123,16 @@ def race(
 
 
 def read_prompts(file: Path, tokenizer: Any, count: int, name: str) -> list[Any]:
-    """The first prompts of a file's conversations, of either set."""
+    """The first prompts of a file, of one of the sets."""
     from axtune.data.render import prompt_ids
+    from axtune.evaluate.benchmarks import read_questions
     from axtune.evaluate.generate import Prompt
 
+    if name == "benchmark":
+        return [
+            Prompt(prompt_ids(tokenizer, question.messages, question.tools))
+            for question in islice(read_questions(file), count)
+        ]
     rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
     if name == "chat":
         asked = dict.fromkeys(

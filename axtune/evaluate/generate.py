@@ -1,25 +1,28 @@
 """Answers of a loaded model, in batches.
 
-Prompts of like length stand in one batch, padded on the left. An answer does not depend on what is
-beside it but for the rounding of sums: sampling draws from a generator of its own for each answer,
-and batches are made from all prompts, whether they are asked again or not.
+Prompts that begin alike stand in one batch, and otherwise those of like length, padded on the left.
+An answer does not depend on what is beside it but for the rounding of sums: sampling draws from a
+generator of its own for each answer, and batches are made from all prompts, whether they are asked
+again or not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.evaluate.prefill import by_beginning, prefill
 from axtune.training.memory_check import is_out_of_memory
 
 _LARGEST_BATCH = 64
-# Keys and values of one batch: as many bytes as the weights times this, and on a GPU at most this
-# share of what is free.
-_OF_WEIGHTS, _GPU_SHARE = 2, 0.5
+# Keys and values of one batch: as many bytes as the weights times this, or as these of a model so
+# small that a call costs more than reading it; on a GPU at most this share of what is free.
+_OF_WEIGHTS, _OF_SMALL, _GPU_SHARE = 2, 256 << 20, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +71,21 @@ class Sampling:
 def batches(
     prompts: Sequence[Prompt], model: PreTrainedModel, sampling: Sampling
 ) -> list[list[int]]:
-    """The numbers of the prompts that are answered together: the longest first.
+    """The numbers of the prompts that are answered together, by `by_beginning`: the longest first.
 
     A batch that does not fit in memory fails at once, and not after an hour.
     """
-    order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number].ids))
+    order = by_beginning([prompt.ids for prompt in prompts]) if prompts else []
+    room = _room(model)
     found: list[list[int]] = []
     while order:
-        longest = len(prompts[order[0]].ids) + sampling.max_new_tokens
-        size = sampling.batch_size or _fitting(model, longest)
-        found.append(order[:size])
-        order = order[size:]
+        batch = order[: sampling.batch_size or _LARGEST_BATCH]
+        if sampling.batch_size is None:
+            longest = accumulate((len(prompts[number].ids) for number in batch), max)
+            held = (n * (width + sampling.max_new_tokens) for n, width in enumerate(longest, 1))
+            batch = batch[: max(1, sum(each <= room for each in held))]
+        found.append(batch)
+        order = order[len(batch) :]
     return found
 
 
@@ -117,21 +124,20 @@ def generate(
         yield dict(zip(batch, answers, strict=True))
 
 
-def _fitting(model: PreTrainedModel, length: int) -> int:
-    """How many sequences of a length are answered at once.
+def _room(model: PreTrainedModel) -> int:
+    """How many tokens' keys and values are held at once.
 
-    Every token reads the weights once for all of them, and copies the keys and values of each: when
-    those are larger by far, more at once gains nothing.
+    Every token reads the weights once for all of them, and the keys and values of each: when those
+    are larger by far, more at once gains nothing.
     """
     config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     element = torch.finfo(model.dtype).bits // 8
-    each: int = 2 * config.num_hidden_layers * heads * width * element * length
-    room = _OF_WEIGHTS * sum(weight.nbytes for weight in model.parameters())
+    room = max(_OF_SMALL, _OF_WEIGHTS * sum(weight.nbytes for weight in model.parameters()))
     if model.device.type == "cuda":
         room = min(room, int(torch.cuda.mem_get_info(model.device)[0] * _GPU_SHARE))
-    return max(1, min(_LARGEST_BATCH, room // each))
+    return int(room // (2 * config.num_hidden_layers * heads * width * element))
 
 
 def _answer(
@@ -141,49 +147,34 @@ def _answer(
     answers = [Generated([], [], ended=False) for _ in prompts]
     choose = _Choice(sampling.temperature, [prompt.seed for prompt in prompts])
     rows = list(range(len(prompts)))  # who is still answering
-    ids, mask = _padded([prompt.ids for prompt in prompts], tokenizer.pad_id, model.device)
-    cache = DynamicCache(config=model.config)
     with torch.inference_mode():
-        for _ in range(sampling.max_new_tokens):
-            positions = (mask.cumsum(dim=-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-            out = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            tokens, margins = choose(out.logits[:, -1], rows)
+        logits, mask, cache = prefill(model, [prompt.ids for prompt in prompts])
+        while True:
+            tokens, margins = choose(logits, rows)
             staying = []
             for place, (row, token, margin) in enumerate(zip(rows, tokens, margins, strict=True)):
                 ended = token == tokenizer.end_of_turn_id
                 said = answers[row]
                 answers[row] = Generated([*said.ids, token], [*said.margins, margin], ended)
-                staying += [] if ended else [place]
+                if not ended and len(said.ids) + 1 < sampling.max_new_tokens:
+                    staying.append(place)
             if not staying:
-                break
+                return answers
             ids = torch.tensor(tokens, device=model.device)[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
             if len(staying) < len(rows):
                 kept = torch.tensor(staying, device=model.device)
                 cache.batch_select_indices(kept)
                 ids, mask = ids[kept], mask[kept]
                 rows = [rows[place] for place in staying]
-    return answers
-
-
-def _padded(
-    prompts: Sequence[list[int]], pad: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids with padding on the left, and where there is none: (prompts, tokens) each."""
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), pad)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+            logits = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=mask.sum(dim=-1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
 
 
 class _Choice:

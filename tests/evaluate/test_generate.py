@@ -106,6 +106,23 @@ def test_the_longest_come_first_and_a_batch_keeps_to_its_size(
     assert [len(batch) for batch in made] == [2, 2, 1]
 
 
+def test_a_batch_keeps_to_its_memory(
+    loaded: tuple[PreTrainedModel, AxTokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its longest prompt, wherever that stands."""
+    model, _ = loaded
+    same = list(range(200))
+    asked = [Prompt(same[:150]), Prompt(same), Prompt([7] * 180), Prompt([8] * 20)]
+    sampling = Sampling(max_new_tokens=10)
+    monkeypatch.setattr(room, "_room", lambda model: 420)
+    assert batches(asked, model, sampling) == [[1, 0], [2, 3]]
+    monkeypatch.setattr(room, "_room", lambda model: 419)
+    assert batches(asked, model, sampling) == [[1], [0, 2], [3]]
+    monkeypatch.setattr(room, "_room", lambda model: 0)
+    assert batches(asked, model, sampling) == [[1], [0], [2], [3]]
+    assert batches([], model, sampling) == []
+
+
 def test_batches_are_the_same_when_some_are_not_asked(
     loaded: tuple[PreTrainedModel, AxTokenizer],
 ) -> None:
