@@ -254,7 +254,7 @@ def _facts(recipe: Recipe) -> Mapping[str, Any]:
         "training": recipe.training,
         "precision": recipe.precision,
         "early_stopping_patience": recipe.early_stopping_patience,
-        "rows": [_digests_of(source) for source in (*data.train, *held_out)],
+        "rows": [_digests_of(source) for source in (*data.sources, *held_out)],
         "files": [digest(Path(file)) for file in own_kinds],
     }
 

@@ -17,7 +17,7 @@ from axtune.config.keys import Keys, read_keys
 from axtune.config.limits import outside_limits, unmet_needs
 from axtune.config.passthrough import SECTIONS, check_passed, nearest
 from axtune.config.paths import KeyPath, missing_paths
-from axtune.config.recipe import Data, EvaluateConfig, PreferenceConfig, Recipe, Source
+from axtune.config.recipe import Data, EvaluateConfig, PreferenceConfig, Recipe, Replay, Source
 from axtune.config.recipe_file import as_yaml
 from axtune.errors import Fault, RecipeError
 from axtune.units import plural
@@ -162,6 +162,7 @@ def faults_of(keys: Keys) -> list[Fault]:
 
 # How the sections of a recipe look, where one is given something else.
 _SECTIONS = {
+    "data.replay": "{train: general.jsonl, share: 0.1}; null is none",
     "data": "{train: rows.jsonl}",
     "lora": "{r: 16}",
     "training": "{learning_rate: 2.0e-4}",
@@ -202,7 +203,8 @@ def _key_path(loc: KeyPath, values: Any) -> KeyPath:
 def _known_keys(section: KeyPath) -> frozenset[str]:
     model: type[BaseModel] = Recipe
     if section and section[0] == "data":
-        model = Data if len(section) == 1 else Source
+        of_replay = section[1:] == ("replay",)
+        model = Data if len(section) == 1 else Replay if of_replay else Source
     elif section == ("preference",):
         model = PreferenceConfig
     elif section == ("evaluate",):

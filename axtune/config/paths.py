@@ -365,6 +365,8 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         for part in ("train", "eval"):
             split = AUTO if part == "eval" else "train"
             yield from _missing_data(("data", part), data.get(part), split)
+        if isinstance(replay := data.get("replay"), dict):
+            yield from _missing_data(("data", "replay", "train"), replay.get("train"))
         yield from _missing_items(data.get("not_in"))
         kinds = data.get("privacy_kinds")
         if isinstance(kinds, str) and not Path(kinds).expanduser().is_file():

@@ -58,6 +58,10 @@ class Source(_Section):
     weight: float = Field(
         1.0, gt=0, le=1000, description="how often its rows are seen: 0.5 half, 2 twice"
     )
+    share: float | None = Field(
+        None, gt=0, lt=1, description="of the epoch's tokens, instead of a weight: 0.2 is a fifth"
+    )
+    limit: int | None = Field(None, ge=1, description="at most so many of its rows, drawn by seed")
     split: str = Field("train", description="split of a Hub data set, or of a folder")
 
 
@@ -95,10 +99,20 @@ def _as_files(value: Any) -> Any:
 Files = Annotated[list[str], BeforeValidator(_as_files), Field(min_length=1)]
 
 
+class Replay(_Section):
+    """What keeps a model from forgetting: rows of what it could before, mixed among the others."""
+
+    train: Sources = Field(description="rows as data.train takes them")
+    share: float = Field(0.1, gt=0, lt=1, description="of the epoch's tokens")
+
+
 class Data(_Section):
     """The rows, and what is done with those that cannot be trained on."""
 
     train: Sources = Field(description="training rows: one path, or a list of paths with weights")
+    replay: Replay | None = Field(
+        None, description="rows against forgetting, so that they are a share of the tokens"
+    )
     eval: Annotated[_FractionOrFiles | None, BeforeValidator(_as_eval)] = Field(
         None, description="held-out rows: a fraction of train such as 0.05, or files"
     )
@@ -133,6 +147,11 @@ class Data(_Section):
     packing: bool = Field(
         True, description="several samples in a sequence, each apart from the others (sft, cpt)"
     )
+
+    @property
+    def sources(self) -> list[Source]:
+        """Where training rows come from: those of ``train``, then those of ``replay``."""
+        return [*self.train, *(self.replay.train if self.replay else ())]
 
 
 class PreferenceConfig(_Section):

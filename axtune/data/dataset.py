@@ -9,7 +9,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from axtune.checkpoint.leftovers import filling
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import Data, Recipe, Source
+from axtune.data.mixture import mix, parts_of, spans_of
 from axtune.data.overlap_gate import overlap_gate
 from axtune.data.pipeline import RowChecker
 from axtune.data.samples import SAMPLE_TYPES, AnySample
@@ -116,7 +117,9 @@ def prepare(
     rng = np.random.default_rng(recipe.seed)
     checker = training_checker(recipe, tokenizer)
     kind = SAMPLE_TYPES[recipe.objective.learns_from]
-    ledger, spans, keys, names = _write(data.train, checker, kind, folder / "train.arrow", report)
+    ledger, counts, keys, names = _write(
+        data.sources, checker, kind, folder / "train.arrow", report
+    )
     if data.privacy_kinds:  # as much a part of what is trained on as the files of rows
         kinds = Path(data.privacy_kinds).expanduser()
         ledger.digests[kinds.name] = digest(kinds)
@@ -131,8 +134,11 @@ def prepare(
     held_out = np.zeros(ledger.rows_read, bool)
     if isinstance(data.eval, float):
         held_out[_hold_out(used, np.asarray(keys)[used], data.eval, rng)] = True
-    times = np.concatenate([_times(rows, weight, rng) for rows, weight in spans])
-    train = np.repeat(np.arange(len(row_of)), (times * ~held_out)[row_of])
+    sizes = ledger.sizes()
+    tokens = np.bincount(row_of, sizes.tokens, ledger.rows_read).astype(np.int64)
+    spans = spans_of(data, counts)
+    times = mix(spans, tokens * ~held_out, rng)
+    train = np.repeat(np.arange(len(row_of)), times[row_of])
     if not len(train):
         raise DataError(
             f"There is nothing to train on: the weights of data.train leave none of {len(used)} "
@@ -141,9 +147,9 @@ def prepare(
             "Raise a weight.",
         )
     held = int(held_out.sum())
-    sizes = ledger.sizes()
     _save(folder, "train", train, sizes)
     account = ledger.account(train, ledger.rows_read - held).to_json()
+    account["mixture"] = [asdict(part) for part in parts_of(spans, tokens, times)]
     plan["train"] = {"file": "train.arrow", "account": account, "files": list(names)}
     if held:
         samples = np.flatnonzero(held_out[row_of])
@@ -225,7 +231,7 @@ def _training_files(
     recipe: Recipe, tokenizer: AxTokenizer, *, with_turns: bool = False
 ) -> Iterator[RowResult]:
     checker = training_checker(recipe, tokenizer, with_turns=with_turns)
-    return checker.stream([file for source in recipe.data.train for file in files_of(source)])
+    return checker.stream([file for source in recipe.data.sources for file in files_of(source)])
 
 
 def training_checker(
@@ -289,12 +295,12 @@ def _write(
     kind: type[AnySample],
     path: Path,
     report: Callable[[Fault], None],
-) -> tuple[StatsBuilder, list[tuple[int, float]], array[int], dict[str, int]]:
+) -> tuple[StatsBuilder, list[int], array[int], dict[str, int]]:
     """Write the samples of some sources to an Arrow file.
 
     Returns:
-        The ledger; how many rows each source has, with its weight; the key of each row; the number
-        of each file, as the samples' ``place`` has it.
+        The ledger; how many rows each source has; the key of each row; the number of each file, as
+        the samples' ``place`` has it.
     """
     import pyarrow as pa
 
@@ -302,7 +308,7 @@ def _write(
     schema = pa.schema([(field.name, columns[str(field.type)]) for field in fields(kind)])
     placed = schema.append(pa.field("place", pa.list_(pa.int32())))
     ledger = StatsBuilder()
-    spans: list[tuple[int, float]] = []
+    counts: list[int] = []
     keys = array("Q")
     names: dict[str, int] = {}
     named: Counter[str] = Counter()
@@ -341,7 +347,7 @@ def _write(
                     keys.append(checked.key)
                     ledger.add(checked)
                     _tell(checked, checker.data, ledger, errors, report)
-            spans.append((ledger.rows_read - before, source.weight))
+            counts.append(ledger.rows_read - before)
     if errors and checker.data.on_error == "stop":
         total = ledger.refused.total()
         more = len(errors) - _LISTED
@@ -359,7 +365,7 @@ def _write(
         if count > _SHOWN:
             message = f"{count - _SHOWN} more; axtune data check lists them all."
             report(Fault("data", 0, code, message, "warning"))
-    return ledger, spans, keys, names
+    return ledger, counts, keys, names
 
 
 def _tell(
@@ -414,9 +420,3 @@ def _hold_out(
         if size >= wanted:
             break
     return used[np.isin(group_of, chosen)]
-
-
-def _times(rows: int, weight: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How often each row of a source is seen an epoch; the fraction of the weight is drawn."""
-    whole = int(weight)
-    return whole + (rng.random(rows) < weight - whole).astype(np.int64)

@@ -69,7 +69,7 @@ def held_out_paths(given: str) -> list[Path]:
         AxtuneError: When there is no such file.
     """
     if given.startswith(HUB):
-        return files_of(Source(path=given, weight=1.0, split=AUTO))
+        return files_of(Source.model_validate({"path": given, "split": AUTO}))
     return item_files(given)
 
 

@@ -62,7 +62,7 @@ def read_requests(
         task: What the rows were to train; None takes each row for what it is.
     """
     checker = RowChecker(tokenizer, data, task, with_turns=True)
-    for source in data.train:
+    for source in data.sources:
         try:
             files = files_of(source)
         except AxtuneError:

@@ -89,6 +89,7 @@ class DatasetStats:
             ``duplicate``, ``near-duplicate``, ``leaked``.
         overlaps: Rows that repeat another or a held-out item, dropped or not, by file (with
             the folders in which these differ) and by code.
+        mixture: Of training rows, what each source has of an epoch (`axtune.data.mixture.Part`).
     """
 
     rows_read: int
@@ -108,6 +109,7 @@ class DatasetStats:
     personal_data: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     overlaps: dict[str, dict[str, int]] = field(default_factory=dict)
+    mixture: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready values."""

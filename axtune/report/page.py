@@ -292,6 +292,7 @@ def _data(which: str, part: Mapping[str, Any]) -> dict[str, Any]:
         "name": {"train": "Training rows", "eval": "Held-out rows"}.get(which, which),
         "rows": [(name, f"{count:,}") for name, count in rows],
         "share": f"{part.get('labelled_tokens', 0) / tokens:.1%}" if tokens else "",
+        "mixture": _mixture(part.get("mixture") or []),
         "lengths": [(name, f"{count:,}") for name, count in lengths.items()],
         "longest": lengths.get("max", 0),
         "bars": [
@@ -315,6 +316,18 @@ def _data(which: str, part: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "files": list(part.get("digests") or {}),
     }
+
+
+def _mixture(parts: Sequence[Mapping[str, Any]]) -> Facts:
+    """What each source has of an epoch; nothing where there is one."""
+    return [
+        (
+            part["source"] + (" (replay)" if part["replay"] else ""),
+            f"{part['share']:.1%}: {part['tokens']:,}, {plural(part['rows'], 'row')} "
+            f"× {part['seen']:.2f}",
+        )
+        for part in (parts if len(parts) > 1 else [])
+    ]
 
 
 def _memory(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:

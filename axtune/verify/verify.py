@@ -176,7 +176,7 @@ class _Asked:
 
     @property
     def sources(self) -> list[Source]:
-        return self.data.train if self.data else []
+        return self.data.sources if self.data else []
 
     def requests(self, tokenizer: AxTokenizer) -> Iterator[Request]:
         """The data's requests and, so that there are some of every kind, those made for this."""
