@@ -128,13 +128,15 @@ def select(
         selected.left_out["limit"] = len(selected.questions) - limit
         selected.questions = [selected.questions[place] for place in drawn]
     rows = dict.fromkeys((question.file, question.line) for question, _ in selected.questions)
+    places = [*rows, *kept.documents]
+    sources = _sources([file for file, _ in places])
     selected.samples = [
-        (_source_of(file), sample)
-        for file, line in (*rows, *kept.documents)
+        (sources[file], sample)
+        for file, line in places
         for sample in kept.samples.get((file, line), ())
         if sample.length <= tokenizer.context
     ]
-    selected.documents = Counter(_source_of(file) for file, _ in kept.documents)
+    selected.documents = Counter(sources[file] for file, _ in kept.documents)
     return selected
 
 
@@ -210,10 +212,14 @@ class _Kept:
             yield checked
 
 
-def _source_of(file: str) -> str:
-    """A file's name; of one that is a single document that of its folder."""
-    path = Path(file)
-    return path.absolute().parent.name if is_document(path) else path.name
+def _sources(files: Iterable[str]) -> dict[str, str]:
+    """The names of files, by these; several that are a document each are their folder."""
+    paths = {file: Path(file).absolute() for file in dict.fromkeys(files)}
+    beside = Counter(path.parent for path in paths.values() if is_document(path))
+    return {
+        file: path.parent.name if is_document(path) and beside[path.parent] > 1 else path.name
+        for file, path in paths.items()
+    }
 
 
 def trained_on(runs: Sequence[Run | None], files: Sequence[str]) -> Iterator[str]:
