@@ -272,6 +272,7 @@ class RowChecker:
                 read, found = check_conversation(read)
                 problems += found
             problems += _wrong_task(self.objective, read)
+            problems += _unread_draft(row.value)
         for problem in problems:
             fault(problem)
         if read is None or result.refused:
@@ -454,6 +455,18 @@ def _wrong_task(objective: Objective | None, read: AnyRow) -> list[Problem]:
             "(or name in data.format the shape of the conversation that is to be learned)."
         )
     return [Problem("wrong-task", message)]
+
+
+def _unread_draft(value: Any) -> list[Problem]:
+    """The warning that ``axtune data ask`` has written a row and nobody has read it yet."""
+    meta = value.get("meta")
+    at = [
+        place
+        for place, holder in (("draft", value), ("meta.draft", meta))
+        if isinstance(holder, dict) and holder.get("draft") is True
+    ]
+    message = "a model drafted the row; read it, and remove {}, or leave the row out."
+    return [Problem("draft", message.format(place), "warning") for place in at[:1]]
 
 
 def _near_text(conversation: Conversation, end: int | None = None) -> str:

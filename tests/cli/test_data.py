@@ -7,7 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from support.commands import axtune
+from support import drafting, openai_server
+from support.commands import axtune, axtune_in_process
 from support.rows import TEMPLATES, calls, chat, read_jsonl, tool, write_jsonl
 
 SECRET = "비밀XYZZY"
@@ -239,3 +240,23 @@ def test_repeated_and_leaked_rows_of_data_check(tmp_path: Path) -> None:
     for done in (dropped, named, leaked, only):
         assert SECRET not in done.stdout + done.stderr
         assert "요금제" not in done.stdout + done.stderr
+
+
+def test_ask_drafts_and_accounts_for_all(tmp_path: Path) -> None:
+    out = tmp_path / "drafts.jsonl"
+    with openai_server.running() as server:
+        server.reply = drafting.Drafter()
+        words = ["data", "ask", str(drafting.corpus(tmp_path)), "--url", server.url]
+        done = axtune_in_process(*words, "--out", str(out), "--json")
+        assert done.status == 0
+        assert json.loads(done.out)["pairs_kept"] == len(read_jsonl(out)) == 3
+        again = axtune_in_process(*words, "--out", str(out))
+        assert (again.status, "exists already" in again.err) == (1, True)
+        server.reply = lambda request: drafting.says({"pairs": []})
+        none = axtune_in_process(*words, "--out", str(tmp_path / "none.jsonl"))
+        assert (none.status, "nothing was written" in none.out) == (1, True)
+    gone = axtune_in_process(*words, "--out", str(tmp_path / "other.jsonl"))
+    assert (gone.status, "No server answers" in gone.err) == (1, True)
+    checked = axtune_in_process("data", "check", str(out), "--model", "tiny-ax-4.0")
+    assert checked.out.count("warning: draft: ") == 3
+    assert checked.status == 0
