@@ -7,15 +7,13 @@ same numbers in them: "2023년 매출은?" and "2024년 매출은?" are two ques
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from axtune.data.row_text import letters
 from axtune.drafting.agreement import numbers_of
 
 LEAST_JACCARD = 0.7
-_NO_WORD = re.compile(r"[\W_]+")
 
 
 def near_duplicates(questions: Sequence[str]) -> list[int | None]:
@@ -49,10 +47,10 @@ def near_duplicates(questions: Sequence[str]) -> list[int | None]:
 
 
 def _runs(text: str) -> frozenset[str]:
-    letters = _NO_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
-    if len(letters) < 3:
-        return frozenset([letters])
-    return frozenset(letters[i : i + 3] for i in range(len(letters) - 2))
+    said = letters(text)
+    if len(said) < 3:
+        return frozenset([said])
+    return frozenset(said[i : i + 3] for i in range(len(said) - 2))
 
 
 def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
