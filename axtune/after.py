@@ -31,30 +31,14 @@ def finish(run: Run, report: Report) -> None:
     after = run.recipe.after
     if not after:
         return
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     made = []
     try:
         if "merge" in after:
-            folder = _fresh(run.path / MERGED)
-            merge([str(run.path)], None, folder)
-            report.table([("merged", str(folder))])
-            made.append(folder)
+            made.append(merge_run(run, report))
         if "export" in after:
-            folder = _fresh(run.path / SERVED)
-            exported = export(str(run.path), folder, to="vllm")
-            report.table([("exported", str(folder)), ("serve", str(exported.command))])
-            made.append(folder)
+            made.append(export_run(run, report))
         for folder in made if "verify" in after else ():
-            certificate = verify(folder, adapter=run.path)
-            if report.enabled:
-                show(report.console, certificate.checks)
-            report.table([("certificate", str(folder / FILE))])
-            if not certificate.passed:
-                raise AxtuneError(
-                    f"{folder} did not pass its checks.", f"{folder / FILE} says why."
-                )
+            verify_run(run, folder, report)
         if "evaluate" in after:
             _evaluate(run, report)
     except AxtuneError as error:
@@ -64,6 +48,44 @@ def finish(run: Run, report: Report) -> None:
             f"axtune verify DIR --adapter {run.path}; "
             f"axtune eval {run.path} --against base".strip(),
         ) from error
+
+
+def merge_run(run: Run, report: Report) -> Path:
+    """Merge a run into its base, in the run's folder.
+
+    Raises:
+        AxtuneError: As `axtune.weights.merge.merge`.
+    """
+    folder = _fresh(run.path / MERGED)
+    merge([str(run.path)], None, folder)
+    report.table([("merged", str(folder))])
+    return folder
+
+
+def export_run(run: Run, report: Report) -> Path:
+    """Export a run for vLLM, in the run's folder.
+
+    Raises:
+        AxtuneError: As `axtune.export.export.export`.
+    """
+    folder = _fresh(run.path / SERVED)
+    exported = export(str(run.path), folder, to="vllm")
+    report.table([("exported", str(folder)), ("serve", str(exported.command))])
+    return folder
+
+
+def verify_run(run: Run, folder: Path, report: Report) -> None:
+    """Certify what was made of a run.
+
+    Raises:
+        AxtuneError: When it does not pass, or as `axtune.verify.verify.verify`.
+    """
+    certificate = verify(folder, adapter=run.path)
+    if report.enabled:
+        show(report.console, certificate.checks)
+    report.table([("certificate", str(folder / FILE))])
+    if not certificate.passed:
+        raise AxtuneError(f"{folder} did not pass its checks.", f"{folder / FILE} says why.")
 
 
 def _evaluate(run: Run, report: Report) -> None:
@@ -80,6 +102,9 @@ def _evaluate(run: Run, report: Report) -> None:
 
 def _fresh(folder: Path) -> Path:
     """The place of a product; one that an earlier end of this run left is of an older adapter."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     if folder.exists():
         shutil.rmtree(folder)
     return folder

@@ -157,7 +157,7 @@ class Talk:
             max_new_tokens=limit,
             do_sample=self.temperature > 0,
             temperature=self.temperature if self.temperature > 0 else None,
-            eos_token_id=self.tokenizer.end_of_turn_id,
+            eos_token_id=list(self.tokenizer.stop_ids),
             pad_token_id=self.tokenizer.pad_id,
         )
         stream = _Stream(self.tokenizer, self._write)
@@ -169,7 +169,7 @@ class Talk:
                 generation_config=config,
                 streamer=stream,
             )
-        ended = bool(stream.ids) and stream.ids[-1] == self.tokenizer.end_of_turn_id
+        ended = bool(stream.ids) and stream.ids[-1] in self.tokenizer.stop_ids
         return self.tokenizer.decode(stream.ids[:-1] if ended else stream.ids), ended
 
     def _write(self, text: str) -> None:
@@ -194,7 +194,7 @@ class _Stream(BaseStreamer):
             self._past_prompt = True
             return
         self.ids += value.flatten().tolist()
-        ids = [token for token in self.ids if token != self._tokenizer.end_of_turn_id]
+        ids = [token for token in self.ids if token not in self._tokenizer.stop_ids]
         text = self._form.before(self._tokenizer.decode(ids))
         # A Hangul syllable may take several tokens; until it is whole it decodes to U+FFFD.
         if not text.endswith("\ufffd"):

@@ -16,8 +16,8 @@ TESTS = ROOT / "tests"
 
 # What the command line needs before it knows the job; each starts in a fraction of a second.
 DOORS = (
-    "errors", "units", "config", "checkpoint", "documents", "privacy", "data", "plan", "cli",
-    "launch",
+    "errors", "units", "progress_bar", "config", "checkpoint", "documents", "privacy", "data",
+    "plan", "drafting", "cli", "launch",
 )  # fmt: skip
 HEAVY = (
     "torch",

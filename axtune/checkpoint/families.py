@@ -73,6 +73,7 @@ class Family:
         tokenizers: SHA-256 of every ``tokenizer.json`` that its models were published with.
         templates: SHA-256 of the text of every chat template that they were published with.
         pre_tokenizer: What its ``tokenizer.json`` says under that key; it has no normaliser.
+        end_of_document: The token that closed a document in pre-training.
         personal_data_tokens: Added tokens that mask personal data: text to the model, so always
             allowed inside a message, where a control token is refused.
         context: Longest sequence in tokens, where a ``config.json`` does not say.
@@ -87,6 +88,7 @@ class Family:
     context: int
     gguf_pre_tokenizer: str
     tool_parser: str
+    end_of_document: str
     pre_tokenizer: Mapping[str, Any]
     hub_ids: tuple[str, ...] = ()
     embedded: tuple[str, ...] = ()
@@ -171,6 +173,7 @@ A_X_4_0 = register(
         context=16_384,
         gguf_pre_tokenizer="a.x-4.0",
         tool_parser="hermes",
+        end_of_document="<|endoftext|>",
     )
 )
 

@@ -44,8 +44,11 @@ _PATHS = ("model", "path", "start_from", "privacy_kinds")
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     """The keys of a recipe that decide what a step does, flat: ``lora.r: 16``."""
     dump = recipe.model_dump(mode="json")
-    dump["preference"] = preference_of(recipe).model_dump(mode="json")
+    # Where it starts from stood with the preferences once, and manifests of then have it there.
+    start = {key: dump[key] for key in ("start_from", "start_merged")}
+    dump["preference"] = start | preference_of(recipe).model_dump(mode="json")
     facts = {key: dump[key] for key in _KEYS}
+    facts["data"]["not_in"] = [Path(file).name for file in facts["data"]["not_in"] or ()]
     if best_figure(recipe):  # what was best before and after is told by the same questions
         facts["evaluate"] = {key: dump["evaluate"][key] for key in _ASKED}
         facts["evaluate"]["data"] = [Path(file).name for file in dump["evaluate"]["data"] or ()]
@@ -59,8 +62,7 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
 
 def fork_facts(recipe: Recipe) -> dict[str, Any]:
     """The keys that decide whether the weights of one run fit another."""
-    start = preference_of(recipe)
-    moved = start.start_merged or initialisation(recipe.lora).moves_base
+    moved = recipe.start_merged or initialisation(recipe.lora).moves_base
     keys = ("lora", "model", "preference.start_", *(("seed",) if moved else ()))
     return {key: value for key, value in recipe_facts(recipe).items() if key.startswith(keys)}
 

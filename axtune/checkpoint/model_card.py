@@ -177,6 +177,7 @@ class _Measured(BaseModel):
 
 class _File(BaseModel):
     file: str
+    documents: int = 0
 
 
 class _Evaluation(BaseModel):
@@ -226,9 +227,12 @@ def _figures(found: _Evaluation) -> str:
     ]
     table = [names, ["---"] * len(names), *rows]
     lines = "".join(f"| {' | '.join(cells)} |\n" for cells in table)
+    documents = sum(one.documents for one in found.data)
+    said = [f"{found.questions:,} questions"] * bool(found.questions)
+    said += [f"the loss of {documents:,} documents"] * bool(documents)
     return (
-        f"## Evaluation\n\n{found.questions:,} questions of {found.asked}, answered by the adapter "
-        f"on its base. In brackets: 95% intervals.\n\n{lines}"
+        f"## Evaluation\n\n{' and '.join(said)} of {found.asked}, by the adapter on its base. In "
+        f"brackets: 95% intervals.\n\n{lines}"
     )
 
 

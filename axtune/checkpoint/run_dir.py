@@ -214,10 +214,10 @@ def open_run(path: str | Path) -> Run:
             "It stopped before its first checkpoint, so train it again.",
         )
     recipe = loader.load(folder / "recipe.yaml", check_paths=False)
-    if adapter.name != "adapter" and recipe.preference and recipe.preference.start_merged:
+    if adapter.name != "adapter" and recipe.start_merged:
         raise AxtuneError(
             f"The run in {path} has not finished, and its checkpoints fit the base that "
-            f"{recipe.preference.start_from} was merged into, not the original one.",
+            f"{recipe.start_from} was merged into, not the original one.",
             "Finish it: train the same recipe with resume=true.",
         )
     return Run(folder, adapter, recipe, manifest)

@@ -181,6 +181,28 @@ class AxTokenizer:
         return self.backend.token_to_id(text) if text else None
 
     @cached_property
+    def end_of_document_id(self) -> int:
+        """The id that closed a document in pre-training (0, ``<|endoftext|>``).
+
+        Raises:
+            CheckpointError: When the tokenizer lacks the token that its family's record names.
+        """
+        found = self.backend.token_to_id(self.family.end_of_document)
+        if found is None:
+            raise CheckpointError(
+                f"The tokenizer of {self.name} has no {self.family.end_of_document}, which ends a "
+                f"document of {self.family.line} models.",
+                "Restore the original tokenizer.json, or train on conversations: task: sft.",
+            )
+        return found
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """What an answer may end with: the end of a turn, and of a document where it is known."""
+        document = self.backend.token_to_id(self.family.end_of_document)
+        return (self.end_of_turn_id, *([] if document is None else [document]))
+
+    @cached_property
     def control_tokens(self) -> frozenset[str]:
         """Added tokens that steer the model and must not stand inside text: all but the masks."""
         added = self.backend.get_added_tokens_decoder().values()

@@ -1,4 +1,4 @@
-"""Commands of training data: data check, data preview, data render."""
+"""Commands of training data: check, preview, render, scrub, import, ask."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ Privacy = Annotated[
 PrivacyKinds = Annotated[
     Optional[str], typer.Option(help="YAML file of your own kinds of personal data")
 ]
+NearDuplicates = Annotated[
+    Literal["off", "warn", "drop"],
+    typer.Option(help="rows that nearly repeat an earlier one: name them, or drop them"),
+]
+NotIn = Annotated[
+    Optional[list[str]],
+    typer.Option(help="file whose items no row may repeat; may be given several times"),
+]
+Leaked = Annotated[
+    Literal["refuse", "drop"], typer.Option(help="rows that repeat such an item: refuse, or drop")
+]
 DEFAULT_MODEL = "skt/A.X-4.0-Light"
 # What faults name by their key in a recipe, as the data commands take it.
 _OPTIONS = (
@@ -43,6 +54,8 @@ _OPTIONS = (
     ("data.truncate: true", "--truncate"),
     ("data.nfc: true", "--nfc"),
     ("data.privacy: mask", "--privacy mask"),
+    ("data.near_duplicates: drop", "--near-duplicates drop"),
+    ("data.leaked: drop", "--leaked drop"),
     ("data.max_length", "--max-length"),
     ("data.format", "--format"),
 )
@@ -62,6 +75,9 @@ def check(
     format: Format = "auto",
     privacy: Privacy = "off",
     privacy_kinds: PrivacyKinds = None,
+    near_duplicates: NearDuplicates = "off",
+    not_in: NotIn = None,
+    leaked: Leaked = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """Check every row; print file:line: code: message for each fault; exit 1 on errors."""
@@ -78,6 +94,9 @@ def check(
         format=format,
         privacy=privacy,
         privacy_kinds=privacy_kinds,
+        near_duplicates=near_duplicates,
+        not_in=not_in or None,
+        leaked=leaked,
     )
     ledger = StatsBuilder()
     for checked in check_rows(paths, tokenizer, data):
@@ -289,4 +308,59 @@ def import_(
     else:
         show_report(report, out)
     if not report.documents + report.present:
+        raise typer.Exit(1)
+
+
+@app.command(
+    short_help="Draft questions and answers from documents.",
+    epilog="Example: axtune data ask corpus.jsonl --url http://localhost:8000 --out drafts.jsonl",
+)
+def ask(
+    corpus: Annotated[list[str], typer.Argument(help="files of axtune data import")],
+    url: Annotated[str, typer.Option(help="server with OpenAI's interface, such as vLLM's")],
+    out: Annotated[Path, typer.Option(help="JSONL to write, a line for each pair")],
+    model: Annotated[
+        Optional[str], typer.Option(help="as the server names it; default: the only one it has")
+    ] = None,
+    questions: Annotated[int, typer.Option(min=1, max=20, help="pairs of a passage, at most")] = 2,
+    passage_length: Annotated[
+        int, typer.Option(min=200, max=100_000, help="characters of a passage")
+    ] = 1500,
+    at_once: Annotated[int, typer.Option(min=1, max=256, help="requests at the same time")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="sent with each request")] = 42,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="send documents outside of private networks")
+    ] = False,
+    privacy_kinds: PrivacyKinds = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the account as one JSON object")] = False,
+) -> None:
+    """Draft questions and answers from documents, to be read before they are trained on.
+
+    A second call answers each question from the passage alone; where it says something else, the
+    pair is refused. Personal data is masked before anything is sent. Interrupted, the same command
+    goes on. Exit 1 when no pair is kept.
+    """
+    from axtune.config.loader import data_options
+    from axtune.data.sources import files_of
+    from axtune.drafting.draft import Options, draft
+    from axtune.drafting.server import find_server
+    from axtune.drafting.show import DraftProgress, show_report
+    from axtune.privacy.own_kinds import read_own_kinds
+    from axtune.privacy.scrub import Scrubber
+
+    scrubber = Scrubber(read_own_kinds(privacy_kinds) if privacy_kinds else ())
+    files = [path for source in data_options(corpus).train for path in files_of(source)]
+    served = find_server(url, model, allow_remote=allow_remote)
+    options = Options(questions, passage_length, at_once, seed)
+    try:
+        with DraftProgress() as progress:
+            report = draft(files, served, out, options, scrubber, progress)
+    except KeyboardInterrupt:
+        print(f"{out}: what was drafted is kept; the same command goes on.", file=sys.stderr)
+        raise
+    if as_json:
+        print(json.dumps(report.to_json(), ensure_ascii=False))
+    else:
+        show_report(report, out)
+    if not report.kept:
         raise typer.Exit(1)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from axtune.errors import AxtuneError
+
+if TYPE_CHECKING:
+    from axtune.config.recipe import Recipe
 
 app = typer.Typer()
 
@@ -25,7 +28,14 @@ def train(
 ) -> None:
     """Train what a recipe describes; the same job as `accelerate launch RECIPE`."""
     from axtune.config.loader import load, located
+    from axtune.config.stages import has_stages, load_stages
 
+    if has_stages(recipe):
+        stages = load_stages(recipe, overrides or [])
+        from axtune.stages import run_stages
+
+        run_stages(stages)
+        return
     loaded = load(recipe, overrides or [])
     from axtune.run import train as run_train
 
@@ -72,41 +82,63 @@ def plan(
 ) -> None:
     """Say whether a recipe fits a GPU, what makes it fit, and how long it takes.
 
-    Exits with 1 when it fits none of the GPUs that --gpu names.
+    Exits with 1 when it fits none of the GPUs that --gpu names. Of a recipe of stages, each is
+    planned.
     """
     if serve:
         _plan_serving(recipe, overrides or [], gpu or [], tokens or 4096, as_json=as_json)
         return
     if recipe is None:
         raise AxtuneError("There is no recipe to plan.", "Name it: axtune plan RECIPE.")
+    from axtune.config.loader import load
+    from axtune.config.stages import has_stages, load_stages
+
+    if has_stages(recipe):
+        recipes = load_stages(recipe, overrides or []).recipes
+    else:
+        recipes = {"": load(recipe, overrides or [], check_paths=tokens is None)}
+    if not _plan_training(recipes, gpu or [], tokens, as_json=as_json):
+        raise typer.Exit(1)
+
+
+def _plan_training(
+    recipes: dict[str, Recipe], gpu: list[str], tokens: int | None, *, as_json: bool
+) -> bool:
+    """Plan jobs, by the names of their stages; whether each fits one of the GPUs that are named."""
+    from rich.console import Console
+
     from axtune.checkpoint.locate import find
     from axtune.checkpoint.tokenizer import load_tokenizer
-    from axtune.config.loader import load
     from axtune.plan.estimate import as_quantized, from_data, from_length
     from axtune.plan.gpus import SIZES, find_card
     from axtune.plan.memory import GPU
     from axtune.plan.report import judge, show, to_json
     from axtune.plan.search import Search
 
-    named = [find_card(name) for name in gpu or ()]
-    loaded = load(recipe, overrides or [], check_paths=tokens is None)
-    checkpoint = find(loaded.model, revision=loaded.revision, weights=False)
-    loaded = as_quantized(loaded, checkpoint)
-    if tokens is None:
-        known = from_data(loaded, checkpoint, load_tokenizer(checkpoint, learning=True))
-    else:
-        known = from_length(loaded, checkpoint, tokens)
-    search = Search(loaded, known, GPU)
+    named = [find_card(name) for name in gpu]
     sizes = [card for size in SIZES if (card := find_card(f"{size}GB")) not in named]
-    verdicts = judge(search, [*named, *sizes])
+    console = Console(highlight=False)
+    plans, fits = {}, True
+    for stage, recipe in recipes.items():
+        checkpoint = find(recipe.model, revision=recipe.revision, weights=False)
+        quantized = as_quantized(recipe, checkpoint)
+        if tokens is None:
+            tokenizer = load_tokenizer(checkpoint, learning=True)
+            known = from_data(quantized, checkpoint, tokenizer)
+        else:
+            known = from_length(quantized, checkpoint, tokens)
+        search = Search(quantized, known, GPU)
+        verdicts = judge(search, [*named, *sizes])
+        fits = fits and (not named or any(verdict.fits for verdict in verdicts[: len(named)]))
+        plans[stage] = to_json(search.plan, verdicts)
+        if not as_json:
+            if stage:
+                console.rule(stage, align="left")
+            show(console, search.plan, verdicts)
     if as_json:
-        print(json.dumps(to_json(search.plan, verdicts), ensure_ascii=False, indent=2))
-    else:
-        from rich.console import Console
-
-        show(Console(highlight=False), search.plan, verdicts)
-    if named and not any(verdict.fits for verdict in verdicts[: len(named)]):
-        raise typer.Exit(1)
+        found = plans if "" not in plans else next(iter(plans.values()))
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    return fits
 
 
 def _plan_serving(

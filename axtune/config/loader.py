@@ -13,11 +13,12 @@ from pydantic import BaseModel, ValidationError
 
 from axtune.config.conflicts import cross_checks
 from axtune.config.faults import UNLOCATED, key_of
+from axtune.config.keys import Keys, read_keys
 from axtune.config.limits import outside_limits, unmet_needs
 from axtune.config.passthrough import SECTIONS, check_passed, nearest
 from axtune.config.paths import KeyPath, missing_paths
-from axtune.config.recipe import Data, EvaluateConfig, PreferenceConfig, Recipe, Source
-from axtune.config.recipe_file import as_yaml, read_file, read_value
+from axtune.config.recipe import Data, EvaluateConfig, PreferenceConfig, Recipe, Replay, Source
+from axtune.config.recipe_file import as_yaml
 from axtune.errors import Fault, RecipeError
 from axtune.units import plural
 
@@ -37,15 +38,14 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, check_paths: bool =
     Raises:
         RecipeError: With every fault of the file and of the overrides, each with its line.
     """
-    file = str(path)
-    values, places, faults = _read(path, overrides)
-    found = _validate(values, file, places)
+    keys = read_keys(path, overrides)
+    found = faults_of(keys)
     if check_paths:
-        found += [_fault(*wrong, file, places) for wrong in missing_paths(values)]
-    faults += sorted(found, key=lambda f: (f.file != file, f.line))
+        found += [keys.fault(*wrong) for wrong in missing_paths(keys.values)]
+    faults = keys.faults + sorted(found, key=lambda f: (f.file != keys.file, f.line))
     if faults:
         raise RecipeError(f"The recipe has {plural(len(faults), 'fault')}.", faults)
-    return Recipe.model_validate(values)
+    return Recipe.model_validate(keys.values)
 
 
 @contextmanager
@@ -62,9 +62,9 @@ def located(path: str | Path, overrides: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except RecipeError as error:
-        _, places, _ = _read(path, overrides)
+        keys = read_keys(path, overrides)
         faults = [
-            _fault((*key.split("."),), fault.code, message, str(path), places)
+            keys.fault((*key.split("."),), fault.code, message)
             if fault.file == UNLOCATED
             and (key := key_of(fault.message))
             and (message := fault.message.removeprefix(f"{key}: "))
@@ -104,15 +104,11 @@ def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     Raises:
         RecipeError: With every fault of the overrides.
     """
-    values = recipe.model_dump(mode="json")
-    faults: list[Fault] = []
-    places: dict[KeyPath, tuple[str, int]] = {}
-    for override in overrides:
-        _override(values, override, places, faults)
-    faults += _validate(values, "recipe", places)
-    if faults:
+    keys = Keys("recipe", recipe.model_dump(mode="json"), {})
+    keys.override(overrides)
+    if faults := keys.faults + faults_of(keys):
         raise RecipeError(f"The recipe has {plural(len(faults), 'fault')}.", faults)
-    return Recipe.model_validate(values)
+    return Recipe.model_validate(keys.values)
 
 
 def dump(recipe: Recipe) -> str:
@@ -120,72 +116,16 @@ def dump(recipe: Recipe) -> str:
     return as_yaml(recipe.model_dump(mode="json"))
 
 
-def _read(
-    path: str | Path, overrides: Sequence[str]
-) -> tuple[dict[str, Any], dict[KeyPath, tuple[str, int]], list[Fault]]:
-    """A recipe's plain values, the place of each key, and the overrides that are none."""
-    values, lines = read_file(path)
-    places = {key: (str(path), line) for key, line in lines.items()}
-    faults: list[Fault] = []
-    for override in overrides:
-        _override(values, override, places, faults)
-    return values, places, faults
-
-
-def _override(
-    values: dict[str, Any],
-    override: str,
-    places: dict[KeyPath, tuple[str, int]],
-    faults: list[Fault],
-) -> None:
-    if not _is_utf8(override):
-        name = override.encode("utf-8", "replace").decode()
-        faults.append(Fault(name, 0, "bad-override", "it is not UTF-8 text."))
-        return
-    key, equals, text = override.partition("=")
-    *path, last = key.removeprefix("--").split(".")
-    if not equals or not all((*path, last)):
-        faults.append(
-            Fault(override, 0, "bad-override", "expected key.path=value, such as lora.r=32.")
-        )
-        return
-    value = read_value(text)
-    section = values
-    for depth, part in enumerate(path, 1):
-        child = section.get(part)
-        if child is None:
-            child = section[part] = {}
-            places[*path[:depth],] = (override, 0)
-        if not isinstance(child, dict):
-            faults.append(
-                Fault(override, 0, "bad-override", f"{part} is a single value and has no keys.")
-            )
-            return
-        section = child
-    section[last] = value
-    changed = (*path, last)
-    for old in [old for old in places if old[: len(changed)] == changed]:
-        del places[old]
-    places[changed] = (override, 0)
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether a text of the command line is one that can be written to a file."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _validate(
-    values: dict[str, Any], file: str, places: dict[KeyPath, tuple[str, int]]
-) -> list[Fault]:
-    faults = []
+def faults_of(keys: Keys) -> list[Fault]:
+    """What is wrong with a recipe, paths aside: unknown keys, bad values, conflicts."""
+    values, faults = keys.values, []
 
     def fault(path: KeyPath, code: str, message: str) -> None:
-        faults.append(_fault(path, code, message, file, places))
+        faults.append(keys.fault(path, code, message))
 
+    if "stages" in values:
+        message = "it holds several jobs; axtune train runs them one after the other."
+        return [keys.fault(("stages",), "has-stages", message)]
     try:
         Recipe.model_validate(values)
     except ValidationError as error:
@@ -222,6 +162,7 @@ def _validate(
 
 # How the sections of a recipe look, where one is given something else.
 _SECTIONS = {
+    "data.replay": "{train: general.jsonl, share: 0.1}; null is none",
     "data": "{train: rows.jsonl}",
     "lora": "{r: 16}",
     "training": "{learning_rate: 2.0e-4}",
@@ -238,16 +179,6 @@ def _no_section(path: KeyPath, found: Any) -> str:
     example = _SECTIONS.get(".".join(map(str, path)))
     expected = f"keys, such as {example}" if example else "a path, or {path: rows.jsonl}"
     return f"it is {kinds.get(type(found), 'a number')}; expected {expected}."
-
-
-def _fault(
-    path: KeyPath, code: str, message: str, file: str, places: dict[KeyPath, tuple[str, int]]
-) -> Fault:
-    """A fault at the line of its key, or of the nearest section around it."""
-    known = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
-    name = ".".join(map(str, path))
-    message = f"{name}: {message}" if name else message
-    return Fault(*next(known, (file, 0)), code, message)
 
 
 def _key_path(loc: KeyPath, values: Any) -> KeyPath:
@@ -272,7 +203,8 @@ def _key_path(loc: KeyPath, values: Any) -> KeyPath:
 def _known_keys(section: KeyPath) -> frozenset[str]:
     model: type[BaseModel] = Recipe
     if section and section[0] == "data":
-        model = Data if len(section) == 1 else Source
+        of_replay = section[1:] == ("replay",)
+        model = Data if len(section) == 1 else Replay if of_replay else Source
     elif section == ("preference",):
         model = PreferenceConfig
     elif section == ("evaluate",):

@@ -21,9 +21,14 @@ from typing import Any, Literal
 
 from axtune.errors import AxtuneError
 
-# What a row of data says: a conversation to imitate, two answers of which one is preferred, or one
-# answer that is wanted or not.
-RowKind = Literal["conversation", "pair", "judged"]
+# What a row of data says: a document to go on with, a conversation to imitate, two answers of which
+# one is preferred, or one answer that is wanted or not.
+RowKind = Literal["document", "conversation", "pair", "judged"]
+# Of tasks that learn from more than their own kind.
+_FURTHER: dict[RowKind, tuple[RowKind, ...]] = {
+    "document": ("document", "conversation"),
+    "judged": ("judged", "pair"),
+}
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,9 @@ class Objective:
 
     Attributes:
         name: What a recipe's ``task`` says.
-        learns_from: The kind of its samples. From pairs, answers that are judged one by one can
-            be learned as well, each pair as two of them.
+        learns_from: The kind of its samples. Beside documents conversations can be learned, each
+            with its own labels; and from pairs, answers that are judged one by one, each pair as
+            two of them.
         config: Module and name of the TRL configuration that the ``training`` section passes to.
         trainer: Module and name, ``module:Class``, of an `axtune.training.trainer.RunTrainer`.
         decided: Training arguments that are not the user's to choose.
@@ -61,12 +67,12 @@ class Objective:
     @property
     def judges(self) -> bool:
         """Whether it learns from preferences; such answers are judged as a whole and never cut."""
-        return self.learns_from != "conversation"
+        return self.learns_from in ("pair", "judged")
 
     @property
     def accepts(self) -> tuple[RowKind, ...]:
         """The kinds of rows that it takes."""
-        return ("judged", "pair") if self.learns_from == "judged" else (self.learns_from,)
+        return _FURTHER.get(self.learns_from, (self.learns_from,))
 
     @property
     def answers(self) -> int:
@@ -127,6 +133,17 @@ register(
     Objective(
         name="sft",
         learns_from="conversation",
+        config=("trl.trainer.sft_config", "SFTConfig"),
+        trainer="axtune.training.sft:SftTrainer",
+        decided={"dataset_kwargs": {"skip_prepare_dataset": True}},
+        packs=True,
+        own_head=True,
+    )
+)
+register(
+    Objective(
+        name="cpt",
+        learns_from="document",
         config=("trl.trainer.sft_config", "SFTConfig"),
         trainer="axtune.training.sft:SftTrainer",
         decided={"dataset_kwargs": {"skip_prepare_dataset": True}},

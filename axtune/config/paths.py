@@ -22,12 +22,23 @@ TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 # What axtune reads; texts also with one of `COMPRESSED` behind.
 SUFFIXES = (*TEXTS, ".parquet", ".arrow")
+# Documents, each of which is one row: what `axtune.documents` reads, and other texts as they are.
+DOCUMENTS = (
+    *(".pdf", ".docx", ".hwpx", ".hwp", ".xlsx", ".pptx", ".html", ".htm", ".xhtml"),
+    *(".txt", ".text", ".md", ".markdown", ".log"),
+)
+PLAIN = (
+    *(".rst", ".tex", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".properties"),
+    *(".py", ".java", ".kt", ".scala", ".js", ".jsx", ".ts", ".tsx", ".vue", ".css", ".php", ".rb"),
+    *(".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".go", ".rs", ".swift", ".r", ".sql", ".sh"),
+)
 HUB = "hf:"  # such a source is a data set of the Hugging Face Hub, and no path
 
 KeyPath = tuple[str | int, ...]  # where a value stands in a recipe: keys, and indices of lists
 
 _CODE = "bad-path"
 READ = f"{', '.join(SUFFIXES)}; texts also as {', '.join(COMPRESSED)}"
+READ_AS_DOCUMENTS = ".pdf, .docx, .hwpx, .txt, .md and other documents, code and logs"
 _ARCHIVES = (*COMPRESSED, ".zip", ".7z", ".rar", ".tar", ".tgz")
 
 # Of `datasets.save_to_disk`, and of the card of a Hub data set: what says of a folder how it is
@@ -52,8 +63,15 @@ def data_suffix(path: Path) -> str:
     return suffix if suffix in SUFFIXES else ""
 
 
+def is_document(path: Path) -> bool:
+    """Whether a file is a document by its name, or a text such as code and logs: one row."""
+    return path.suffix.lower() in (*DOCUMENTS, *PLAIN)
+
+
 def why_unread(path: Path) -> str:
     """What keeps a file from being read, by its name: the middle of a sentence."""
+    if is_document(path):
+        return "it is a document beside files of rows; give its name, or a folder of documents"
     if path.suffix.lower() not in _ARCHIVES:
         return "it is of no format that axtune reads"
     inner = Path(path.stem).suffix.lower()
@@ -65,6 +83,8 @@ def why_unread(path: Path) -> str:
 def local_files(given: str, split: str = "train") -> list[Path]:
     """The data files that a path stands for, sorted by name.
 
+    Those of a folder or a glob are its files of rows; where it has none, its documents.
+
     Args:
         given: A file, a folder, or a glob; relative to the current folder.
         split: Which one of a folder that has several.
@@ -75,10 +95,16 @@ def local_files(given: str, split: str = "train") -> list[Path]:
     split = split_read(given, split)
     path, matches = _matches(given, split)
     if path.is_file():
-        if not data_suffix(path):
-            raise AxtuneError(f"{given} is not read: {why_unread(path)}.", f"It reads {READ}.")
+        if not data_suffix(path) and not is_document(path):
+            raise AxtuneError(
+                f"{given} is not read: {why_unread(path)}.",
+                f"It reads {READ}; and {READ_AS_DOCUMENTS}.",
+            )
         return [path]
+    matches = list(matches)
     files, _ = _of_split(path, matches, split)
+    if not files and split == "train":  # names of documents say what they are about, and no split
+        files = sorted(filter(is_document, matches))
     if not files:
         what = "holds no" if path.is_dir() else "is no file, folder or pattern of"
         raise AxtuneError(
@@ -86,6 +112,26 @@ def local_files(given: str, split: str = "train") -> list[Path]:
             f"Paths are relative to the current folder, {Path.cwd()}.",
         )
     return files
+
+
+def item_files(given: str) -> list[Path]:
+    """The files of items that a path stands for: data, or documents that are named.
+
+    Args:
+        given: A file or a glob; or a folder, of which the data files are meant that belong to a
+            held-out split, or all where no file does.
+
+    Raises:
+        AxtuneError: When there is no such file.
+    """
+    if not _is_folder(given):
+        _, matches = _matches(given, "train")
+        return sorted(matches) or local_files(given)  # which says what is not there
+    found: set[Path] = set()
+    for split in HELD_OUT:
+        with contextlib.suppress(AxtuneError):
+            found.update(local_files(given, split))
+    return sorted(found) or local_files(given)
 
 
 def left_out(given: str, split: str = "train") -> list[Path]:
@@ -98,9 +144,14 @@ def left_out(given: str, split: str = "train") -> list[Path]:
     path, matches = _matches(given, split_read(given, split))
     if path.is_file():
         return []
-    return sorted(
-        file for file in matches if not data_suffix(file) and file.suffix.lower() not in _NO_DATA
-    )
+    found = sorted(matches)
+    if not any(map(data_suffix, found)):
+        return [file for file in found if not is_document(file) and not _is_no_data(file)]
+    return [file for file in found if not data_suffix(file) and not _is_no_data(file)]
+
+
+def _is_no_data(file: Path) -> bool:
+    return file.suffix.lower() in _NO_DATA
 
 
 def held_out(given: str, split: str = "train") -> Splits:
@@ -301,7 +352,7 @@ def require_no_file_in_the_way(folder: Path) -> None:
 
 
 def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
-    """What ``data``, ``evaluate``, ``model`` and ``preference.start_from`` name and is not there.
+    """What ``data``, ``evaluate``, ``model`` and ``start_from`` name and is not there.
 
     Args:
         values: A recipe's plain values, valid or not.
@@ -309,12 +360,14 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
     Yields:
         The place of the key, a fault's code, and its message.
     """
-    data, preference = values.get("data"), values.get("preference")
-    evaluate = values.get("evaluate")
+    data, evaluate = values.get("data"), values.get("evaluate")
     if isinstance(data, dict):
         for part in ("train", "eval"):
             split = AUTO if part == "eval" else "train"
             yield from _missing_data(("data", part), data.get(part), split)
+        if isinstance(replay := data.get("replay"), dict):
+            yield from _missing_data(("data", "replay", "train"), replay.get("train"))
+        yield from _missing_items(data.get("not_in"))
         kinds = data.get("privacy_kinds")
         if isinstance(kinds, str) and not Path(kinds).expanduser().is_file():
             yield ("data", "privacy_kinds"), _CODE, f"there is no file {kinds}. {_where()}"
@@ -323,9 +376,9 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
     model = values.get("model")
     if isinstance(model, str) and model.startswith((".", "/", "~")) and not _is_folder(model):
         yield ("model",), _CODE, f"there is no folder {model}. {_where()}"
-    start = preference.get("start_from") if isinstance(preference, dict) else None
+    start = values.get("start_from")
     if isinstance(start, str) and not _is_folder(start):
-        yield ("preference", "start_from"), _CODE, f"there is no folder {start}. {_where()}"
+        yield ("start_from",), _CODE, f"there is no folder {start}. {_where()}"
 
 
 def _missing_data(
@@ -343,6 +396,16 @@ def _missing_data(
             )
     elif isinstance(given, str):
         yield from _missing_path(place, given, split)
+
+
+def _missing_items(given: Any) -> Iterator[tuple[KeyPath, str, str]]:
+    """What ``data.not_in`` names and is not there."""
+    for one in given if isinstance(given, list) else [given]:
+        if isinstance(one, str) and not one.startswith(HUB):
+            try:
+                item_files(one)
+            except AxtuneError as error:
+                yield ("data", "not_in"), _CODE, f"{error.found} {error.remedy}"
 
 
 def _missing_path(place: KeyPath, given: str, split: str) -> Iterator[tuple[KeyPath, str, str]]:

@@ -33,6 +33,7 @@ RowFormat = Literal[
     "prompt_completion",
     "preference",
     "unpaired_preference",
+    "document",
 ]
 
 
@@ -57,6 +58,10 @@ class Source(_Section):
     weight: float = Field(
         1.0, gt=0, le=1000, description="how often its rows are seen: 0.5 half, 2 twice"
     )
+    share: float | None = Field(
+        None, gt=0, lt=1, description="of the epoch's tokens, instead of a weight: 0.2 is a fifth"
+    )
+    limit: int | None = Field(None, ge=1, description="at most so many of its rows, drawn by seed")
     split: str = Field("train", description="split of a Hub data set, or of a folder")
 
 
@@ -87,10 +92,27 @@ _FractionOrFiles = Annotated[
 Sources = Annotated[list[Source], BeforeValidator(_as_sources), Field(min_length=1)]
 
 
+def _as_files(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Files = Annotated[list[str], BeforeValidator(_as_files), Field(min_length=1)]
+
+
+class Replay(_Section):
+    """What keeps a model from forgetting: rows of what it could before, mixed among the others."""
+
+    train: Sources = Field(description="rows as data.train takes them")
+    share: float = Field(0.1, gt=0, lt=1, description="of the epoch's tokens")
+
+
 class Data(_Section):
     """The rows, and what is done with those that cannot be trained on."""
 
     train: Sources = Field(description="training rows: one path, or a list of paths with weights")
+    replay: Replay | None = Field(
+        None, description="rows against forgetting, so that they are a share of the tokens"
+    )
     eval: Annotated[_FractionOrFiles | None, BeforeValidator(_as_eval)] = Field(
         None, description="held-out rows: a fraction of train such as 0.05, or files"
     )
@@ -109,24 +131,32 @@ class Data(_Section):
     privacy_kinds: str | None = Field(
         None, description="YAML file of your own kinds of personal data: pattern, labels, mask"
     )
+    near_duplicates: Literal["off", "warn", "drop"] = Field(
+        "off", description="rows that nearly repeat an earlier one: name them, or drop them"
+    )
+    not_in: Files | None = Field(
+        None, description="benchmarks and other files whose items no training row may repeat"
+    )
+    leaked: Literal["refuse", "drop"] = Field(
+        "refuse", description="rows that repeat a held-out item or one of not_in: refuse, or drop"
+    )
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="rows with errors: stop before training, or train without them"
     )
     max_line_mb: float = Field(16.0, gt=0, description="longest line of a file, in MB")
     packing: bool = Field(
-        True, description="several samples in a sequence, each apart from the others (sft)"
+        True, description="several samples in a sequence, each apart from the others (sft, cpt)"
     )
+
+    @property
+    def sources(self) -> list[Source]:
+        """Where training rows come from: those of ``train``, then those of ``replay``."""
+        return [*self.train, *(self.replay.train if self.replay else ())]
 
 
 class PreferenceConfig(_Section):
     """What the tasks dpo, kto and orpo need besides TRL's own settings."""
 
-    start_from: str | None = Field(
-        None, description="run folder or adapter folder to begin from; null: a fresh adapter"
-    )
-    start_merged: bool = Field(
-        False, description="false: train that adapter further; true: merge it, train a new one"
-    )
     shared_prefix: bool = Field(
         True, description="compute a pair's prompt once (dpo, orpo); false: TRL's plain path"
     )
@@ -159,13 +189,6 @@ def _known_cadence(value: Any) -> Any:
     return value
 
 
-def _as_files(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Files = Annotated[list[str], BeforeValidator(_as_files), Field(min_length=1)]
-
-
 class EvaluateConfig(_Section):
     """The questions that the model answers while it trains, and what they decide."""
 
@@ -191,7 +214,7 @@ LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "a
 class Recipe(_Section):
     """One training job."""
 
-    task: Task = Field(description="what to train: sft, dpo, kto or orpo")
+    task: Task = Field(description="what to train: sft, cpt, dpo, kto or orpo")
     model: str = Field(description="Hub id, local folder, or embedded name (tiny-ax-4.0)")
     revision: str | None = Field(None, description="commit or branch of a Hub model")
     output_dir: str = Field(description="the run folder")
@@ -199,6 +222,12 @@ class Recipe(_Section):
         False,
         description="true: continue the run in output_dir from its last sound checkpoint; fork: "
         "begin a new one from its weights, in output_dir-fork",
+    )
+    start_from: str | None = Field(
+        None, description="run folder or adapter folder to begin from; null: a fresh adapter"
+    )
+    start_merged: bool = Field(
+        False, description="false: train that adapter further; true: merge it, train a new one"
     )
     seed: int = Field(42, ge=0, lt=2**32, description="seed of everything random")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from axtune.checkpoint.leftovers import filling
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import Data, Recipe, Source
+from axtune.data.mixture import mix, parts_of, spans_of
+from axtune.data.overlap_gate import overlap_gate
 from axtune.data.pipeline import RowChecker
 from axtune.data.samples import SAMPLE_TYPES, AnySample
 from axtune.data.sources import digest, files_of, unread_files
@@ -112,12 +115,18 @@ def prepare(
     data = recipe.data
     plan: dict[str, Any] = {}
     rng = np.random.default_rng(recipe.seed)
-    checker = RowChecker(tokenizer, data, recipe.task)
+    checker = training_checker(recipe, tokenizer)
     kind = SAMPLE_TYPES[recipe.objective.learns_from]
-    ledger, spans, keys, names = _write(data.train, checker, kind, folder / "train.arrow", report)
+    ledger, counts, keys, names = _write(
+        data.sources, checker, kind, folder / "train.arrow", report
+    )
     if data.privacy_kinds:  # as much a part of what is trained on as the files of rows
         kinds = Path(data.privacy_kinds).expanduser()
         ledger.digests[kinds.name] = digest(kinds)
+    if checker.overlaps:
+        for path in checker.overlaps.files:  # what they hold decides which rows stay
+            ledger.digests[f"{path.name} (not in)"] = digest(path)
+        checker.overlaps = None  # held-out rows are not held against each other
     row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
     used = np.unique(row_of)
     if not len(used):
@@ -125,8 +134,11 @@ def prepare(
     held_out = np.zeros(ledger.rows_read, bool)
     if isinstance(data.eval, float):
         held_out[_hold_out(used, np.asarray(keys)[used], data.eval, rng)] = True
-    times = np.concatenate([_times(rows, weight, rng) for rows, weight in spans])
-    train = np.repeat(np.arange(len(row_of)), (times * ~held_out)[row_of])
+    sizes = ledger.sizes()
+    tokens = np.bincount(row_of, sizes.tokens, ledger.rows_read).astype(np.int64)
+    spans = spans_of(data, counts)
+    times = mix(spans, tokens * ~held_out, rng)
+    train = np.repeat(np.arange(len(row_of)), times[row_of])
     if not len(train):
         raise DataError(
             f"There is nothing to train on: the weights of data.train leave none of {len(used)} "
@@ -135,15 +147,16 @@ def prepare(
             "Raise a weight.",
         )
     held = int(held_out.sum())
-    sizes = ledger.sizes()
     _save(folder, "train", train, sizes)
     account = ledger.account(train, ledger.rows_read - held).to_json()
+    account["mixture"] = [asdict(part) for part in parts_of(spans, tokens, times)]
     plan["train"] = {"file": "train.arrow", "account": account, "files": list(names)}
     if held:
         samples = np.flatnonzero(held_out[row_of])
-        account = ledger.account(samples, held + ledger.refused.total()).to_json()
+        account = ledger.account(samples, held).to_json()
         account |= {"rows_read": held, "rows_refused": 0, "refused": {}, "warnings": {}}
-        account["personal_data"] = {}  # counted with the rows that they were read with
+        # Counted with the rows that they were read with.
+        account |= {"rows_left_out": 0, "personal_data": {}, "dropped": {}, "overlaps": {}}
         _save(folder, "eval", samples, sizes)
         plan["eval"] = {"file": "train.arrow", "account": account}
     elif isinstance(data.eval, list):
@@ -217,9 +230,26 @@ def _held_out_of_training(recipe: Recipe, tokenizer: AxTokenizer, share: float) 
 def _training_files(
     recipe: Recipe, tokenizer: AxTokenizer, *, with_turns: bool = False
 ) -> Iterator[RowResult]:
-    data = recipe.data
-    checker = RowChecker(tokenizer, data, recipe.task, with_turns=with_turns)
-    return checker.stream([file for source in data.train for file in files_of(source)])
+    checker = training_checker(recipe, tokenizer, with_turns=with_turns)
+    return checker.stream([file for source in recipe.data.sources for file in files_of(source)])
+
+
+def training_checker(
+    recipe: Recipe, tokenizer: AxTokenizer, *, with_turns: bool = False
+) -> RowChecker:
+    """What a recipe's training rows go through, held against each other and its held-out rows.
+
+    Args:
+        recipe: Its data section says what is sought.
+        tokenizer: The checkpoint's.
+        with_turns: As `RowChecker` takes it.
+
+    Raises:
+        AxtuneError: When a file of held-out items is not there or cannot be read.
+    """
+    asked = recipe.evaluate.data if recipe.evaluate else None
+    overlaps = overlap_gate(recipe.data, asked or ())
+    return RowChecker(tokenizer, recipe.data, recipe.task, with_turns=with_turns, overlaps=overlaps)
 
 
 def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:
@@ -229,7 +259,8 @@ def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:
             [],
             "Give files that hold some.",
         )
-    codes = ", ".join(f"{code} {count}" for code, count in ledger.refused.most_common())
+    kept_out = ledger.refused + ledger.dropped
+    codes = ", ".join(f"{code} {count}" for code, count in kept_out.most_common())
     return DataError(
         f"There is nothing to train on: of {ledger.rows_read} rows of data.train none can be used "
         f"({codes}).",
@@ -264,12 +295,12 @@ def _write(
     kind: type[AnySample],
     path: Path,
     report: Callable[[Fault], None],
-) -> tuple[StatsBuilder, list[tuple[int, float]], array[int], dict[str, int]]:
+) -> tuple[StatsBuilder, list[int], array[int], dict[str, int]]:
     """Write the samples of some sources to an Arrow file.
 
     Returns:
-        The ledger; how many rows each source has, with its weight; the key of each row; the number
-        of each file, as the samples' ``place`` has it.
+        The ledger; how many rows each source has; the key of each row; the number of each file, as
+        the samples' ``place`` has it.
     """
     import pyarrow as pa
 
@@ -277,9 +308,10 @@ def _write(
     schema = pa.schema([(field.name, columns[str(field.type)]) for field in fields(kind)])
     placed = schema.append(pa.field("place", pa.list_(pa.int32())))
     ledger = StatsBuilder()
-    spans: list[tuple[int, float]] = []
+    counts: list[int] = []
     keys = array("Q")
     names: dict[str, int] = {}
+    named: Counter[str] = Counter()
     errors: list[Fault] = []
     found = [(source, files_of(source)) for source in sources]  # a wrong path fails at once
     with (
@@ -292,8 +324,9 @@ def _write(
                 report(fault)
             before = ledger.rows_read
             for file in files:
-                same = sum(name.split(" (")[0] == file.name for name in ledger.digests)
-                name = f"{file.name} ({same + 1})" if same else file.name
+                named[file.name] += 1
+                same = named[file.name]
+                name = f"{file.name} ({same})" if same > 1 else file.name
                 ledger.digests[name] = digest(file)
             stream = checker.stream(files)
             while batch := list(islice(stream, _BATCH)):
@@ -314,7 +347,7 @@ def _write(
                     keys.append(checked.key)
                     ledger.add(checked)
                     _tell(checked, checker.data, ledger, errors, report)
-            spans.append((ledger.rows_read - before, source.weight))
+            counts.append(ledger.rows_read - before)
     if errors and checker.data.on_error == "stop":
         total = ledger.refused.total()
         more = len(errors) - _LISTED
@@ -328,11 +361,11 @@ def _write(
             errors[:_LISTED],
             f"{advice}{tail}",
         )
-    for code, count in ledger.warnings.items():
+    for code, count in (ledger.warnings + ledger.dropped).items():
         if count > _SHOWN:
             message = f"{count - _SHOWN} more; axtune data check lists them all."
             report(Fault("data", 0, code, message, "warning"))
-    return ledger, spans, keys, names
+    return ledger, counts, keys, names
 
 
 def _tell(
@@ -353,7 +386,7 @@ def _tell(
             errors.append(fault)
             if data.on_error == "skip":
                 report(fault)
-        elif ledger.warnings[fault.code] <= _SHOWN:
+        elif ledger.warnings[fault.code] + ledger.dropped[fault.code] <= _SHOWN:
             report(fault)
 
 
@@ -387,9 +420,3 @@ def _hold_out(
         if size >= wanted:
             break
     return used[np.isin(group_of, chosen)]
-
-
-def _times(rows: int, weight: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How often each row of a source is seen an epoch; the fraction of the weight is drawn."""
-    whole = int(weight)
-    return whole + (rng.random(rows) < weight - whole).astype(np.int64)

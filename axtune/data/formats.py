@@ -6,6 +6,7 @@
 - prompt_completion: ``prompt`` and ``completion``, each a text or a list of messages; also
   ``query`` and ``response``, ``question`` and ``answer``, ``input`` and ``output``
 - preference, unpaired_preference: see `axtune.data.preferences`
+- document: ``text``, where a row has none of these keys; see `axtune.data.documents`
 - traces of calls, which have no name: see `axtune.data.traces`
 
 A key that is null says nothing. ``system`` stands before any of them. What a row has besides, and
@@ -19,6 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 from axtune.data.cells import NOTHING, not_null, parse_list, says, speaker_of, table_tools, text_of
+from axtune.data.documents import TEXT, DocumentRow, open_document
 from axtune.data.messages import Placed
 from axtune.data.preferences import (
     LABELS,
@@ -57,6 +59,7 @@ _LEARNED_KEYS = {
     "alpaca": (("instruction",), ("output", *ANSWERS)),
     "prompt_completion": (QUESTIONS, ANSWERS),
 }
+_DOCUMENT_KEYS = ((TEXT,),)
 _TOOLS = ("tools", "functions")
 # Of two answers; a rejected one may also stand beside a whole conversation.
 _PAIR_KEYS = frozenset(key for keys in PAIRS for key in keys) - frozenset(REJECTED)
@@ -108,7 +111,6 @@ _PERHAPS_TURNS = (
 )  # fmt: skip
 # Why a row of no known shape is not read, by a key that it has.
 _UNREADABLE = {
-    "text": "text is a plain document; axtune learns answers, so give the row messages",
     "input_ids": "the row is already tokenised; give it as messages",
     "segments": "segments are texts without roles; give the row messages",
     "completions": "completions judges steps; axtune learns whole answers: messages",
@@ -116,8 +118,10 @@ _UNREADABLE = {
 }
 
 
-def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | RawPreference | None:
-    """A row's turns and tools, not normalised yet.
+def open_row(
+    row: Any, row_format: str, problems: list[Problem]
+) -> RawRow | RawPreference | DocumentRow | None:
+    """A row's turns and tools, not normalised yet; or its document.
 
     Args:
         row: A parsed JSON value.
@@ -125,7 +129,7 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
         problems: Appended to.
 
     Returns:
-        None when the shape is unknown.
+        None when the shape is unknown, or a document's text is none.
     """
     if not isinstance(row, dict):
         problems.append(
@@ -141,13 +145,17 @@ def open_row(row: Any, row_format: str, problems: list[Problem]) -> RawRow | Raw
             opened = _judged(filled, trace, problems) or trace
             problems += _unread(filled, "a trace of calls", opened)
             return opened
-        shape = shape or _shape(fields) or _shape(row)
+        document = "document" if TEXT in row and _turns_key(fields) is None else None
+        shape = shape or (document if TEXT in filled else None)
+        shape = shape or _shape(fields) or _shape(row) or document
     if shape is None:
         problems.append(_unknown(fields))
         return None
     if lacking := _lacking(row, fields, shape, row_format):
         problems.append(lacking)
         return None
+    if shape == "document":
+        return open_document(fields, problems)
     opened = _open(fields, shape, problems)
     problems += _unread(fields, shape, opened)
     return opened
@@ -212,7 +220,7 @@ def _lacking(
             return _no_key(shape, "label", row_format)
         needed = () if _learned_shape(row) else (("completion",),)
     else:
-        needed = _LEARNED_KEYS[shape]
+        needed = _LEARNED_KEYS.get(shape, _DOCUMENT_KEYS)
     missing = next((keys[0] for keys in needed if not any(key in row for key in keys)), None)
     return _no_key(shape, missing, row_format) if missing else None
 
@@ -240,17 +248,23 @@ def _rejected_of(fields: dict[str, Any]) -> str | None:
 
 def _unknown(fields: dict[str, Any]) -> Problem:
     why = next((why for key, why in _UNREADABLE.items() if says(fields.get(key))), None)
-    for key in _PERHAPS_TURNS:
-        if isinstance(turns := fields.get(key), list) and _seem_turns(turns):
-            why = f"the key {key} seems to hold a conversation; name it conversations"
-    if _shape({key.strip().lower(): value for key, value in fields.items()}):
+    if key := _turns_key(fields):
+        why = f"the key {key} seems to hold a conversation; name it conversations"
+    keys = {key.strip().lower(): value for key, value in fields.items()}
+    if _shape(keys) or (TEXT in keys and TEXT not in fields):
         why = "the keys are those of one but for case or spaces; rename them"
     expected = (
         "expected the keys messages, conversations, instruction and output, prompt and completion, "
-        "or chosen and rejected"
+        "chosen and rejected, or text"
     )
     message = f"no known shape; {why or expected}; see data_templates/README.md."
     return Problem("unknown-shape", message)
+
+
+def _turns_key(fields: dict[str, Any]) -> str | None:
+    """A key of a row that holds a conversation under a name that is not known."""
+    found = [key for key in _PERHAPS_TURNS if isinstance(fields.get(key), list)]
+    return next((key for key in reversed(found) if _seem_turns(fields[key])), None)
 
 
 def _seem_turns(turns: list[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A row of any accepted shape becomes a Conversation to learn, or a Preference to learn from.
+"""A row becomes a document or a conversation to learn, or a preference to learn from.
 
 Tool data already written as Hermes text is turned back into calls, results and tools (`hermes`).
 
@@ -8,11 +8,13 @@ Messages of problems name places (``rejected[0].tool_calls[0]``), never what a r
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from axtune.data.conversation import Conversation, normalise_request, to_nfc
+from axtune.data.documents import DocumentRow
 from axtune.data.formats import RawRow, open_row
 from axtune.data.hermes import asks_for_python, from_text
 from axtune.data.messages import Message, Placed
@@ -51,24 +53,30 @@ class PreferenceRow:
         return [(name, conversation) for name, conversation in both if conversation is not None]
 
 
+AnyRow = Conversation | PreferenceRow | DocumentRow
+
+
 def read_row(
     row: Any, *, row_format: str = "auto", nfc: bool = False
-) -> tuple[Conversation | PreferenceRow | None, list[Problem]]:
+) -> tuple[AnyRow | None, list[Problem]]:
     """Turn a row into what it is to teach.
 
     Args:
         row: A parsed JSON value.
         row_format: A shape's name, or ``auto`` to recognise it by the row's keys.
-        nfc: Convert decomposed text to NFC, in contents, calls and tools.
+        nfc: Convert decomposed text to NFC, in documents, contents, calls and tools.
 
     Returns:
-        The conversation or the preference, whole only when no problem is an error, None when the
-        shape is unknown; and every problem found.
+        The document, the conversation or the preference, whole only when no problem is an error,
+        None when the shape is unknown; and every problem found.
     """
     problems: list[Problem] = []
     opened = open_row(row, row_format, problems)
     if opened is None:
         return None, problems
+    if isinstance(opened, DocumentRow):
+        text = unicodedata.normalize("NFC", opened.text) if nfc else opened.text
+        return DocumentRow(text), problems
     if isinstance(opened, RawPreference):
         return _read_preference(opened, nfc, problems), problems
     return _read_conversation(opened, nfc, problems), problems

@@ -22,7 +22,9 @@ from axtune.config.loader import data_options
 from axtune.config.objective import Objective, RowKind, objective_of, tasks
 from axtune.config.recipe import Data, Task
 from axtune.data.conversation import Conversation
-from axtune.data.parse import PreferenceRow, read_row
+from axtune.data.documents import TEXT, DocumentRow
+from axtune.data.overlap_gate import OverlapGate, overlap_gate
+from axtune.data.parse import AnyRow, PreferenceRow, read_row
 from axtune.data.privacy_gate import PrivacyGate, broken_by_masks, refusal, same_when_masked
 from axtune.data.readers import read_rows
 from axtune.data.render import (
@@ -32,8 +34,10 @@ from axtune.data.render import (
     answer_pieces,
     encode,
     pieces,
+    render_document,
     turns_of,
 )
+from axtune.data.row_text import RowText, row_text
 from axtune.data.rows import Row
 from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
 from axtune.data.sources import files_of
@@ -57,7 +61,7 @@ def check_rows(files: Iterable[Path], tokenizer: AxTokenizer, data: Data) -> Ite
     Yields:
         One `RowResult` for each row.
     """
-    return RowChecker(tokenizer, data).stream(files)
+    return RowChecker(tokenizer, data, overlaps=overlap_gate(data)).stream(files)
 
 
 def check(
@@ -96,7 +100,7 @@ def render_row(row: dict[str, Any], tokenizer: AxTokenizer, **options: Any) -> l
         options: Keys of a recipe's data section.
 
     Returns:
-        The row's samples: of a conversation `Sample`, of a preference `PairSample` or
+        The row's samples: of a document or a conversation `Sample`, of a preference `PairSample` or
         `UnpairedSample`.
 
     Raises:
@@ -152,14 +156,16 @@ class Written(NamedTuple):
 
     Attributes:
         parts: The pieces of each stretch that is encoded by itself: a conversation's samples, or a
-            preference's prompt and its answers.
+            preference's prompt and its answers; none of a document, whose samples are there.
         answers: Which answers there are, ``chosen`` or ``rejected``; none of a conversation.
         taught: The conversation, or the one of the first answer, where it is asked for.
+        said: What the row says, before personal data are masked, where overlaps are sought.
     """
 
     parts: list[list[Span]]
     answers: tuple[str, ...] = ()
     taught: Conversation | None = None
+    said: RowText | None = None
 
 
 class RowChecker:
@@ -170,6 +176,8 @@ class RowChecker:
         data: The options of a recipe's data section; its paths are not looked at.
         task: What the rows are to train; None takes each row for what it is.
         with_turns: Whether results have their learned turns, and so hold their conversations.
+        piece_length: Tokens that documents are cut to; None as ``data.max_length`` says.
+        overlaps: Finds rows that repeat another or a held-out item; None where none is sought.
     """
 
     def __init__(
@@ -179,8 +187,13 @@ class RowChecker:
         task: Task | None = None,
         *,
         with_turns: bool = False,
+        piece_length: int | None = None,
+        overlaps: OverlapGate | None = None,
     ) -> None:
         self.with_turns = with_turns
+        # More than its context a model never reads at once.
+        self.piece_length = min(piece_length or data.max_length, tokenizer.context)
+        self.overlaps = overlaps
         self.tokenizer = tokenizer
         self.data = data
         self.objective = objective_of(task) if task else None
@@ -215,15 +228,21 @@ class RowChecker:
                 sound.append((result, written))
         encoded = iter(encode(self.tokenizer, [part for _, text in sound for part in text.parts]))
         for result, written in sound:
+            if not written.parts:
+                continue
             result.samples = self._samples(written, *islice(encoded, len(written.parts)))
             if written.taught:
                 first = result.samples[:1] if written.answers else result.samples
                 result.turns += turns_of(written.taught, first)
             self._fit(result)
+        if self.overlaps:
+            self.overlaps.judge(
+                [(row, text.said) for row, text in sound if text.said and not row.refused]
+            )
         return checked
 
     def _write(self, row: Row, result: RowResult) -> Written | None:
-        """The text of a row, None when it is refused; faults go to the result."""
+        """The text of a row, None when it is refused or done; faults go to the result."""
 
         def fault(problem: Problem) -> None:
             result.faults.append(Fault(row.file, row.line, *problem))
@@ -241,8 +260,10 @@ class RowChecker:
         self, row: Row, result: RowResult, fault: Callable[[Problem], None]
     ) -> Written | None:
         read, problems = read_row(row.value, row_format=self.data.format, nfc=self.data.nfc)
+        said = None
         if read is not None:
             whole = all(problem.severity == "warning" for problem in problems)
+            said = row_text(read) if self.overlaps and whole else None
             if self.gate and whole:
                 read, found = self._through_gate(self.gate, read, result)
                 problems += found
@@ -251,14 +272,20 @@ class RowChecker:
                 read, found = check_conversation(read)
                 problems += found
             problems += _wrong_task(self.objective, read)
+            problems += _unread_draft(row.value)
         for problem in problems:
             fault(problem)
         if read is None or result.refused:
             return None
         try:
-            if isinstance(read, Conversation):
-                return self._write_conversation(read, result, fault)
-            return self._write_preference(read, result, fault)
+            if isinstance(read, DocumentRow):
+                self._render_document(read, result, fault)
+                written = Written([])
+            elif isinstance(read, Conversation):
+                written = self._write_conversation(read, result, fault)
+            else:
+                written = self._write_preference(read, result, fault)
+            return written._replace(said=said)
         except TemplateDiffersError as error:
             fault(Problem("template-differs", error.found))
         except CheckpointError as error:
@@ -268,8 +295,8 @@ class RowChecker:
         return None
 
     def _through_gate(
-        self, gate: PrivacyGate, read: Conversation | PreferenceRow, result: RowResult
-    ) -> tuple[Conversation | PreferenceRow, list[Problem]]:
+        self, gate: PrivacyGate, read: AnyRow, result: RowResult
+    ) -> tuple[AnyRow, list[Problem]]:
         """A row without personal data, checked where it held some."""
         try:
             masked, result.personal_data = gate.masked(read)
@@ -285,22 +312,35 @@ class RowChecker:
         checked, after = check_conversation(masked)
         return checked, [*broken_by_masks(before, after), *same_when_masked(masked)]
 
+    def _render_document(
+        self, document: DocumentRow, result: RowResult, fault: Callable[[Problem], None]
+    ) -> None:
+        """The samples of a document; how it is cut tells how long they are, so it is encoded."""
+        exact = _hash(f"{TEXT}\0{document.text}")
+        result.key = _hash(f"{TEXT}\0{_letters(document.text)}")
+        self._told_before("document", exact, result.key, fault)
+        result.document = True
+        result.samples += render_document(self.tokenizer, document, self.piece_length)
+
+    def _told_before(
+        self, what: str, exact: int, nearly: int, fault: Callable[[Problem], None]
+    ) -> None:
+        """Warn of what a row further up says as well."""
+        if exact in self.seen:
+            fault(Problem("duplicate", f"the same {what} appears earlier.", "warning"))
+        elif nearly in self.seen_nearly:
+            message = f"except for case, spaces and punctuation, the same {what} appears earlier."
+            fault(Problem("near-duplicate", message, "warning"))
+        self.seen.add(exact)
+        self.seen_nearly.add(nearly)
+
     def _write_conversation(
         self, conversation: Conversation, result: RowResult, fault: Callable[[Problem], None]
     ) -> Written:
         samples = pieces(self.tokenizer, conversation)
         exact = _hash("".join(piece.text for sample in samples for piece in sample))
         result.key = _hash(_near_text(conversation))
-        if exact in self.seen:
-            message = "the same conversation appears earlier."
-            fault(Problem("duplicate", message, "warning"))
-        elif result.key in self.seen_nearly:
-            message = (
-                "except for case, spaces and punctuation, the same conversation appears earlier."
-            )
-            fault(Problem("near-duplicate", message, "warning"))
-        self.seen.add(exact)
-        self.seen_nearly.add(result.key)
+        self._told_before("conversation", exact, result.key, fault)
         return Written(samples, taught=conversation if self.with_turns else None)
 
     def _write_preference(
@@ -390,15 +430,21 @@ class RowChecker:
             result.faults.append(Fault(*place, "nothing-to-learn", message))
 
 
-def _wrong_task(objective: Objective | None, read: Conversation | PreferenceRow) -> list[Problem]:
-    """The problem of a row that is not of the kind that an objective learns from."""
-    kind: RowKind = "conversation"
+def _kind_of(read: AnyRow) -> RowKind:
     if isinstance(read, PreferenceRow):
-        kind = "pair" if len(read.answers) == 2 else "judged"
+        return "pair" if len(read.answers) == 2 else "judged"
+    return "document" if isinstance(read, DocumentRow) else "conversation"
+
+
+def _wrong_task(objective: Objective | None, read: AnyRow) -> list[Problem]:
+    """The problem of a row that is not of the kind that an objective learns from."""
+    kind = _kind_of(read)
     if objective is None or kind in objective.accepts:
         return []
     task, (other, *_) = f"task: {objective.name}", tasks(lambda one: one.learns_from == kind)
-    if kind == "conversation":
+    if kind == "document":
+        message = f"{task} learns answers, and the row is a document; task: {other} learns it."
+    elif kind == "conversation":
         wanted = "chosen and rejected" + (", or a label" if "judged" in objective.accepts else "")
         message = f"{task} needs {wanted}, and the row has one answer; task: {other} learns it."
     elif objective.judges:
@@ -411,16 +457,31 @@ def _wrong_task(objective: Objective | None, read: Conversation | PreferenceRow)
     return [Problem("wrong-task", message)]
 
 
+def _unread_draft(value: Any) -> list[Problem]:
+    """The warning that ``axtune data ask`` has written a row and nobody has read it yet."""
+    meta = value.get("meta")
+    at = [
+        place
+        for place, holder in (("draft", value), ("meta.draft", meta))
+        if isinstance(holder, dict) and holder.get("draft") is True
+    ]
+    message = "a model drafted the row; read it, and remove {}, or leave the row out."
+    return [Problem("draft", message.format(place), "warning") for place in at[:1]]
+
+
 def _near_text(conversation: Conversation, end: int | None = None) -> str:
     """What near duplicates share: every letter and digit, without case, spaces, punctuation."""
     said: list[str] = [tool["function"]["name"] for tool in conversation.tools or ()]
     for message in conversation.messages[:end]:
         said.append(message["role"])
-        text = unicodedata.normalize("NFKC", message["content"]).casefold()
-        said.append(_NO_WORD.sub("", text))
+        said.append(_letters(message["content"]))
         for call in message.get("tool_calls", ()):
             said.append(json.dumps(call["function"], sort_keys=True))
     return "\0".join(said)
+
+
+def _letters(text: str) -> str:
+    return _NO_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _hash(text: str) -> int:

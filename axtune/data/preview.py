@@ -99,6 +99,10 @@ def show_account(console: Console, account: DatasetStats) -> None:
     table.add_row("  refused", f"{account.rows_refused:,}", "")
     for code, count in sorted(account.refused.items()):
         table.add_row(f"    {code}", f"{count:,}", "")
+    if account.dropped:
+        table.add_row("  dropped", f"{sum(account.dropped.values()):,}", "")
+    for code, count in sorted(account.dropped.items()):
+        table.add_row(f"    {code}", f"{count:,}", "")
     if account.rows_left_out:
         table.add_row("  left out", f"{account.rows_left_out:,}", "by weight")
     table.add_row("samples", f"{account.samples:,}", "")
@@ -114,6 +118,13 @@ def show_account(console: Console, account: DatasetStats) -> None:
         table.add_row("personal data", f"{sum(found.values()):,}", "found by the gate")
         for kind, count in sorted(found.items()):
             table.add_row(f"    {kind}", f"{count:,}", "")
+    if overlaps := account.overlaps:
+        total = sum(sum(counts.values()) for counts in overlaps.values())
+        table.add_row("overlaps", f"{total:,}", "with other rows and held-out items")
+        for name, counts in sorted(overlaps.items()):
+            table.add_row(f"  {name}", "", "")
+            for code, count in sorted(counts.items()):
+                table.add_row(f"    {code}", f"{count:,}", "")
     if account.warnings:
         table.add_row("warnings", f"{sum(account.warnings.values()):,}", "rows stay in")
         for code, count in sorted(account.warnings.items()):

@@ -1,7 +1,8 @@
 """The data gate: personal data of a row is masked, or refuses it.
 
-Masked is everything that the model would be shown: contents, reasoning, arguments of calls, and the
-texts of tools. A mask is one of the tokenizer's own tokens, of which a text may hold any number.
+Masked is everything that the model would be shown: documents, whole, before they are cut; contents,
+reasoning, arguments of calls, and the texts of tools. A mask is one of the tokenizer's own tokens,
+of which a text may hold any number.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 from axtune.checkpoint.tokenizer import AxTokenizer, Tool
 from axtune.config.recipe import Data
 from axtune.data.conversation import Conversation
+from axtune.data.documents import DocumentRow
 from axtune.data.messages import Message
-from axtune.data.parse import PreferenceRow
+from axtune.data.parse import AnyRow, PreferenceRow
 from axtune.errors import AxtuneError, CheckpointError, Problem
 from axtune.privacy.kinds import MASKS
 from axtune.privacy.own_kinds import OwnKind, read_own_kinds
 from axtune.privacy.scrub import Known, Scrubber
 
-_Row = Conversation | PreferenceRow
 _CONTEXT = 80  # characters of the turn before, whose labels say what a turn's number is
 
 
@@ -43,7 +44,7 @@ class PrivacyGate:
             _require_masks(tokenizer, own)
         self._scrubber = Scrubber(own)
 
-    def masked(self, row: _Row) -> tuple[_Row, Counter[str]]:
+    def masked(self, row: AnyRow) -> tuple[AnyRow, Counter[str]]:
         """A row without personal data, and how much of each kind there was.
 
         Raises:
@@ -56,7 +57,11 @@ class PrivacyGate:
             masked = self._row(masked, counts, known)
         return masked, counts
 
-    def _row(self, row: _Row, counts: Counter[str], known: Known) -> _Row:
+    def _row(self, row: AnyRow, counts: Counter[str], known: Known) -> AnyRow:
+        if isinstance(row, DocumentRow):
+            scrubbed = self._scrubber.scrub(row.text, "", known)
+            counts.update(scrubbed.counts)
+            return DocumentRow(scrubbed.text)
         if isinstance(row, Conversation):
             return self._conversation(row, counts, known)
         first = self._conversation(row.learned, counts, known)
@@ -126,7 +131,7 @@ def refusal(counts: Counter[str]) -> Problem:
     return Problem("personal-data", message)
 
 
-def same_when_masked(row: Conversation | PreferenceRow) -> Iterator[Problem]:
+def same_when_masked(row: AnyRow) -> Iterator[Problem]:
     """The problem of a preference whose answers differ in personal data alone."""
     if not isinstance(row, PreferenceRow) or row.chosen is None or row.rejected is None:
         return

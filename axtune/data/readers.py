@@ -13,10 +13,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from axtune.config.paths import data_suffix
+from axtune.config.paths import data_suffix, is_document
 from axtune.data.arrow_rows import read_table
 from axtune.data.compression import open_bytes
 from axtune.data.csv_rows import read_csv
+from axtune.data.documents import read_document_file
 from axtune.data.json_rows import read_json_lines, read_json_list
 from axtune.data.layouts import is_list, wrong_layout
 from axtune.data.rows import Row
@@ -29,7 +30,7 @@ def read_rows(path: Path, *, max_line_bytes: int) -> Iterator[Row]:
     """Read a file row by row.
 
     Args:
-        path: A JSONL, JSON, CSV, TSV, Parquet or Arrow file; texts also compressed.
+        path: A JSONL, JSON, CSV, TSV, Parquet or Arrow file, texts also compressed; or a document.
         max_line_bytes: Longer lines are faults and are not kept in memory.
 
     Yields:
@@ -48,6 +49,9 @@ def read_rows(path: Path, *, max_line_bytes: int) -> Iterator[Row]:
 
 def _read(path: Path, limit: int) -> Iterator[Row]:
     suffix = data_suffix(path)
+    if not suffix and is_document(path):
+        yield from read_document_file(path, limit)
+        return
     if suffix in (".parquet", ".arrow"):
         yield from read_table(path, suffix)
         return

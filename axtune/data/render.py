@@ -1,4 +1,7 @@
-"""Conversations become token ids and labels, through the checkpoint's own template.
+"""Documents and conversations become token ids and labels.
+
+Every token of a document is learned, and behind its last one the token that ended documents in
+pre-training. Conversations go through the checkpoint's own template.
 
 For every learned assistant turn the template renders the prompt exactly as a serving engine does:
 the turns before it, with ``add_generation_prompt``. The turn's own text is written here (content,
@@ -19,6 +22,8 @@ from typing import Any, NamedTuple
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation, as_served, normalise_request
+from axtune.data.cutting import cut
+from axtune.data.documents import DocumentRow
 from axtune.data.messages import Message
 from axtune.data.native_calls import form_of
 from axtune.data.samples import IGNORED, AnySample, Sample, learned_turns
@@ -69,6 +74,27 @@ def render(tokenizer: AxTokenizer, conversation: Conversation) -> list[Sample]:
         CheckpointError: When the template and the text labelled here differ.
     """
     return encode(tokenizer, pieces(tokenizer, conversation))
+
+
+def render_document(tokenizer: AxTokenizer, document: DocumentRow, max_length: int) -> list[Sample]:
+    """Token ids and labels of a document, cut to a length.
+
+    Args:
+        tokenizer: The checkpoint's.
+        document: Its text says something.
+        max_length: Tokens of a sample; the last one has its end of document besides its text.
+
+    Returns:
+        A sample for each piece, whose ids are those of the piece's text alone. Behind the last one
+        stands the end of document; nothing where it is cut, and nothing in front.
+
+    Raises:
+        CheckpointError: When the tokenizer has no end of document.
+    """
+    end = tokenizer.end_of_document_id
+    ids = [piece.ids for piece in cut(tokenizer, document.text, max_length - 1)]
+    ids[-1].append(end)
+    return [Sample(each, list(each)) for each in ids]
 
 
 def turns_of(conversation: Conversation, samples: Sequence[AnySample]) -> Iterator[LearnedTurn]:

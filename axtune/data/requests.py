@@ -7,7 +7,7 @@ of the prompt that training showed before the answer, and the answer that the ro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from axtune.checkpoint.tokenizer import AxTokenizer, Tool
@@ -17,6 +17,7 @@ from axtune.data.messages import Message
 from axtune.data.pipeline import RowChecker
 from axtune.data.render import LearnedTurn, render, turns_of
 from axtune.data.sources import files_of
+from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError
 
 
@@ -61,13 +62,20 @@ def read_requests(
         task: What the rows were to train; None takes each row for what it is.
     """
     checker = RowChecker(tokenizer, data, task, with_turns=True)
-    for source in data.train:
+    for source in data.sources:
         try:
             files = files_of(source)
         except AxtuneError:
             continue
         for checked in checker.stream(files):
             yield from map(request_of, checked.turns)
+
+
+def document_ids(rows: Iterable[RowResult]) -> Iterator[list[int]]:
+    """Token ids of the first piece of each document among some rows."""
+    for checked in rows:
+        if checked.document and checked.samples:
+            yield list(checked.samples[0].stretches[0].ids)
 
 
 def request_of(learned: LearnedTurn) -> Request:

@@ -1,4 +1,4 @@
-"""What is trained on: token ids and labels of a conversation, a pair, or a judged answer."""
+"""What is trained on: ids and labels of documents, conversations, pairs, judged answers."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Sample(_Counted):
 
     @property
     def stretches(self) -> tuple[Stretch, ...]:
-        """The whole conversation."""
+        """The whole conversation, or piece of a document."""
         return (Stretch(self.input_ids, self.labels),)
 
     @property
@@ -210,6 +210,7 @@ def as_served(sample: AnySample) -> Sample:
 
 # What becomes of the rows that an objective learns from.
 SAMPLE_TYPES: dict[RowKind, type[AnySample]] = {
+    "document": Sample,
     "conversation": Sample,
     "pair": PairSample,
     "judged": UnpairedSample,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,20 +29,32 @@ class RowResult:
         line: As in `axtune.data.rows.Row`.
         samples: What is trained on; empty when the row is refused.
         faults: Everything found; an error among them refuses the row.
+        document: Whether it is a document, of which the samples are the pieces.
         key: Equal for rows that must not part when some are held out: near duplicates, and
             preferences with the same prompt.
         turns: The turns that the samples teach to their end, of a preference those of the chosen
             answer (or the only one); empty unless the checker was asked for them.
         personal_data: How much of each kind the gate found; empty where ``privacy`` is off.
+        overlaps: Codes of what `axtune.data.overlap_gate` found it to repeat.
+        dropped: The code that it is dropped for; empty when it stays in or is refused.
     """
 
     file: str
     line: int
     samples: list[AnySample] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    document: bool = False
     key: int = 0
     turns: list[LearnedTurn] = field(default_factory=list)
     personal_data: Counter[str] = field(default_factory=Counter)
+    overlaps: list[str] = field(default_factory=list)
+    dropped: str = ""
+
+    def drop(self, code: str) -> None:
+        """Keep the row out, without a fault of it."""
+        self.dropped = code
+        self.samples.clear()
+        self.turns.clear()
 
     @property
     def refused(self) -> bool:
@@ -50,7 +64,7 @@ class RowResult:
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """Where every row went: ``rows_read == rows_used + rows_refused + rows_left_out``.
+    """Where every row went; ``rows_read`` is the sum of what was used, refused, dropped, left out.
 
     Attributes:
         rows_read: Rows of the files.
@@ -71,6 +85,11 @@ class DatasetStats:
         personal_data: How much of each kind the gate found in the rows that were read: masked, or
             what they were refused for.
         histogram: How many samples are within each twentieth of the longest one's length.
+        dropped: Rows that are kept out since they repeat another, by the code of what they repeat:
+            ``duplicate``, ``near-duplicate``, ``leaked``.
+        overlaps: Rows that repeat another or a held-out item, dropped or not, by file (with
+            the folders in which these differ) and by code.
+        mixture: Of training rows, what each source has of an epoch (`axtune.data.mixture.Part`).
     """
 
     rows_read: int
@@ -88,6 +107,9 @@ class DatasetStats:
     answers: dict[str, dict[str, int]] = field(default_factory=dict)
     histogram: list[int] = field(default_factory=list)
     personal_data: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    overlaps: dict[str, dict[str, int]] = field(default_factory=dict)
+    mixture: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -137,6 +159,8 @@ class StatsBuilder:
         self.warnings: Counter[str] = Counter()
         self.digests: dict[str, str] = {}
         self.personal_data: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.overlaps: dict[str, Counter[str]] = {}
         # One entry a sample, in the order of reading.
         self.row = array("L")
         self.lengths = array("I")
@@ -148,7 +172,13 @@ class StatsBuilder:
     def add(self, checked: RowResult) -> None:
         """Count one row."""
         errors = [fault.code for fault in checked.faults if fault.severity == "error"]
-        self.warnings.update(f.code for f in checked.faults if f.severity == "warning")
+        warnings = [f.code for f in checked.faults if f.severity == "warning"]
+        if checked.dropped:
+            warnings.remove(checked.dropped)
+            self.dropped[checked.dropped] += 1
+        self.warnings.update(warnings)
+        if checked.overlaps:
+            self.overlaps.setdefault(checked.file, Counter()).update(checked.overlaps)
         self.personal_data.update(checked.personal_data)
         if errors:
             self.refused[errors[0]] += 1
@@ -183,7 +213,7 @@ class StatsBuilder:
             rows_read=rows_read,
             rows_used=used,
             rows_refused=refused,
-            rows_left_out=rows_read - used - refused,
+            rows_left_out=rows_read - used - refused - self.dropped.total(),
             samples=len(lengths),
             tokens=int(np.asarray(self.tokens, np.int64)[chosen].sum()),
             labelled_tokens=int(wanted.sum() + unwanted.sum()),
@@ -195,6 +225,8 @@ class StatsBuilder:
             answers=_answers(prompts, wanted, unwanted),
             histogram=_histogram(lengths),
             personal_data=dict(self.personal_data),
+            dropped=dict(self.dropped),
+            overlaps=_by_name(self.overlaps),
         )
 
     def sizes(self) -> Sizes:
@@ -204,6 +236,14 @@ class StatsBuilder:
             np.asarray(c, np.int64) for c in (self.lengths, self.tokens, self.prompts)
         )
         return Sizes(lengths, tokens, prompts, wanted + unwanted)
+
+
+def _by_name(by_file: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    """Counts by the names of files, with the folders in which these differ and no others."""
+    if not by_file:
+        return {}
+    above = os.path.commonpath([Path(file).parent for file in by_file])
+    return {os.path.relpath(file, above): dict(counts) for file, counts in by_file.items()}
 
 
 def _answers(

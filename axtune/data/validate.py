@@ -1,4 +1,4 @@
-"""What a whole conversation must keep to before anything is learned from it.
+"""What a row must keep to before anything is learned from it.
 
 Something to learn, calls to tools that are there and within their schemas, results behind calls, no
 control tokens inside text. Messages name places, never what a row says.
@@ -17,9 +17,10 @@ from typing import Any, NoReturn
 import jsonschema_rs
 
 from axtune.data.conversation import Conversation
+from axtune.data.documents import TEXT, DocumentRow
 from axtune.data.markup import foreign_markup
 from axtune.data.messages import Message
-from axtune.data.parse import PreferenceRow
+from axtune.data.parse import AnyRow, PreferenceRow
 from axtune.data.unread import reasoning_unseen
 from axtune.errors import Problem, Severity
 
@@ -30,9 +31,7 @@ _UNSEEN = frozenset("\u115f\u1160\u3164\uffa0\u034f\u2800\ufe0e\ufe0f")
 _THINK = frozenset(("<think>", "</think>"))
 
 
-def check(
-    row: Conversation | PreferenceRow,
-) -> tuple[Conversation | PreferenceRow, list[Problem]]:
+def check(row: AnyRow) -> tuple[AnyRow, list[Problem]]:
     """Hold what a row is to teach against every rule that needs no tokenizer.
 
     Args:
@@ -43,6 +42,9 @@ def check(
         tool or with wrong arguments is often what makes an answer the rejected one, so that there
         it is a warning.
     """
+    if isinstance(row, DocumentRow):
+        message = f"{TEXT}: there is no text to learn; remove the row."
+        return row, [Problem("empty-text", message)] if _says_nothing(row.text) else []
     if isinstance(row, Conversation):
         return _checked(row, len(row.messages))
     problems: dict[Problem, None] = {}  # what the answers share is found with each
@@ -63,22 +65,19 @@ def _checked(conversation: Conversation, strict: int) -> tuple[Conversation, lis
     return replace(conversation, learn=learn), problems
 
 
-def text_problems(
-    row: Conversation | PreferenceRow, control: re.Pattern[str] | None, *, nfd: bool
-) -> list[Problem]:
+def text_problems(row: AnyRow, control: re.Pattern[str] | None, *, nfd: bool) -> list[Problem]:
     """What is wrong with the texts themselves: control tokens, lost bytes, markup, NFD Hangul.
 
     The tokenizer takes a control token written in a text for the real one.
 
     Args:
-        row: Whose contents, calls and tools are searched.
+        row: Whose text, or contents, calls and tools are searched.
         control: Matches control tokens; None lets them stand. An assistant may write ``<think>``.
         nfd: Whether to report Hangul in conjoining jamo.
     """
     problems = []
     decomposed = False
-    first = row if isinstance(row, Conversation) else row.learned
-    names = [tool["function"]["name"] for tool in first.tools or ()]
+    names = _tool_names(row)
     for place, role, text in _texts(row):
         if nfd and not decomposed and not text.isascii():
             decomposed = _NFD_HANGUL.search(text) is not None
@@ -102,6 +101,12 @@ def text_problems(
                 "model it is text like any other. Write calls as tool_calls, or remove it."
             )
             problems.append(Problem("foreign-markup", message, "warning"))
+        elif role == "document" and (sign := foreign_markup(text, names)):
+            message = (
+                f"{place} holds {sign}, as other models write a call or a turn; as a document it "
+                "is learned like any other text. Give conversations as messages."
+            )
+            problems.append(Problem("foreign-markup", message, "warning"))
     if decomposed:
         message = (
             "Hangul in decomposed form (NFD), rare in pre-training; data.nfc: true converts it."
@@ -110,8 +115,18 @@ def text_problems(
     return problems
 
 
-def _texts(row: Conversation | PreferenceRow) -> Iterator[tuple[str, str, str]]:
+def _tool_names(row: AnyRow) -> list[str]:
+    if isinstance(row, DocumentRow):
+        return []
+    first = row if isinstance(row, Conversation) else row.learned
+    return [tool["function"]["name"] for tool in first.tools or ()]
+
+
+def _texts(row: AnyRow) -> Iterator[tuple[str, str, str]]:
     """Every text of a row, once, with its place and who says it, calls and tools as JSON."""
+    if isinstance(row, DocumentRow):
+        yield TEXT, "document", row.text
+        return
     if isinstance(row, Conversation):
         parts = [(row, 0)]
     else:  # the second answer stands behind the same prompt

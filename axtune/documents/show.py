@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from axtune.documents.importing import Report
+from axtune.progress_bar import ProgressBar
 from axtune.units import plural
 
-_QUIET = 30.0  # seconds between lines in a log file
 _MOST_NAMES = 20  # of one code; --json has all
 
 
-class ImportProgress:
-    """A bar on a terminal, a line now and then in a log file; both on standard error."""
+class ImportProgress(ProgressBar):
+    """How far an import is."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("reading"),
-            BarColumn(),
-            TextColumn("{task.percentage:.0f}% {task.fields[said]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("reading", total=None, said="")
-        self._console = console
-        self._last = time.monotonic()
-
-    def __enter__(self) -> ImportProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
+        super().__init__("reading")
 
     def __call__(self, done: int, total: int, report: Report) -> None:
         """Show how far it is: bytes, and documents with text and without."""
         said = f"{plural(report.documents, 'document')}, {len(report.refused):,} refused"
-        self._bar.update(self._task, completed=done, total=total, said=said)
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._last >= _QUIET:
-            self._last = now
-            self._console.print(f"{done * 100 // max(total, 1)}%: {said}", highlight=False)
+        self.show(done, total, said)
 
 
 def show_report(report: Report, out: Path) -> None:

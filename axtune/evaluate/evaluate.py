@@ -118,8 +118,14 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             )  # fmt: skip
             if selected.unscored:
                 report.say(unscored_in_words(selected.unscored))
+            _require_figures(model, selected)
             asked = f"{len(selected.questions):,}{selected.but()}"
-            report.table([("questions", asked), ("answers", str(folder))])
+            documents = f"{selected.documents.total():,}, their loss and perplexity by source"
+            report.table(
+                [("questions", asked)] * bool(selected.questions)
+                + [("documents", documents)] * bool(selected.documents)
+                + [("answers" if selected.questions else "figures", str(folder))]
+            )
         began = time.monotonic()
         with open_answers(folder) as answers:
             after = _heard(model, selected, tasks, settings, answers, report)
@@ -219,6 +225,15 @@ def below(
         elif value < bound if side == "least" else value > bound:
             found.append(f"{metric} is {value:.4g}, and was to be at {side} {bound:g}.")
     return found
+
+
+def _require_figures(model: Model, selected: Selection) -> None:
+    if not selected.questions and model.backend == "endpoint":
+        raise AxtuneError(
+            "Documents ask nothing, and a server does not say how likely it finds their tokens.",
+            "Leave --url out, so that the loss of the documents is computed here; or give files "
+            "of questions: --data FILE.",
+        )
 
 
 # --- who is asked ---------------------------------------------------------------------------------

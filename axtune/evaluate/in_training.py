@@ -57,6 +57,12 @@ class TrainingQuestions:
         selected = select(
             tokenizer, recipe, settings.data, room=room, limit=settings.limit, seed=settings.seed
         )
+        if not selected.questions:
+            message = (
+                "asks nothing: the held-out rows are documents, whose loss is evaluated anyway; "
+                "name questions (evaluate.data), or remove evaluate."
+            )
+            raise refused([bad_value("evaluate", message)])
         self._tokenizer = tokenizer
         self._sampling = settings.sampling
         self._asked = selected.questions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from rich.cells import cell_len, set_cell_size
@@ -41,6 +41,28 @@ def show(console: Console, result: Result) -> None:
         console.print(Text(text, style="yellow"))
     if result.ties:
         console.print(ties_in_words(result.ties))
+
+
+def show_beside(console: Console, results: Mapping[str, Result]) -> None:
+    """Print the figures of several models that were asked the same, and of their base.
+
+    Args:
+        console: Where to.
+        results: By the models' names, each held against the base.
+    """
+    *_, last = results.values()
+    of_each = [{(one.category, one.metric): one for one in r.measured} for r in results.values()]
+    rows = list(_shown(last.measured))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", overflow="fold")
+    for name in ("n", "base", *results):
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for one, name in zip(rows, _names(rows, console.width // 2), strict=True):
+        found = [each.get((one.category, one.metric)) for each in of_each]
+        values = [one.before, *(each.value if each else None for each in found)]
+        cells = [_written(one, value.value) if value else "" for value in values]
+        table.add_row(Text(name), f"{one.n:,}", *cells)
+    console.print(table)
 
 
 def _table(rows: Sequence[Measured], names: Sequence[str], *, compared: bool) -> Table:

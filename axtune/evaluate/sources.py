@@ -1,4 +1,7 @@
-"""Which questions are asked: those of files, or of the rows that a run held out."""
+"""What a model is asked: the questions and documents of files, or of rows that a run held out.
+
+A document asks nothing; what it tells is how likely a model finds its tokens.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
+from axtune.config.paths import is_document
 from axtune.config.recipe import Data, Recipe
 from axtune.data.dataset import held_out_rows
 from axtune.data.pipeline import RowChecker
@@ -30,6 +34,7 @@ from axtune.evaluate.questions import Question, questions_of
 from axtune.units import plural
 
 _ANY_LENGTH = 1 << 40
+_PIECE = 4096  # tokens that documents are cut to where no recipe says
 
 
 @dataclass(slots=True)
@@ -38,21 +43,31 @@ class Selection:
 
     Attributes:
         questions: Each with its prompt, as token ids.
-        samples: Of the rows that the questions are of, with their file: what a loss is taken of.
+        documents: How many there are of each file.
+        samples: Of the rows that the questions are of, and of the documents, with their source:
+            what a loss is taken of.
         left_out: Questions that are not asked, by why.
         unscored: Those of BFCL whose categories are not scored, by these.
     """
 
     questions: list[tuple[Question, list[int]]] = field(default_factory=list)
+    documents: Counter[str] = field(default_factory=Counter)
     samples: list[tuple[str, Sample]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     unscored: Counter[str] = field(default_factory=Counter)
 
     @property
     def files(self) -> list[dict[str, Any]]:
-        """The names of the files, each with how many of its questions are asked."""
+        """The names of the files, each with how many of its questions are asked.
+
+        One with documents has how many these are besides.
+        """
         counts = Counter(Path(question.file).name for question, _ in self.questions)
-        return [{"file": name, "questions": count} for name, count in counts.items()]
+        return [
+            {"file": name, "questions": counts[name]}
+            | ({"documents": self.documents[name]} if name in self.documents else {})
+            for name in dict.fromkeys((*counts, *self.documents))
+        ]
 
     def but(self) -> str:
         """What was left out, in words."""
@@ -68,13 +83,13 @@ def select(
     limit: int | None = None,
     seed: int = 0,
 ) -> Selection:
-    """Read the questions of files, or of the rows that a recipe holds out, and make their prompts.
+    """Read what files ask, or the rows that a recipe holds out, and make the questions' prompts.
 
     Args:
         tokenizer: Of the model that is asked.
         recipe: What it was trained by: rows are read as its own, and those that it holds out are
             asked where there are no files. None for a checkpoint.
-        files: Conversations or benchmarks.
+        files: Conversations, documents or benchmarks.
         room: Tokens of an answer; a question that leaves the model fewer is left out.
         limit: How many questions; None for all.
         seed: Draws which.
@@ -83,9 +98,9 @@ def select(
         AxtuneError: When files or rows cannot be read, or nothing is left to be asked.
     """
     selected = Selection()
-    samples: dict[tuple[str, int], list[Sample]] = {}
+    kept = _Kept()
     found = 0
-    for question in _questions(tokenizer, recipe, files, samples, selected.unscored):
+    for question in _questions(tokenizer, recipe, files, kept, selected.unscored):
         found += 1
         try:
             prompt = question.prompt or prompt_ids(tokenizer, question.messages, question.tools)
@@ -96,27 +111,32 @@ def select(
             selected.left_out["too-long"] += 1
         else:
             selected.questions.append((question, prompt))
-    if not found:
+    if not found and not kept.documents:
         why = f" {unscored_in_words(selected.unscored)}" if selected.unscored else ""
-        raise AxtuneError(f"There is nothing to ask.{why}", "Give files whose rows have an answer.")
+        raise AxtuneError(
+            f"There is nothing to ask.{why}", "Give files whose rows have an answer, or documents."
+        )
     if selected.unscored:
         selected.left_out["not-scored"] = selected.unscored.total()
-    if not selected.questions:
+    if not selected.questions and not kept.documents:
         raise AxtuneError(
             f"None of {plural(found, 'question')} can be asked: {_listed(selected.left_out)}.",
             "Give shorter answers room with --max-new-tokens, or other files.",
         )
     if limit is not None and limit < len(selected.questions):
-        kept = sorted(random.Random(seed).sample(range(len(selected.questions)), limit))
+        drawn = sorted(random.Random(seed).sample(range(len(selected.questions)), limit))
         selected.left_out["limit"] = len(selected.questions) - limit
-        selected.questions = [selected.questions[place] for place in kept]
+        selected.questions = [selected.questions[place] for place in drawn]
     rows = dict.fromkeys((question.file, question.line) for question, _ in selected.questions)
+    places = [*rows, *kept.documents]
+    sources = _sources([file for file, _ in places])
     selected.samples = [
-        (Path(file).name, sample)
-        for file, line in rows
-        for sample in samples.get((file, line), ())
+        (sources[file], sample)
+        for file, line in places
+        for sample in kept.samples.get((file, line), ())
         if sample.length <= tokenizer.context
     ]
+    selected.documents = Counter(sources[file] for file, _ in kept.documents)
     return selected
 
 
@@ -124,26 +144,27 @@ def _questions(
     tokenizer: AxTokenizer,
     recipe: Recipe | None,
     files: Sequence[str],
-    samples: dict[tuple[str, int], list[Sample]],
+    kept: _Kept,
     unscored: Counter[str],
 ) -> Iterator[Question]:
     if not files:
-        yield from questions_of(_kept(_held_out(tokenizer, recipe), samples))
+        yield from questions_of(kept.those_of(_held_out(tokenizer, recipe)))
         return
     # Of a row that is longer than the context, the first turns can still be asked.
     whole = {"max_length": _ANY_LENGTH, "truncate": False}
     options = data_options(files, **whole)
-    sources = options.train
+    sources, piece_length = options.train, _PIECE
     if recipe:  # rows are read as those that it was trained on
         options = recipe.data.model_copy(update=whole)
+        piece_length = recipe.data.max_length
     given, left_out = asked_files(sources)
     unscored.update(left_out)
     for file in given:
         if is_benchmark(file):
             yield from read_questions(file)
         else:
-            rows = RowChecker(tokenizer, options, with_turns=True).stream([file])
-            yield from questions_of(_kept(_sound(rows, options), samples))
+            checker = RowChecker(tokenizer, options, with_turns=True, piece_length=piece_length)
+            yield from questions_of(kept.those_of(_sound(checker.stream([file]), options)))
 
 
 def _held_out(tokenizer: AxTokenizer, recipe: Recipe | None) -> Iterator[RowResult]:
@@ -169,14 +190,36 @@ def _sound(rows: Iterable[RowResult], data: Data) -> Iterator[RowResult]:
         yield checked
 
 
-def _kept(
-    rows: Iterable[RowResult], samples: dict[tuple[str, int], list[Sample]]
-) -> Iterator[RowResult]:
-    """The same rows; their conversations' samples are kept on the way."""
-    for checked in rows:
-        found = [sample for sample in checked.samples if isinstance(sample, Sample)]
-        samples[checked.file, checked.line] = found
-        yield checked
+@dataclass(slots=True)
+class _Kept:
+    """What is kept of rows on their way to being questions.
+
+    Attributes:
+        samples: Of documents and conversations, by file and line.
+        documents: Which of these rows are documents.
+    """
+
+    samples: dict[tuple[str, int], list[Sample]] = field(default_factory=dict)
+    documents: list[tuple[str, int]] = field(default_factory=list)
+
+    def those_of(self, rows: Iterable[RowResult]) -> Iterator[RowResult]:
+        """The same rows."""
+        for checked in rows:
+            place = checked.file, checked.line
+            self.samples[place] = [one for one in checked.samples if isinstance(one, Sample)]
+            if checked.document:
+                self.documents.append(place)
+            yield checked
+
+
+def _sources(files: Iterable[str]) -> dict[str, str]:
+    """The names of files, by these; several that are a document each are their folder."""
+    paths = {file: Path(file).absolute() for file in dict.fromkeys(files)}
+    beside = Counter(path.parent for path in paths.values() if is_document(path))
+    return {
+        file: path.parent.name if is_document(path) and beside[path.parent] > 1 else path.name
+        for file, path in paths.items()
+    }
 
 
 def trained_on(runs: Sequence[Run | None], files: Sequence[str]) -> Iterator[str]:

@@ -141,7 +141,7 @@ def draw(
         drawn = list(_fitting(drawn))
     names = [Path(file).name for file in files]
     if not files and run:
-        names = [Path(source.path).name for source in run.recipe.data.train]
+        names = [Path(source.path).name for source in run.recipe.data.sources]
     ids = json.dumps(drawn).encode()
     facts = {
         "files": names,

@@ -29,7 +29,7 @@ from axtune.export.calibration import Calibration, Counting, RoundingOptions, ro
 from axtune.model.int4 import Int4, group_of, quantization_config, round_to_nearest
 from axtune.weights import gptq
 from axtune.weights.decoder import LINEAR, SAME_INPUTS, Decoder, watched
-from axtune.weights.folder import CheckpointPlan, FolderPlan, served_card
+from axtune.weights.folder import CheckpointPlan, FolderPlan, learned_documents, served_card
 from axtune.weights.output_tensor import OutputTensor, in_memory
 from axtune.weights.safetensors_file import read_header
 from axtune.weights.stream_writer import write_checkpoint, write_index
@@ -88,6 +88,11 @@ class FourBitPlan(FolderPlan):
         """README.md: what this is, and how to load it."""
         tags = ["compressed-tensors", "w4a16"]
         return served_card(self.title, self.runs, library="vllm", tags=tags)
+
+    @property
+    def learned_documents(self) -> bool:
+        """Whether one of its runs did."""
+        return learned_documents(self.runs)
 
     def write_weights(self, folder: Path) -> dict[str, str]:
         """Round and write the layers, those behind the last one that is there already."""

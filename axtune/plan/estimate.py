@@ -19,6 +19,8 @@ from axtune.checkpoint.locate import Checkpoint
 from axtune.checkpoint.provenance import original_of
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import Recipe, Source, preference_of
+from axtune.data.dataset import training_checker
+from axtune.data.mixture import mix, spans_of
 from axtune.data.pipeline import RowChecker
 from axtune.data.sources import files_of
 from axtune.data.statistics import Sizes, StatsBuilder
@@ -132,14 +134,22 @@ def from_data(recipe: Recipe, checkpoint: Checkpoint, tokenizer: AxTokenizer) ->
         AxtuneError: When a path is not there.
         DataError: When no row is fit to train on.
     """
-    checker = RowChecker(tokenizer, recipe.data, recipe.task)
-    sizes, refused = _read(recipe.data.train, checker)
+    checker = training_checker(recipe, tokenizer)
+    ledger, counts = _read(recipe.data.sources, checker)
+    row_of = np.asarray(ledger.row, np.int64)
+    tokens = np.bincount(row_of, ledger.sizes().tokens, ledger.rows_read).astype(np.int64)
+    # Which rows are seen more often than others is drawn in training; here from the same seed.
+    times = mix(spans_of(recipe.data, counts), tokens, np.random.default_rng(recipe.seed))
+    sizes = ledger.sizes().select(np.repeat(np.arange(len(row_of)), times[row_of]))
+    refused = ledger.refused.total()
+    checker.overlaps = None  # held-out rows are not held against each other
     held_out, share = None, 1.0
     if isinstance(recipe.data.eval, float):
         share -= recipe.data.eval
     elif recipe.data.eval is not None:
-        held_out, more = _read(recipe.data.eval, checker)
-        refused += more
+        ledger, _ = _read(recipe.data.eval, checker)
+        held_out = ledger.sizes()
+        refused += ledger.refused.total()
     return PlanInputs(
         name=checkpoint.name,
         architecture=read_architecture(checkpoint.config, checkpoint.name),
@@ -173,23 +183,21 @@ def from_length(recipe: Recipe, checkpoint: Checkpoint, tokens: int) -> PlanInpu
     )
 
 
-def _read(sources: Sequence[Source], checker: RowChecker) -> tuple[Sizes, int]:
-    ledger, spans = StatsBuilder(), []
-    for source, files in [(source, files_of(source)) for source in sources]:
-        begin = len(ledger.row)
+def _read(sources: Sequence[Source], checker: RowChecker) -> tuple[StatsBuilder, list[int]]:
+    """Count the rows of some sources; all of them, and how many each has."""
+    ledger, counts = StatsBuilder(), []
+    for files in [files_of(source) for source in sources]:
+        before = ledger.rows_read
         for checked in checker.stream(files):
             ledger.add(checked)
-        spans.append((len(ledger.row) - begin, source.weight))
+        counts.append(ledger.rows_read - before)
     if not len(ledger.row):
         raise DataError(
             "There is nothing to plan for: no row of the data can be used.",
             [],
             "axtune data check says why.",
         )
-    # A source of weight 1.5 gives every other sample once more; which ones is drawn in training.
-    times = [np.diff(np.floor(np.arange(count + 1) * weight)) for count, weight in spans]
-    seen = np.repeat(np.arange(len(ledger.row)), np.concatenate(times).astype(np.int64))
-    return ledger.sizes().select(seen), ledger.refused.total()
+    return ledger, counts
 
 
 def as_quantized(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:
@@ -294,7 +302,7 @@ def job_of(recipe: Recipe, architecture: Architecture, device: Device) -> Job:
         checkpointing=recipe.training.get("gradient_checkpointing") is not False,
         offload=frozenset(recipe.offload if device.kind == "gpu" else ()),  # a CPU is the host
         eager=recipe.attention == "eager",
-        second_adapter=preference.start_from is not None and preference.reference == "each_step",
+        second_adapter=recipe.start_from is not None and preference.reference == "each_step",
     )
 
 

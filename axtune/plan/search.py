@@ -203,8 +203,7 @@ def refusal(search: Search, room: float) -> AxtuneError:
 
 def _moves_weights(recipe: Recipe) -> bool:
     """Whether a recipe changes the base's weights, which a base in 4 bit does not keep."""
-    merged = recipe.preference is not None and recipe.preference.start_merged
-    return merged or initialisation(recipe.lora).moves_base
+    return recipe.start_merged or initialisation(recipe.lora).moves_base
 
 
 def _limit_words(recipe: Recipe, limit: int) -> tuple[str, ...]:

@@ -172,6 +172,10 @@ class Scrubber:
             return (text.strip('"'), counts) if counts else (value, counts)
         return value, counts
 
+    def without_masks(self, text: str) -> str:
+        """A text with a space in the place of each mask."""
+        return self._masked.sub(" ", text)
+
     def _masked_text(self, text: str, found: Sequence[Found]) -> str:
         quotes = _Quotes(text)
         parts: list[str] = []

@@ -90,7 +90,10 @@ def groups(result: Result) -> list[Group]:
 
 
 def compared(results: Sequence[Result | None]) -> list[Group]:
-    """The figures of several evaluations; metrics that only some have are of those."""
+    """The figures of several evaluations; metrics that only some have are of those.
+
+    Where all are held against the same model, its figures come last.
+    """
     figures = [{(m.category, m.metric): m for m in r.measured} if r else {} for r in results]
     keys = dict.fromkeys(key for one in figures for key in one)
     rows = []
@@ -98,8 +101,15 @@ def compared(results: Sequence[Result | None]) -> list[Group]:
         found = [one.get(key) for one in figures]
         one = next(each for each in found if each)
         plain = Measured(one.metric, one.category, one.n, one.value)
-        rows.append((plain, [each.value if each else None for each in found]))
+        beside = [one.before] if common_base(results) else []
+        rows.append((plain, [*(each.value if each else None for each in found), *beside]))
     return _by_category(rows)
+
+
+def common_base(results: Sequence[Result | None]) -> str | None:
+    """What several evaluations are all held against; None where it is not one model."""
+    names = {result.against if result else None for result in results}
+    return names.pop() if len(names) == 1 else None
 
 
 def _by_category(rows: Sequence[tuple[Measured, list[Estimate | None]]]) -> list[Group]:

@@ -27,13 +27,14 @@ from axtune.errors import AxtuneError
 from axtune.evaluate.results import Result
 from axtune.report.chart import HEIGHT, WIDTH, number
 from axtune.report.curves import of_run, of_runs
-from axtune.report.evaluation import compared, examples, groups, written_as
+from axtune.report.evaluation import common_base, compared, examples, groups, written_as
 from axtune.report.facts import ABSENT, RunFacts, differences, names_of, read_run
 from axtune.units import duration, gigabytes, package_version, plural
 
 _MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "–"}
 _TASKS = {
     "sft": "supervised fine-tuning",
+    "cpt": "continued pre-training",
     "dpo": "preference training (DPO)",
     "kto": "preference training (KTO)",
     "orpo": "preference training (ORPO)",
@@ -98,6 +99,7 @@ def render(runs: Sequence[RunFacts]) -> str:
     style, script = (Markup(_source(name)) for name in ("style.css", "script.js"))
     views = [_view(run) for run in runs]
     several = len(runs) > 1
+    base = common_base([run.result for run in runs])
     return env.get_template("page.html.jinja").render(
         style=style,
         script=script,
@@ -112,6 +114,7 @@ def render(runs: Sequence[RunFacts]) -> str:
         if several
         else of_run(runs[0].events, runs[0].best_step),
         figures=compared([run.result for run in runs]) if several else [],
+        asked=[*(run.name for run in runs), *([base] if base else [])],
         otherwise=_asked_otherwise(runs),
         width=WIDTH,
         height=HEIGHT,
@@ -280,6 +283,8 @@ def _data(which: str, part: Mapping[str, Any]) -> dict[str, Any]:
         ("tokens", tokens),
         ("labelled tokens", part.get("labelled_tokens", 0)),
     ]
+    dropped = part.get("dropped") or {}
+    rows += [(f"rows dropped, {code}", count) for code, count in dropped.items()]
     for kind, answers in (part.get("answers") or {}).items():
         rows.append((f"{kind} answers", answers.get("answers", 0)))
     most = max(counts, default=0)
@@ -287,6 +292,7 @@ def _data(which: str, part: Mapping[str, Any]) -> dict[str, Any]:
         "name": {"train": "Training rows", "eval": "Held-out rows"}.get(which, which),
         "rows": [(name, f"{count:,}") for name, count in rows],
         "share": f"{part.get('labelled_tokens', 0) / tokens:.1%}" if tokens else "",
+        "mixture": _mixture(part.get("mixture") or []),
         "lengths": [(name, f"{count:,}") for name, count in lengths.items()],
         "longest": lengths.get("max", 0),
         "bars": [
@@ -303,8 +309,25 @@ def _data(which: str, part: Mapping[str, Any]) -> dict[str, Any]:
         "refused": list((part.get("refused") or {}).items()),
         "warnings": list((part.get("warnings") or {}).items()),
         "personal": sorted((part.get("personal_data") or {}).items()),
+        "overlaps": [
+            (f"{code} in {name}", count)
+            for name, counts in sorted((part.get("overlaps") or {}).items())
+            for code, count in sorted(counts.items())
+        ],
         "files": list(part.get("digests") or {}),
     }
+
+
+def _mixture(parts: Sequence[Mapping[str, Any]]) -> Facts:
+    """What each source has of an epoch; nothing where there is one."""
+    return [
+        (
+            part["source"] + (" (replay)" if part["replay"] else ""),
+            f"{part['share']:.1%}: {part['tokens']:,}, {plural(part['rows'], 'row')} "
+            f"× {part['seen']:.2f}",
+        )
+        for part in (parts if len(parts) > 1 else [])
+    ]
 
 
 def _memory(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -345,12 +368,18 @@ def _reasons(run: RunFacts) -> list[tuple[str, int, int]]:
     ]
 
 
+def _counted(file: Mapping[str, Any]) -> list[str]:
+    """How many questions and documents there are of a file."""
+    counts = [plural(file.get("documents", 0), "document")] * bool(file.get("documents"))
+    return [f"{file['questions']:,}"] * bool(file.get("questions")) + counts
+
+
 def _questions(run: RunFacts) -> Facts:
     """What was asked, and how."""
     result = run.result
     assert result is not None
-    found = [("questions", f"{result.questions:,}")]
-    found += [(f"of {one.get('file', '')}", f"{one.get('questions', 0):,}") for one in result.data]
+    found = [("questions", f"{result.questions:,}")] * bool(result.questions)
+    found += [(f"of {one.get('file', '')}", ", ".join(_counted(one)) or "0") for one in result.data]
     found += [(f"left out: {code}", f"{count:,}") for code, count in result.left_out.items()]
     settings = {name: value for name, value in result.settings.items() if value is not None}
     found += [(name.replace("_", " "), str(value)) for name, value in settings.items()]

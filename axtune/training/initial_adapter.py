@@ -1,4 +1,4 @@
-"""Where a preference run begins: a fresh adapter, an earlier run's one trained on, or merged.
+"""Where a run begins: a fresh adapter, an earlier run's one trained on, or merged.
 
 What a run hands on is always one plain LoRA against the original base. So the terms of an adapter
 that was merged first are kept, and put in front of the new adapter's when it is saved.
@@ -18,7 +18,7 @@ from axtune.checkpoint.provenance import original_digests
 from axtune.checkpoint.run_dir import is_run, open_run, require_whole
 from axtune.checkpoint.saved_adapter import read_adapter_config
 from axtune.config.initialisation import initialisation
-from axtune.config.recipe import LORA_DEFAULTS, Recipe, preference_of
+from axtune.config.recipe import LORA_DEFAULTS, Recipe
 from axtune.errors import AxtuneError
 from axtune.model.adapter import Adapter, Term, add_adapter, load_adapter, terms_of
 from axtune.training.progress import Report
@@ -31,7 +31,7 @@ def start_adapter(
 
     Args:
         model: The base, changed in place.
-        recipe: The job; its ``preference.start_from`` says from where.
+        recipe: The job; its ``start_from`` says from where.
         checkpoint: Where the base's files are.
         report: Told when the earlier adapter's shape is not the recipe's.
 
@@ -40,12 +40,11 @@ def start_adapter(
             cannot be merged.
         RecipeError: When PEFT refuses the ``lora`` section.
     """
-    preference = preference_of(recipe)
-    if preference.start_from is None:
+    name = recipe.start_from
+    if name is None:
         return add_adapter(model, recipe.lora, seed=recipe.seed)
-    folder = _find(preference.start_from, checkpoint)
-    name = preference.start_from
-    if preference.start_merged:
+    folder = _find(name, checkpoint)
+    if recipe.start_merged:
         _refuse_unmergeable(model, folder, name, recipe)
         merged, terms = _merge(model, folder)
         return Adapter(add_adapter(merged, recipe.lora, seed=recipe.seed).model, None, terms)
@@ -74,7 +73,7 @@ def _find(path: str, checkpoint: Checkpoint) -> Path:
         folder = run.adapter
     if not (folder / ADAPTER_CONFIG).is_file():
         raise AxtuneError(
-            f"preference.start_from: {path} is neither a run folder nor an adapter folder.",
+            f"start_from: {path} is neither a run folder nor an adapter folder.",
             "A run folder is what output_dir named; an adapter folder holds adapter_config.json.",
         )
     return folder
@@ -94,7 +93,7 @@ def _refuse_unmergeable(model: PreTrainedModel, folder: Path, name: str, recipe:
         reason = "lora.init_lora_weights changes the base as well"
     if reason:
         raise AxtuneError(
-            f"preference.start_merged: {reason}.",
+            f"start_merged: {reason}.",
             f"Merge it to a folder: axtune merge {name} --out DIR; then set model=DIR and "
             "start_from=null. Or train it further: start_merged=false.",
         )

@@ -70,6 +70,12 @@ class Report:
         if self.enabled:
             self.console.print(Text(text, style=style))
 
+    def heading(self, text: str) -> None:
+        """Print what begins now, over a line."""
+        if self.enabled:
+            self.console.print()
+            self.console.rule(Text(text, style="bold"), align="left")
+
     def table(self, rows: Sequence[tuple[str, str]]) -> None:
         """Print names and values in two columns."""
         for name, value in rows:

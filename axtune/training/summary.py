@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,9 +85,20 @@ def derived(
         ("precision", f"{precision}{bits}; {kernels} attention; on {args.device.type}"),
         ("data", f"{plural(len(data.train), 'sample')}, {account.tokens:,} tokens, "
                  f"{labelled:.1f}% labelled{held_out}"),
+        *([("mixture", _mixture(account.mixture))] if len(account.mixture) > 1 else []),
         ("batch", _batch(args, batch, packing)),
         *([("packing", _packs(packing))] if packing else []),
     ]  # fmt: skip
+
+
+def _mixture(parts: Sequence[Mapping[str, Any]]) -> str:
+    """What each source has of an epoch's tokens, and how often its rows are seen."""
+    return ", ".join(
+        f"{part['source']} {part['share']:.1%}"
+        + (f" × {part['seen']:.2g}" if round(part["seen"], 2) != 1 else "")
+        + (" (replay)" if part["replay"] else "")
+        for part in parts
+    )
 
 
 def _batch(args: TrainingArguments, batch: int, packing: PackLayout | None) -> str:

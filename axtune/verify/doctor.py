@@ -334,6 +334,10 @@ def _template(
         yield Check(part, "calls", "pass", "tools, a call, its result and an answer are native")
 
 
+def _in_words(ids: list[int]) -> str:
+    return " and ".join(map(str, ids))
+
+
 def _end_of_turn(checkpoint: Checkpoint, tokenizer: AxTokenizer) -> Iterator[Check]:
     """Engines stop where ``generation_config.json`` says, and else where ``config.json`` does."""
     part, end = "end of turn", tokenizer.end_of_turn_id
@@ -349,7 +353,7 @@ def _end_of_turn(checkpoint: Checkpoint, tokenizer: AxTokenizer) -> Iterator[Che
     yield Check(part, "tokenizer", "pass", f"{tokenizer.end_of_turn} is {end}")
     remedy = f"Set eos_token_id to {end} in generation_config.json, or export the checkpoint anew."
     if end in stops.get("generation_config.json", ()):
-        found = f"generation_config.json stops at {end}"
+        found = f"generation_config.json stops at {_in_words(stops['generation_config.json'])}"
         if end not in stops.get("config.json", ()):
             found += f"; config.json says {said['config.json']}, which engines do not follow then"
         yield Check(part, "generation", "pass", found)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from axtune.checkpoint.provenance import unquantized
 from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.loader import data_options
+from axtune.config.objective import objective_of
 from axtune.config.recipe import Data, Source, Task
 from axtune.data.conversation import normalise_request
 from axtune.data.dataset import held_out_rows
 from axtune.data.messages import Message
 from axtune.data.native_calls import CallForm, form_of
 from axtune.data.pipeline import RowChecker
-from axtune.data.requests import Request, read_requests, requests_of, same_answer
+from axtune.data.requests import Request, document_ids, read_requests, requests_of, same_answer
 from axtune.data.sources import files_of
 from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
@@ -124,7 +126,7 @@ def verify(
         connect(vllm) if vllm != START else find_vllm()
     for_vllm = vllm is not None or (checkpoint.folder / "SERVING.md").is_file()
     with quiet_libraries():
-        texts = _texts(asked, base or checkpoint)
+        texts = _texts(asked, run, base or checkpoint)
         checks = [*_absent(asked), *examine(checkpoint, base, for_vllm=for_vllm, texts=texts)]
         sound = all(check.status != "fail" or check.part == "tokenizer" for check in checks)
         if sound:
@@ -136,9 +138,9 @@ def verify(
                 if ask and base:
                     checks += ask(checkpoint, base, own, run, data)
             else:
-                checks += _logits(checkpoint, base, run, own, _prompts(asked, tokenizer))
+                checks += _logits(checkpoint, base, run, own, _prompts(asked, run, tokenizer))
             if vllm is not None:
-                checks += _served(checkpoint, tokenizer, asked, vllm)
+                checks += _served(checkpoint, tokenizer, asked, run, vllm)
     certificate = Certificate(checkpoint.folder, tuple(checks))
     certificate.write()
     return certificate
@@ -174,7 +176,7 @@ class _Asked:
 
     @property
     def sources(self) -> list[Source]:
-        return self.data.train if self.data else []
+        return self.data.sources if self.data else []
 
     def requests(self, tokenizer: AxTokenizer) -> Iterator[Request]:
         """The data's requests and, so that there are some of every kind, those made for this."""
@@ -197,20 +199,30 @@ def _absent(asked: _Asked) -> Iterator[Check]:
             yield Check("data", "rows", "skip", found)
 
 
-def _texts(asked: _Asked, checkpoint: Checkpoint) -> list[str]:
-    """Prompts of the data as text, for AutoTokenizer."""
+def _documents(asked: _Asked, run: Run | None, tokenizer: AxTokenizer) -> Iterator[list[int]]:
+    """Documents of the data, rather those that were held out."""
+    if asked.task and objective_of(asked.task).learns_from != "document":
+        return
+    with suppress(AxtuneError):  # `_absent` says so
+        yield from document_ids(_rows(asked, run, tokenizer)[0])
+
+
+def _texts(asked: _Asked, run: Run | None, checkpoint: Checkpoint) -> list[str]:
+    """Documents and prompts of the data as text, for AutoTokenizer."""
     try:
         tokenizer = load_tokenizer(checkpoint)
     except CheckpointError:
         return []
-    found = islice(asked.requests(tokenizer), _AUTO_TEXTS)
-    return [tokenizer.decode(request.prompt) for request in found]
+    prompts = (request.prompt for request in asked.requests(tokenizer))
+    found = islice(chain(_documents(asked, run, tokenizer), prompts), _AUTO_TEXTS)
+    return [tokenizer.decode(ids) for ids in found]
 
 
-def _prompts(asked: _Asked, tokenizer: AxTokenizer) -> list[list[int]]:
-    """A few short prompts; the data's own where there are any."""
-    found: list[list[int]] = []
-    room = _POSITIONS
+def _prompts(asked: _Asked, run: Run | None, tokenizer: AxTokenizer) -> list[list[int]]:
+    """A few short prompts and beginnings of documents; the data's own where there are any."""
+    documents = islice(_documents(asked, run, tokenizer), _PROMPTS // 2)
+    found = [ids[: _POSITIONS // _PROMPTS] for ids in documents]
+    room = _POSITIONS - sum(map(len, found))
     for request in asked.requests(tokenizer):
         if len(request.prompt) <= room and request.prompt not in found:
             found.append(request.prompt)
@@ -372,15 +384,33 @@ def _rows(
 
 
 def _served(
-    checkpoint: Checkpoint, tokenizer: AxTokenizer, asked: _Asked, vllm: str
+    checkpoint: Checkpoint, tokenizer: AxTokenizer, asked: _Asked, run: Run | None, vllm: str
 ) -> list[Check]:
     requests = list(asked.requests(tokenizer))
+    documents = list(islice(_documents(asked, run, tokenizer), _AUTO_TEXTS))
     if vllm != START:
-        return _ask(connect(vllm), tokenizer, requests)
-    longest = max(len(request.prompt) for request in requests)
+        served = connect(vllm)
+        return [*_texts_served(served, tokenizer, documents), *_ask(served, tokenizer, requests)]
+    longest = max(map(len, (*documents, *(request.prompt for request in requests))))
     context = min(tokenizer.context, longest + 1024)
     with serve(checkpoint.folder, context) as served:
-        return _ask(served, tokenizer, requests)
+        return [*_texts_served(served, tokenizer, documents), *_ask(served, tokenizer, requests)]
+
+
+def _texts_served(
+    served: Served, tokenizer: AxTokenizer, documents: list[list[int]]
+) -> Iterator[Check]:
+    """Documents as the engine would cut them when it is to go on with them."""
+    if not documents:
+        return
+    wrong = sum(served.tokenize_text(tokenizer.decode(ids)) != ids for ids in documents)
+    if wrong:
+        found = f"{wrong} of {len(documents)} documents have other ids than training showed"
+        remedy = "Serve the folder that axtune export --to vllm makes."
+        yield Check("vllm", "documents", "fail", found, remedy)
+    else:
+        found = f"all {len(documents)} documents have the ids that training showed"
+        yield Check("vllm", "documents", "pass", found)
 
 
 def _ask(served: Served, tokenizer: AxTokenizer, requests: list[Request]) -> list[Check]:

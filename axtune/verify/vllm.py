@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import json
 import os
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from axtune.checkpoint import locate
 from axtune.checkpoint.leftovers import scratch
@@ -30,6 +31,20 @@ _AS_EXPORTED = "Start the server with the command in SERVING.md of the exported 
 
 # Where scripts/setup_vllm.sh puts it: it needs other versions of torch and transformers than ours.
 _ENVIRONMENT = Path(".venv-vllm") / "bin" / "vllm"
+
+
+class RefusedError(AxtuneError):
+    """A request that a server refused, or that it did not answer.
+
+    Args:
+        found: As in `AxtuneError`; it may hold what the server says of the request.
+        remedy: As in `AxtuneError`.
+        status: Of HTTP; None where no answer came.
+    """
+
+    def __init__(self, found: str, remedy: str, status: int | None) -> None:
+        super().__init__(found, remedy)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -58,12 +73,15 @@ class Served:
         model: The name by which requests ask for the model.
         tells_ids: Whether it says the tokens of an answer, as vLLM does when asked.
         retries: How often a request is sent again that the server could not take.
+        direct: Whether requests go to that address alone: by no proxy, and on to no other server
+            where the first one says so.
     """
 
     url: str
     model: str
     tells_ids: bool = True
     retries: int = 0
+    direct: bool = False
 
     def tokenize(
         self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None
@@ -78,6 +96,16 @@ class Served:
             request["tools"] = list(tools)
         answer = _post(f"{self.url}/tokenize", {**request, "add_generation_prompt": True})
         tokens: list[int] = answer["tokens"]
+        return tokens
+
+    def tokenize_text(self, text: str) -> list[int]:
+        """The ids that the engine makes of a text to go on with.
+
+        Raises:
+            AxtuneError: When the server refuses the request or does not answer.
+        """
+        request = {"model": self.model, "prompt": text, "add_special_tokens": False}
+        tokens: list[int] = _post(f"{self.url}/tokenize", request)["tokens"]
         return tokens
 
     def ask(
@@ -99,7 +127,7 @@ class Served:
             extra: vLLM's own parameters.
 
         Raises:
-            AxtuneError: When the server refuses the request or does not answer.
+            RefusedError: When the server refuses the request or does not answer.
             MissingPackageError: When the package openai is not installed.
         """
         with self._completion(messages, tools, max_tokens, temperature, extra) as answer:
@@ -163,6 +191,9 @@ class Served:
             api_key=os.environ.get("OPENAI_API_KEY", "none"),
             timeout=_ANSWER_SECONDS,
             max_retries=self.retries,
+            http_client=openai.DefaultHttpxClient(
+                trust_env=not self.direct, follow_redirects=not self.direct
+            ),
         )
         wanted = {"return_token_ids": True} if self.tells_ids else {}
         try:
@@ -177,7 +208,11 @@ class Served:
                     **how,
                 )
         except openai.OpenAIError as error:
-            raise AxtuneError(f"{self.url} refused a request: {error}", _AS_EXPORTED) from None
+            raise RefusedError(
+                f"{self.url} refused a request: {error}",
+                _AS_EXPORTED,
+                getattr(error, "status_code", None),
+            ) from None
 
 
 def grown(reply: Reply, choice: Any) -> Reply:
@@ -216,21 +251,48 @@ def connect(url: str) -> Served:
     Raises:
         AxtuneError: When nothing that serves a model answers there.
     """
+    return served_models(url)[0]
+
+
+def served_models(url: str, *, direct: bool = False) -> list[Served]:
+    """The models of a server that is running already, one or more, in its order.
+
+    Args:
+        url: With ``/v1`` or without, and ``http://`` where it names no protocol.
+        direct: As in `Served`.
+
+    Raises:
+        AxtuneError: When nothing that serves a model answers there.
+    """
     url = url.rstrip("/").removesuffix("/v1")
     if "://" not in url:
         url = f"http://{url}"
+    alone = (urllib.request.ProxyHandler({}), _NoRedirect()) if direct else ()
     try:
         key = os.environ.get("OPENAI_API_KEY", "none")
         request = urllib.request.Request(
             f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"}
         )
-        with urllib.request.urlopen(request, timeout=10) as stream:
-            first = json.load(stream)["data"][0]
-        return Served(url, str(first["id"]), tells_ids=first.get("owned_by") == "vllm")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        with urllib.request.build_opener(*alone).open(request, timeout=10) as stream:
+            models = json.load(stream)["data"]
+        _ = models[0]
+        return [
+            Served(url, str(one["id"]), tells_ids=one.get("owned_by") == "vllm", direct=direct)
+            for one in models
+        ]
+    except (
+        OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError,
+    ) as error:  # fmt: skip
         raise AxtuneError(
             f"No server answers at {url} ({error}).", "Give the URL of one that is running."
         ) from None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Goes where it was sent, and nowhere else."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, *_: Any) -> NoReturn:
+        raise urllib.error.HTTPError(req.full_url, code, "it sends on to another server", {}, fp)  # type: ignore[arg-type]
 
 
 @contextmanager

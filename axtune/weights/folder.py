@@ -21,7 +21,7 @@ from axtune.checkpoint.locate import CONFIG_FILES, TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.model_card import facts, written
 from axtune.checkpoint.record import checked, write_record
 from axtune.checkpoint.run_dir import Run
-from axtune.checkpoint.tokenizer import AxTokenizer
+from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.errors import CheckpointError
 from axtune.weights.output_tensor import Shards, total_bytes
 from axtune.weights.stream_writer import write_checkpoint
@@ -52,6 +52,11 @@ class FolderPlan(ABC):
     def resumes(self) -> str | None:
         """What an interrupted writing must have been of to be gone on with; None begins anew."""
         return None
+
+    @property
+    def learned_documents(self) -> bool:
+        """Whether it ends a completion as documents end, besides a turn as turns do."""
+        return False
 
     def record_facts(self) -> Mapping[str, Any]:
         """What the folder's record says besides its files."""
@@ -99,6 +104,11 @@ class CheckpointPlan(FolderPlan):
         """README.md: what the folder is, and how to load it."""
         return _card(self)
 
+    @property
+    def learned_documents(self) -> bool:
+        """Whether one of its runs did."""
+        return learned_documents(self.runs())
+
     def runs(self) -> list[Run]:
         """The runs that its adapters are of; none where one is from elsewhere."""
         found = [run_of(adapter) for adapter in self.adapters]
@@ -137,13 +147,19 @@ def write_folder(
     ):
         digests = planned.write_weights(folder)
         _copy_small_files(planned, folder)
+        if tokenizer or planned.learned_documents:
+            _write_generation_config(folder, planned, tokenizer or load_tokenizer(planned.base))
         if tokenizer:
-            _write_generation_config(folder, planned, tokenizer)
             _write_tokenizer_class(folder, planned, tokenizer)
         (folder / "README.md").write_text(planned.card(), encoding="utf-8")
         if finish:
             finish(folder)
         write_record(folder, known=digests, facts=planned.record_facts())
+
+
+def learned_documents(runs: Sequence[Run]) -> bool:
+    """Whether one of some runs learned documents, and so how they end."""
+    return any(run.recipe.objective.learns_from == "document" for run in runs)
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
@@ -197,11 +213,14 @@ def _write_generation_config(folder: Path, planned: FolderPlan, tokenizer: AxTok
     """Engines stop where this file says; without it vLLM stops at config.json's token."""
     config = planned.base.generation_config
     stops = config.get("eos_token_id")
-    if stops == tokenizer.end_of_turn_id or (
-        isinstance(stops, list) and tokenizer.end_of_turn_id in stops
-    ):
-        return  # the base's own file, copied
-    write_json(folder / "generation_config.json", {**config, **_ends(tokenizer)})
+    known = stops if isinstance(stops, list) else [stops]
+    ends = _ends(tokenizer)
+    wanted = [tokenizer.end_of_turn_id]
+    if planned.learned_documents:
+        wanted.append(tokenizer.end_of_document_id)
+        ends["eos_token_id"] = wanted
+    if not set(wanted) <= set(known):  # else it is the base's own file, copied
+        write_json(folder / "generation_config.json", {**config, **ends})
 
 
 def _write_tokenizer_class(folder: Path, planned: FolderPlan, tokenizer: AxTokenizer) -> None:

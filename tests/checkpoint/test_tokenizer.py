@@ -230,3 +230,14 @@ def test_added_tokens_as_objects_and_a_template_of_its_own_file(copy: Path) -> N
     source = "{% generation %}{{ eos_token }}{% endgeneration %}{{ strftime_now('%Y') | length }}"
     (copy / "chat_template.jinja").write_text(source, encoding="utf-8")
     assert load_tokenizer(str(copy)).render([], None, add_generation_prompt=False) == "<|im_end|>4"
+
+
+def test_what_ends_a_document_is_of_the_family(either_tiny: AxTokenizer) -> None:
+    assert either_tiny.end_of_document_id == 0
+    assert either_tiny.stop_ids == (27, 0)
+    assert either_tiny.family.end_of_document == either_tiny.config["eod_token"]
+    family = dataclasses.replace(either_tiny.family, end_of_document="<|none|>")
+    other = dataclasses.replace(either_tiny, family=family)
+    assert other.stop_ids == (27,)
+    with pytest.raises(CheckpointError, match=r"has no <\|none\|>, which ends a document"):
+        _ = other.end_of_document_id

@@ -7,7 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from support.commands import axtune
+from support import drafting, openai_server
+from support.commands import axtune, axtune_in_process
 from support.rows import TEMPLATES, calls, chat, read_jsonl, tool, write_jsonl
 
 SECRET = "비밀XYZZY"
@@ -209,3 +210,53 @@ def test_privacy_of_the_data_commands(tmp_path: Path) -> None:
     wrong = check(str(file), "--privacy", "mask", "--privacy-kinds", str(kinds))
     assert wrong.returncode == 1
     assert "backtracks" in wrong.stderr
+
+
+def test_repeated_and_leaked_rows_of_data_check(tmp_path: Path) -> None:
+    text = "고객님의 요금제를 변경하려면 홈페이지에 로그인한 다음 나의 서비스 메뉴를 여세요"
+    rows = [chat(f"{SECRET} {text}", "네"), chat(f"{SECRET} {text}!", "네"), chat("가", text)]
+    file = write_jsonl(tmp_path / "a.jsonl", rows)
+    dropped = check(str(file), "--near-duplicates", "drop")
+    assert dropped.returncode == 0
+    assert f"{file}:2: warning: near-duplicate: the same row as {file}:1" in dropped.stdout
+    named = check(str(file), "--near-duplicates", "warn", "--json")
+    assert "--near-duplicates drop" in named.stdout
+    account = json.loads(named.stdout.splitlines()[-1])["account"]
+    assert (account["dropped"], account["warnings"]) == ({}, {"near-duplicate": 1})
+    assert account["overlaps"] == {"a.jsonl": {"near-duplicate": 1}}
+    notes = tmp_path / "시험.txt"
+    notes.write_text(f"문항\n{text}\n", encoding="utf-8")
+    leaked = check(str(file), "--not-in", str(notes), "--not-in", str(file))
+    assert leaked.returncode == 1
+    assert f"{file}:1: leaked: " in leaked.stdout
+    assert "--leaked drop" in leaked.stdout
+    only = check(str(file), "--not-in", str(notes), "--leaked", "drop")
+    assert only.returncode == 0
+    assert f"in the held-out {notes}:2 (100% of its 35); the row is dropped." in only.stdout
+    missing = check(str(file), "--not-in", "none.txt")
+    assert missing.returncode == 1
+    assert "none.txt is no file" in missing.stderr
+    assert "Traceback" not in missing.stderr
+    for done in (dropped, named, leaked, only):
+        assert SECRET not in done.stdout + done.stderr
+        assert "요금제" not in done.stdout + done.stderr
+
+
+def test_ask_drafts_and_accounts_for_all(tmp_path: Path) -> None:
+    out = tmp_path / "drafts.jsonl"
+    with openai_server.running() as server:
+        server.reply = drafting.Drafter()
+        words = ["data", "ask", str(drafting.corpus(tmp_path)), "--url", server.url]
+        done = axtune_in_process(*words, "--out", str(out), "--json")
+        assert done.status == 0
+        assert json.loads(done.out)["pairs_kept"] == len(read_jsonl(out)) == 3
+        again = axtune_in_process(*words, "--out", str(out))
+        assert (again.status, "exists already" in again.err) == (1, True)
+        server.reply = lambda request: drafting.says({"pairs": []})
+        none = axtune_in_process(*words, "--out", str(tmp_path / "none.jsonl"))
+        assert (none.status, "nothing was written" in none.out) == (1, True)
+    gone = axtune_in_process(*words, "--out", str(tmp_path / "other.jsonl"))
+    assert (gone.status, "No server answers" in gone.err) == (1, True)
+    checked = axtune_in_process("data", "check", str(out), "--model", "tiny-ax-4.0")
+    assert checked.out.count("warning: draft: ") == 3
+    assert checked.status == 0

@@ -21,6 +21,12 @@ from axtune.errors import RecipeError
         (PLAIN + "after: [evaluate, verify]\n", 13),
         (PLAIN + "after: [verify]\n", 13),
         (swap("max_length: 2048", "privacy_kinds: kinds.yaml"), 8),
+        (swap("max_length: 2048", "leaked: drop"), 8),
+        (swap("data/상담.jsonl", "[{path: a, share: 0.2, weight: 2}, b]"), 6),
+        (swap("data/상담.jsonl", "{path: a, share: 0.2}"), 6),
+        (swap("data/상담.jsonl", "[{path: a, share: 0.6}, {path: b, share: 0.5}, c]"), 6),
+        (swap("eval: 0.1", "eval: {path: a, share: 0.5}"), 7),
+        (swap("max_length: 2048", "replay: {train: {path: a, share: 0.5}}"), 8),
         (swap("2e-4", "2e-4\n  neftune_noise_alpha: 5"), 13),
         (PLAIN + "preference: {start_from: runs/a}\n", 13),
         (swap("task: sft", "task: dpo") + "preference:\n  start_merged: true\n", 14),
@@ -35,6 +41,16 @@ from axtune.errors import RecipeError
 )
 def test_each_conflict_has_its_line(tmp_path: Path, text: str, line: int) -> None:
     assert ("recipe.yaml", line, "conflict") in faults_of(tmp_path, text)
+
+
+def test_shares_that_can_be_had_together(tmp_path: Path) -> None:
+    both = "[{path: a, share: 0.4}, {path: b, share: 0.5}]"
+    read(tmp_path, swap("data/상담.jsonl", both), "data.replay={train: c}")
+    with pytest.raises(RecipeError, match=r"together they are 0\.9 instead of 1"):
+        read(tmp_path, swap("data/상담.jsonl", both))
+    with pytest.raises(RecipeError, match=r"shares of 1\.1 leave nothing for the other sources"):
+        read(tmp_path, PLAIN, "data.train=[{path: a, share: 0.6}, b]",
+             "data.replay={train: c, share: 0.5}")  # fmt: skip
 
 
 def test_the_shared_prefix_wants_its_own_attention(tmp_path: Path) -> None:

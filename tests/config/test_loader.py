@@ -120,7 +120,7 @@ data:
         (0, "unknown-key"),
     ]
     messages = [message for _, code, message in found if code == "bad-path"]
-    keys = ["model", "preference.start_from", "data.train.1", "data.train.2.path", "data.train.4"]
+    keys = ["model", "start_from", "data.train.1", "data.train.2.path", "data.train.4"]
     assert [message.partition(":")[0] for message in messages] == [*keys, "data.eval.path"]
     for name, message in zip(
         ("./none", "runs/none", "none.jsonl", "none/*.jsonl", "empty", "gone.jsonl"),
@@ -222,6 +222,7 @@ def preference(task: str, *words: str) -> list[str]:
         ("dpo", "training.sync_ref_model=true", "not-here", "model before this run"),
         ("sft", "preference.shared_prefix=true", "conflict", "dpo, kto and orpo"),
         ("dpo", "preference.start_merged=true", "conflict", "start_from"),
+        ("sft", "start_merged=true", "conflict", "start_from"),
         ("dpo", "preference.shared_prefx=true", "unknown-key", "did you mean shared_prefix?"),
         ("dpo", "preference.reference=never", "bad-value", "cached"),
     ],
@@ -339,3 +340,24 @@ def test_a_section_that_is_a_single_value_says_how_it_looks(
 def test_what_is_no_source_says_how_one_looks(tmp_path: Path, value: str) -> None:
     with pytest.raises(RecipeError, match=r"expected a path, or \{path: rows\.jsonl\}"):
         read(tmp_path, PLAIN, f"data.train={value}")
+
+
+def test_where_a_run_starts_from_is_read_where_it_stood_once(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    file = tmp_path / "recipe.yaml"
+    head = "task: dpo\nmodel: m\noutput_dir: r\ndata: {train: hf:a/b}\n"
+    older = f"{head}preference: {{start_from: {start}, start_merged: true, reference: each_step}}\n"
+    file.write_text(older, encoding="utf-8")
+    read = load(file)
+    assert (read.start_from, read.start_merged) == (str(start), True)
+    assert read.preference is not None
+    assert read.preference.reference == "each_step"
+    file.write_text(f"{head}start_from: null\nstart_merged: false\n", encoding="utf-8")
+    read = load(file, [f"preference.start_from={start}", "preference.start_merged=false"])
+    assert (read.start_from, read.start_merged) == (str(start), False)
+    assert load(file, ["preference.start_from=null"]).start_from is None
+    with pytest.raises(RecipeError, match=r"unknown-key: preference\.start_from"):
+        load(file, [f"start_from={start}", f"preference.start_from={tmp_path}"])
+    with pytest.raises(RecipeError, match="start_from=gone: bad-path"):
+        load(file, ["preference.start_from=gone"])

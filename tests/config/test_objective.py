@@ -40,9 +40,9 @@ def test_a_task_that_is_registered_is_one_that_recipes_know(invented: Objective)
 
 
 def test_a_task_that_is_not_registered_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ValueError, match="no task invented; expected sft, dpo, kto or orpo"):
+    with pytest.raises(ValueError, match="no task invented; expected sft, cpt, dpo, kto or orpo"):
         job("invented")
-    with pytest.raises(AxtuneError, match=r"no task invented.\nSet task to sft, dpo, kto or orpo"):
+    with pytest.raises(AxtuneError, match=r"no task invented.\nSet task to sft, cpt, dpo, kto or"):
         objective_of("invented")
 
 
@@ -61,6 +61,7 @@ def test_what_follows_from_the_kind_of_a_tasks_samples() -> None:
     }
     assert facts == {
         "sft": (False, ("conversation",), 1),
+        "cpt": (False, ("document", "conversation"), 1),
         "dpo": (True, ("pair",), 2),
         "kto": (True, ("judged", "pair"), 1),
         "orpo": (True, ("pair",), 2),

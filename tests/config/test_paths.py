@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from axtune.config.paths import local_files, missing_paths, require_writable
+from axtune.config.paths import (
+    item_files,
+    left_out,
+    local_files,
+    missing_paths,
+    require_writable,
+    why_unread,
+)
 from axtune.errors import AxtuneError
 
 
@@ -30,7 +37,7 @@ def test_files_folders_and_globs_are_sorted(tmp_path: Path) -> None:
         ("none.jsonl", "is no file, folder or pattern of data files"),
         ("none/*.jsonl", "is no file, folder or pattern of data files"),
         ("empty", "holds no data files"),
-        ("notes.txt", "it is of no format that axtune reads"),
+        ("notes.xyz", "it is of no format that axtune reads"),
         ("rows.parquet.gz", r"\.parquet is compressed within; unpack it"),
         ("rows.jsonl.zip", "it is an archive; unpack it"),
         ("~nobody-of-this-name/a.jsonl", "there is no such user"),
@@ -42,7 +49,7 @@ def test_what_is_not_there_is_said_with_a_remedy(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    for name in ("notes.txt", "rows.parquet.gz", "rows.jsonl.zip"):
+    for name in ("notes.xyz", "rows.parquet.gz", "rows.jsonl.zip"):
         (tmp_path / name).touch()
     with pytest.raises(AxtuneError, match=found) as caught:
         local_files(given)
@@ -52,11 +59,45 @@ def test_what_is_not_there_is_said_with_a_remedy(
     assert message == f"{caught.value.found} {caught.value.remedy}"
 
 
+def test_documents_are_read_by_name_and_of_a_folder_without_rows(tmp_path: Path) -> None:
+    for name in ("b.txt", "test/a.PDF", "main.py", "pic.png", "zip.zip", "~$b.docx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(given: str, split: str = "train") -> list[str]:
+        return [file.name for file in local_files(str(tmp_path / given), split)]
+
+    assert names("b.txt") == names("*.txt") == ["b.txt"]
+    # A name that would say a split of rows says what a document is about.
+    assert names("") == names("", "auto") == ["b.txt", "main.py", "a.PDF"]
+    with pytest.raises(AxtuneError, match="holds no data files"):
+        names("", "test")
+    assert left_out(str(tmp_path)) == [tmp_path / "zip.zip"]
+    (tmp_path / "rows.jsonl").touch()
+    assert names("") == ["rows.jsonl"]
+    assert left_out(str(tmp_path)) == [tmp_path / "b.txt", tmp_path / "zip.zip"]
+    assert "beside files of rows" in why_unread(tmp_path / "b.txt")
+
+
+def test_files_of_items_may_be_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("exam.txt", "a.jsonl", "split/test.jsonl", "split/val.jsonl", "split/b.jsonl"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    assert item_files("exam.txt") == [Path("exam.txt")]
+    assert item_files("*a*") == [Path("a.jsonl"), Path("exam.txt")]
+    assert item_files("split") == [Path("split/test.jsonl"), Path("split/val.jsonl")]
+    given = {"data": {"not_in": ["exam.txt", "hf:a/b", 3, "none.txt"]}}
+    ((place, code, _),) = missing_paths(given)
+    assert (place, code) == (("data", "not_in"), "bad-path")
+    assert list(missing_paths({"data": {"not_in": "a.jsonl"}})) == []
+
+
 def test_only_paths_are_looked_up(tmp_path: Path) -> None:
     values = {
         "model": "owner/name",
         "data": {"train": ["hf:owner/name", 3, None], "eval": 0.1},
-        "preference": {"start_from": str(tmp_path)},
+        "start_from": str(tmp_path),
     }
     assert list(missing_paths(values)) == []
     assert list(missing_paths({"data": [], "preference": "x", "model": 4})) == []

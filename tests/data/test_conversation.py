@@ -129,7 +129,7 @@ def test_tools_and_messages_as_json_text() -> None:
         (None, "not-an-object"),
         ("글", "not-an-object"),
         ({}, "unknown-shape"),
-        ({"text": "글"}, "unknown-shape"),
+        ({"text": 5}, "bad-content"),
         ({"prompt": ""}, "unknown-shape"),
         ({"messages": []}, "bad-messages: messages:"),
         ({"messages": "글"}, "bad-messages: messages:"),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from support.rows import chat, check_rows, write_jsonl
 
 from axtune.checkpoint.tokenizer import AxTokenizer
-from axtune.config.recipe import Recipe, Task
-from axtune.data.dataset import Prepared, _hold_out, prepare
+from axtune.config.recipe import EvaluateConfig, Recipe, Task
+from axtune.data.dataset import Prepared, _hold_out, held_out_rows, prepare
 from axtune.data.sources import digest
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault
 
@@ -48,7 +48,10 @@ def texts(tokenizer: AxTokenizer, samples: Any) -> Counter[str]:
 def adds_up(prepared: Prepared) -> None:
     for account in filter(None, (prepared.account, prepared.eval_account)):
         assert account.rows_read == (
-            account.rows_used + account.rows_refused + account.rows_left_out
+            account.rows_used
+            + account.rows_refused
+            + account.rows_left_out
+            + sum(account.dropped.values())
         )
 
 
@@ -88,6 +91,90 @@ def test_digests_of_files_with_the_same_name(tiny: AxTokenizer, tmp_path: Path) 
         "a.jsonl": digest(tmp_path / "가" / "a.jsonl"),
         "a.jsonl (2)": digest(tmp_path / "나" / "a.jsonl"),
     }
+
+
+LONG = (
+    "{} 고객님의 요금제를 변경하려면 홈페이지에 로그인한 다음 나의 서비스 메뉴를 여시면 됩니다 {}"
+)
+
+
+def names(count: int) -> list[str]:
+    draw = np.random.default_rng(0)
+    return ["".join(map(chr, draw.integers(0xAC00, 0xD7A4, 60))) for _ in range(count)]
+
+
+def test_repeated_rows_are_dropped_before_the_mixture_is_drawn(
+    tiny: AxTokenizer, tmp_path: Path
+) -> None:
+    said = names(20)
+    once = [chat(f"{one} 묻습니다", LONG.format(one, n)) for n, one in enumerate(said)]
+    twice = [chat(f"{one} 물어봅니다", LONG.format(one, n)) for n, one in enumerate(said)]
+    paths = [
+        str(write_jsonl(tmp_path / "a.jsonl", once)),
+        {"path": str(write_jsonl(tmp_path / "b.jsonl", twice)), "weight": 2},
+    ]
+    told = Told()
+    prepared = prepare(recipe(paths, 0.2, near_duplicates="drop"), tiny, tmp_path, told.append)
+    adds_up(prepared)
+    account = prepared.account
+    assert account.dropped == {"near-duplicate": 20}
+    assert account.overlaps == {"b.jsonl": {"near-duplicate": 20}}
+    assert (account.rows_read, account.rows_used) == (36, 16)
+    assert prepared.eval_account is not None
+    assert prepared.eval_account.rows_used == 4
+    assert prepared.eval_account.dropped == {}
+    assert told.codes() == {"near-duplicate": 4}  # three, and how many more
+    held = held_out_rows(recipe(paths, 0.2, near_duplicates="drop"), tiny)
+    drawn = Counter(tiny.decode(s.input_ids) for row in held for s in row.samples)
+    assert drawn == texts(tiny, prepared.eval)
+
+
+def test_nearly_the_same_rows_are_held_out_together(tiny: AxTokenizer, tmp_path: Path) -> None:
+    said = names(20)
+    pairs = [
+        chat(f"{one} {ask}", LONG.format(one, "")) for one in said for ask in ("뭐죠", "뭔가요")
+    ]
+    train = str(write_jsonl(tmp_path / "a.jsonl", pairs))
+    job = recipe(train, 0.2, near_duplicates="warn")
+    prepared = prepare(job, tiny, tmp_path, Told().append)
+    held = texts(tiny, prepared.eval)
+    assert len(held) == 8
+    for one in said:
+        assert sum(one in text for text in held) in (0, 2)
+
+
+def test_training_rows_are_held_against_held_out_files_and_benchmarks(
+    tiny: AxTokenizer, tmp_path: Path
+) -> None:
+    said = names(4)
+    train = str(write_jsonl(tmp_path / "a.jsonl", [chat(one, LONG.format(one, 1)) for one in said]))
+    held_out = str(write_jsonl(tmp_path / "e.jsonl", [chat(f"{said[0]} 또", "네")]))
+    bench = write_jsonl(tmp_path / "b.jsonl", [{"question": said[1]}])
+    given: dict[str, Any] = {"not_in": str(bench)}
+    with pytest.raises(DataError, match="2 of 4 rows cannot be trained on") as refused:
+        prepare(recipe(train, held_out, **given), tiny, tmp_path, Told().append)
+    places = [(fault.line, fault.code) for fault in refused.value.faults]
+    assert places == [(1, "leaked"), (2, "leaked")]
+    dropping = recipe(train, held_out, leaked="drop", **given)
+    prepared = prepare(dropping, tiny, tmp_path, Told().append)
+    adds_up(prepared)
+    assert prepared.account.dropped == {"leaked": 2}
+    assert prepared.digests["b.jsonl (not in)"] == digest(bench)
+    assert prepared.eval_account is not None
+    assert prepared.eval_account.rows_used == 1
+    write_jsonl(tmp_path / "a.jsonl", [chat(said[1], "네")])
+    with pytest.raises(DataError, match=r"none can be used \(leaked 1\)"):
+        prepare(dropping, tiny, tmp_path, Told().append)
+
+
+def test_questions_of_the_recipe_are_held_out_as_well(tiny: AxTokenizer, tmp_path: Path) -> None:
+    said = names(3)
+    train = str(write_jsonl(tmp_path / "a.jsonl", [chat(one, "네") for one in said]))
+    asked = write_jsonl(tmp_path / "q.jsonl", [chat(said[2], "네")])
+    job = recipe(train, near_duplicates="drop", leaked="drop")
+    job = job.model_copy(update={"evaluate": EvaluateConfig.model_validate({"data": str(asked)})})
+    prepared = prepare(job, tiny, tmp_path, Told().append)
+    assert prepared.account.dropped == {"leaked": 1}
 
 
 def test_personal_data_is_counted_once_and_its_kinds_are_a_file_of_the_data(

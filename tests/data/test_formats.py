@@ -366,7 +366,8 @@ def test_what_a_model_of_text_does_not_see_refuses_the_row(key: str) -> None:
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ({"text": "문서", "id": 3}, "plain document"),
+        ({"Text": "문서"}, "case or spaces"),
+        ({"text": "문서", "turns": ["가", "나"]}, "name it conversations"),
         ({"input_ids": [1, 2], "labels": [1, 2]}, "tokenised"),
         ({"segments": [{"label": True, "text": "a"}]}, "without roles"),
         ({"prompt": "q"}, "no answer"),

@@ -193,7 +193,8 @@ def test_embedded_templates_render_the_recorded_text(
 
 def embedded_rows() -> list[Any]:
     files = [read_jsonl(file) for file in sorted(TEMPLATES.glob("*.jsonl"))]
-    rows = [row for file in files for row in file if not row.keys() & {"chosen", "label"}]
+    others = {"chosen", "label", "text"}  # preferences and documents
+    rows = [row for file in files for row in file if not row.keys() & others]
     thought = {"role": "assistant", "content": "<think>\n재고를 본다.\n</think>\n\n재고 3개입니다."}
     asked = {"role": "user", "content": "HB-NB-2047 재고는요?"}
     developer = {"role": "developer", "content": "존댓말로."}

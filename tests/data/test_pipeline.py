@@ -192,19 +192,29 @@ def test_a_judged_answer_is_never_cut(tiny: AxTokenizer) -> None:
 
 @pytest.mark.parametrize(
     ("task", "refused"),
-    [(None, ""), ("sft", "pu"), ("dpo", "cu"), ("orpo", "cu"), ("kto", "c")],
+    [
+        (None, ""),
+        ("sft", "pud"),
+        ("cpt", "pu"),
+        ("dpo", "cud"),
+        ("orpo", "cud"),
+        ("kto", "cd"),
+    ],
 )
 def test_rows_of_another_task(tiny: AxTokenizer, task: Task | None, refused: str) -> None:
     rows = {
         "c": chat("q", "a"),
         "p": pair("q", "a", "b"),
         "u": {"prompt": "q", "completion": "a", "label": True},
+        "d": {"text": "문서"},
     }
     checked = dict(zip(rows, check_rows(tiny, rows.values(), task=task), strict=True))
     for kind, result in checked.items():
         assert codes(result) == (["wrong-task"] if kind in refused else [])
-        assert all("task: " in fault.message for fault in result.faults)
+        learns = {"c": "task: sft", "d": "task: cpt"}.get(kind, "task: ")
+        assert all(learns in fault.message for fault in result.faults)
     kinds = {"c": Sample, "p": UnpairedSample if task == "kto" else PairSample, "u": UnpairedSample}
+    kinds["d"] = Sample
     for kind in rows.keys() - set(refused):
         assert {type(sample) for sample in checked[kind].samples} == {kinds[kind]}
     assert len(checked["p"].samples) == (0 if "p" in refused else 2 if task == "kto" else 1)

@@ -71,6 +71,18 @@ def test_account_table(tiny: AxTokenizer) -> None:
     assert "labelled" in out.getvalue()
 
 
+def test_the_table_says_what_was_dropped_and_from_where(tiny: AxTokenizer) -> None:
+    ledger = StatsBuilder()
+    for checked in check_rows(tiny, [chat("q", "a"), chat("q", "a")], near_duplicates="drop"):
+        ledger.add(checked)
+    screen, out = console()
+    show_account(screen, ledger.account())
+    lines = [line.split()[:2] for line in out.getvalue().splitlines()]
+    assert lines[:4] == [["rows", "2"], ["used", "1"], ["refused", "0"], ["dropped", "1"]]
+    assert lines.count(["duplicate", "1"]) == 2
+    assert ["rows.jsonl"] in lines
+
+
 def test_both_answers_are_told_apart(tiny: AxTokenizer) -> None:
     said = {"role": "assistant", "content": "네"}
     several = [calls(("w", {})), {"role": "tool", "content": "맑음"}, said]
@@ -116,3 +128,14 @@ def test_account_of_preferences(tiny: AxTokenizer) -> None:
     assert numbers["prompts"][:2] == [str(account.prompt_tokens), f"{share:.1%},"]
     assert numbers["chosen"] == [str(account.answers["chosen"]["tokens"]), "in", "3", "answers"]
     assert numbers["rejected"][0] == str(account.answers["rejected"]["tokens"])
+
+
+def test_a_document_is_shown_piece_by_piece(tiny: AxTokenizer) -> None:
+    screen, out = console()
+    row = {"text": "제1조 목적\n\n제2조 범위를 정하는 규정이다.\n\n제3조 끝."}
+    for checked in check_rows(tiny, [row], max_length=16):
+        show_row(screen, tiny, checked)
+    shown = out.getvalue()
+    assert "rows.jsonl:1 sample 1 of " in shown
+    assert "⟦제1조 목적" in shown
+    assert "끝.<|endoftext|>⟧" in shown

@@ -168,3 +168,16 @@ def test_a_tokenizer_without_the_masks(tiny: AxTokenizer, monkeypatch: pytest.Mo
     with pytest.raises(CheckpointError, match=r"has no <\|resident_reg\|>") as caught:
         check_rows(other, [], privacy="mask")
     assert "refuse" in caught.value.remedy
+
+
+def test_a_document_is_masked_whole_before_it_is_cut(tiny: AxTokenizer) -> None:
+    """A label on one page says what a number on another one is."""
+    account = "110-123-456789"
+    text = f"입금 계좌: {account}\n\n" + "입금하신 뒤에 알려 주세요.\n\n" * 20 + f"{account} 확인\n"
+    (checked,) = check_rows(tiny, [{"text": text}], privacy="mask", max_length=64)
+    assert len(checked.samples) > 3
+    assert account not in shown(tiny, checked)
+    assert shown(tiny, checked).count("<|bank_account|>") == 2
+    assert checked.personal_data == {"bank_account": 2}
+    (refused,) = check_rows(tiny, [{"text": text}], privacy="refuse")
+    assert codes(refused) == ["personal-data"]

@@ -59,9 +59,9 @@ def test_no_such_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 
 
 def test_a_file_of_another_form_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").touch()
+    (tmp_path / "a.xyz").touch()
     with pytest.raises(AxtuneError, match=r"of no format that axtune reads\.\nIt reads \.jsonl"):
-        names(str(tmp_path / "a.txt"))
+        names(str(tmp_path / "a.xyz"))
 
 
 def test_hub_data_set_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

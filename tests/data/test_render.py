@@ -14,6 +14,7 @@ from support.strategies import arguments, texts
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation
+from axtune.data.documents import DocumentRow
 from axtune.data.native_calls import HERMES
 from axtune.data.parse import read_row
 from axtune.data.render import (
@@ -26,6 +27,7 @@ from axtune.data.render import (
     pieces,
     prompt_ids,
     render,
+    render_document,
     turns_of,
 )
 from axtune.data.samples import Sample
@@ -340,3 +342,27 @@ def test_prompt_ids_of_a_request(either_tiny: AxTokenizer) -> None:
     )
     with pytest.raises(DataError, match="bad-arguments"):
         prompt_ids(either_tiny, chat("q", calls(("f", "[1]")), RESULT)["messages"])
+
+
+@given(paragraphs=st.lists(texts, min_size=1, max_size=8), limit=st.integers(16, 64))
+def test_all_of_a_document_is_learned_and_its_end_behind_the_last_piece(
+    tiny: AxTokenizer, paragraphs: list[str], limit: int
+) -> None:
+    text = "\n\n".join(paragraphs)
+    document = DocumentRow(f"{text}끝")
+    made = render_document(tiny, document, limit)
+    assert all(sample.labels == sample.input_ids for sample in made)
+    assert all(0 < sample.length <= limit for sample in made)
+    ids = [sample.input_ids for sample in made]
+    assert ids[-1][-1] == tiny.end_of_document_id == 0
+    ids[-1] = ids[-1][:-1]
+    assert "".join(map(tiny.decode, ids)) == document.text
+    assert all(each == tiny.encode(tiny.decode(each)) for each in ids)
+
+
+def test_no_end_of_document_stands_at_a_cut_or_in_front(either_tiny: AxTokenizer) -> None:
+    text = "제1조 목적을 정한다.\n\n" * 30
+    made = render_document(either_tiny, DocumentRow(text), 32)
+    assert len(made) > 3
+    joined = [token for sample in made for token in sample.input_ids]
+    assert joined.index(0) == len(joined) - 1

@@ -68,4 +68,4 @@ def test_what_is_said_of_each() -> None:
         "prompt of 2 tokens, 1 and 1 labelled",
         "prompt of 1 tokens, 2 labelled, label false",
     ]
-    assert list(SAMPLE_TYPES.values()) == [type(sample) for sample in samples]
+    assert list(SAMPLE_TYPES.values()) == [Sample, *map(type, samples)]  # documents first

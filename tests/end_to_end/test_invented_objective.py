@@ -123,7 +123,7 @@ def test_what_is_refused_of_it_is_refused_as_of_any_task(tmp_path: Path, fading:
     for word, message in {
         "preference.shared_prefix=true": "is only for dpo, kto and orpo",
         "training.learning_rat=1": "did you mean learning_rate?",
-        "task=fadin": "There is no task fadin; expected sft, dpo, kto, orpo or fading.",
+        "task=fadin": "There is no task fadin; expected sft, cpt, dpo, kto, orpo or fading.",
     }.items():
         with pytest.raises(axtune.AxtuneError, match=message.replace("?", r"\?")):
             axtune.load_recipe(file, [word])

@@ -16,9 +16,13 @@ from support.rows import ROOT, TEMPLATES, check_rows, read_jsonl
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import dump, load
 from axtune.config.recipe_file import SCRIPT_KEY
+from axtune.config.stages import has_stages, load_stages
 from axtune.data.pipeline import check
 
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+FILES = sorted((ROOT / "recipes").glob("*.yaml"))
+STAGES = [file for file in FILES if has_stages(file)]
+RECIPES = [file for file in FILES if file not in STAGES]
+DOCUMENTS = TEMPLATES / "security_guide.md"
 DATA = sorted(file for file in TEMPLATES.iterdir() if file.suffix in (".jsonl", ".csv"))
 
 
@@ -28,6 +32,7 @@ def named(file: Path) -> str:
 
 def test_there_are_recipes_and_templates() -> None:
     assert {"sft_lora.yaml", "sft_qlora.yaml"} <= {file.name for file in RECIPES}
+    assert [file.name for file in STAGES] == ["domain_adaptation.yaml"]
     assert {"chat.jsonl", "chat_eval.jsonl", "preference.jsonl"} <= {file.name for file in DATA}
 
 
@@ -41,7 +46,15 @@ def test_a_recipe_loads_and_is_dumped_equal(file: Path, tmp_path: Path) -> None:
     assert all((ROOT / source.path).is_file() for source in recipe.data.train)
 
 
-@pytest.mark.parametrize("file", RECIPES, ids=named)
+@pytest.mark.parametrize("file", STAGES, ids=named)
+def test_a_recipe_of_stages_loads(file: Path) -> None:
+    stages = load_stages(file)
+    assert stages.model == "skt/A.X-4.0-Light"
+    assert list(stages.recipes) == ["cpt", "sft"]
+    assert len({str(recipe.lora) for recipe in stages.recipes.values()}) == 1
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
 def test_a_recipe_is_a_python_script(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = file.read_text(encoding="utf-8")
     code = compile(text, str(file), "exec")
@@ -82,6 +95,12 @@ def test_templates_check_clean(file: Path, either_tiny: AxTokenizer) -> None:
     assert faults == []
     assert account.rows_read == account.rows_used > 0
     assert account.lengths["max"] <= load(RECIPES[0]).data.max_length
+
+
+def test_a_template_that_is_a_document_checks_clean(either_tiny: AxTokenizer) -> None:
+    account, faults = check(str(DOCUMENTS), either_tiny)
+    assert faults == []
+    assert account.rows_used == 1
 
 
 def rows_of(file: Path) -> list[Any]:
@@ -162,7 +181,7 @@ def test_readme_names_every_code_of_a_row() -> None:
     """Every code that a data room can report stands in README.md's table."""
     codes: set[str] = set()
     rooms = "readers cells formats prompts preferences turns hermes conversation parse validate"
-    for room in (*rooms.split(), "pipeline"):
+    for room in (*rooms.split(), "documents", "pipeline"):
         tree = ast.parse((ROOT / "axtune" / "data" / f"{room}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "Fault"):

@@ -131,3 +131,28 @@ def test_files_that_a_run_was_trained_on_are_named(tokenizer: AxTokenizer, tmp_p
     assert list(trained_on([run, None], [str(new)])) == []
     (line,) = trained_on([None, run], [str(new), str(file)])
     assert line.startswith(f"rows.jsonl is a file that {tmp_path / 'run'} was trained on")
+
+
+def test_documents_ask_nothing_and_their_loss_is_taken(
+    tokenizer: AxTokenizer, tmp_path: Path
+) -> None:
+    texts = [{"text": f"{n}번 규정\n\n" * 30} for n in range(10)]
+    file = write_jsonl(tmp_path / "corpus.jsonl", [*texts, *rows(10)])
+    job = recipe(tmp_path, task="cpt", data={"train": str(file), "eval": 0.5, "max_length": 64})
+    selected = select(tokenizer, job, (), room=8)
+    data = prepare(job, tokenizer, tmp_path, lambda _: None)
+    assert data.eval is not None
+    taken = [sample.input_ids for _, sample in selected.samples]
+    assert sorted(taken) == sorted(data.eval["input_ids"])
+    held_out = {line for _, line in data.eval["place"]}
+    assert selected.documents == {"corpus.jsonl": sum(line <= 10 for line in held_out)}
+    assert len(selected.questions) == sum(line > 10 for line in held_out)
+
+    folder = tmp_path / "규정집"
+    folder.mkdir()
+    for name in ("a.txt", "b.md"):
+        (folder / name).write_text("제1조 목적\n\n" * 30, encoding="utf-8")
+    selected = select(tokenizer, job, [str(folder)], room=8)  # by source: the folder
+    assert selected.files == [{"file": "규정집", "questions": 0, "documents": 2}]
+    assert {source for source, _ in selected.samples} == {"규정집"}
+    assert max(sample.length for _, sample in selected.samples) <= 64

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from axtune.config.loader import dump, load, located
 from axtune.config.objective import OBJECTIVES
 from axtune.config.passthrough import passed_names
 from axtune.config.recipe import Data, PreferenceConfig, Recipe
+from axtune.config.stages import has_stages, load_stages
 from axtune.errors import RecipeError
 from axtune.plan.schedule import batching_of
 
@@ -29,7 +31,9 @@ fuzzed = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
-SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
+FILES = sorted((ROOT / "recipes").glob("*.yaml"))
+(STAGES,) = [file for file in FILES if has_stages(file)]
+SHIPPED = [file for file in FILES if file != STAGES]
 SECTIONS = {
     (): [*Recipe.model_fields],
     ("data",): [*Data.model_fields],
@@ -55,6 +59,10 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
     max_leaves=6,
 )
+
+
+OF_STAGES = [(), ("cpt",), ("sft",), ("sft", "recipe"), ("sft", "data"), ("sft", "start_from"),
+             ("sft", "lora", "r"), ("cpt", "output_dir"), ("../x",)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +147,46 @@ def test_any_damage_to_a_shipped_recipe(
         text = text[:at] + put + text[at + length :]
     file.write_bytes(text.encode("utf-8", errors="surrogatepass"))
     refused_or_loaded(file)
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shipped recipe of stages, those of its stages beside it."""
+    folder = tmp_path_factory.mktemp("stages")
+    for one in FILES:
+        shutil.copyfile(one, folder / one.name)
+    return folder / STAGES.name
+
+
+def refused_or_loaded_as_stages(file: Path, *overrides: str) -> None:
+    said = ["loaded"]
+    try:
+        if has_stages(file):
+            assert load_stages(file, overrides).recipes
+    except RecipeError as error:
+        said = [str(fault) for fault in error.faults]
+    assert said
+    assert all(line.strip() for line in said)
+
+
+@fuzzed
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([("stages", *key) for key in OF_STAGES]
+                        + [("after",), ("evaluate",), ("evaluate", "data"), *KEYS]),
+        values, min_size=1, max_size=3,
+    )
+)  # fmt: skip
+def test_any_value_in_stages(staged: Path, changes: dict[tuple[str, ...], Any]) -> None:
+    staged.write_bytes(STAGES.read_bytes())
+    words = [f"{'.'.join(key)}={as_yaml(value)}" for key, value in changes.items()]
+    refused_or_loaded_as_stages(staged, *words)
+
+
+@fuzzed
+@given(tree=st.dictionaries(
+    st.sampled_from(["stages", "after", "evaluate", "output_dir", "model", "lora"]), values
+))  # fmt: skip
+def test_any_mapping_with_stages(staged: Path, tree: dict[str, Any]) -> None:
+    staged.write_text(as_yaml({"stages": {"sft": {"recipe": "sft_lora.yaml"}}} | tree), "utf-8")
+    refused_or_loaded_as_stages(staged)

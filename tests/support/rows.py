@@ -10,6 +10,7 @@ from typing import Any
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.loader import data_options
 from axtune.config.recipe import Task
+from axtune.data.overlap_gate import overlap_gate
 from axtune.data.pipeline import RowChecker
 from axtune.data.rows import Row
 from axtune.data.samples import IGNORED, Sample
@@ -29,14 +30,16 @@ def check_rows(
 ) -> list[RowResult]:
     """Check parsed rows as one file; the account has to add up, whatever the rows are."""
     data = data_options(["rows"], **{"max_length": 16_384, **options})
-    checker = RowChecker(tokenizer, data, task, with_turns=with_turns)
+    overlaps = overlap_gate(data)
+    checker = RowChecker(tokenizer, data, task, with_turns=with_turns, overlaps=overlaps)
     ledger = StatsBuilder()
     checked = checker.check([Row("rows.jsonl", n, row) for n, row in enumerate(rows, 1)])
     for result in checked:
-        assert result.refused == (not result.samples)
+        assert (result.refused or bool(result.dropped)) == (not result.samples)
         ledger.add(result)
     account = ledger.account()
-    assert account.rows_read == account.rows_used + account.rows_refused == len(checked)
+    kept_out = account.rows_refused + sum(account.dropped.values())
+    assert account.rows_read == account.rows_used + kept_out == len(checked)
     return checked
 
 

@@ -62,8 +62,7 @@ def start(base, tmp_path):
 
 
 def job(tmp_path, base, **changes):
-    preference = changes.pop("preference")
-    return recipe(tmp_path, model=str(base.folder), task="dpo", preference=preference, **changes)
+    return recipe(tmp_path, model=str(base.folder), task="dpo", **changes)
 
 
 def begun(tmp_path, base, said=None, **changes):
@@ -80,9 +79,10 @@ def begun(tmp_path, base, said=None, **changes):
 def test_the_reference_is_the_model_that_the_run_begins_with(
     base, tmp_path, start, merged, shared, reference
 ):
-    preference = {"start_from": str(start()), "start_merged": merged, "shared_prefix": shared,
-                  "reference": reference}  # fmt: skip
-    made = trainer(base, tmp_path, preference=preference)
+    preference = {"shared_prefix": shared, "reference": reference}
+    made = trainer(
+        base, tmp_path, start_from=str(start()), start_merged=merged, preference=preference
+    )
     rows = [made.train_dataset[index] for index in range(len(made.train_dataset))]
     loss, _ = loss_and_gradients(made, rows)
     assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
@@ -97,7 +97,7 @@ def test_the_reference_is_the_model_that_the_run_begins_with(
 
 def test_an_adapter_is_trained_further_as_it_is(base, tmp_path, start):
     folder, said = start(), io.StringIO()
-    adapter = begun(tmp_path, base, said, preference={"start_from": str(folder)}, lora={"r": 8})
+    adapter = begun(tmp_path, base, said, start_from=str(folder), lora={"r": 8})
     expected = logits(PeftModel.from_pretrained(plain(base), str(folder)))
     torch.testing.assert_close(logits(adapter.model), expected)
     assert "r 4" in said.getvalue()
@@ -118,8 +118,7 @@ def test_a_merged_start_and_what_was_trained_are_handed_on_as_one_adapter(
     base, tmp_path, start, lora
 ):
     folder = start(target_modules=["q_proj", "k_proj", "up_proj"], lora_alpha=6)
-    preference = {"start_from": str(folder), "start_merged": True}
-    adapter = begun(tmp_path, base, preference=preference, lora=lora)
+    adapter = begun(tmp_path, base, start_from=str(folder), start_merged=True, lora=lora)
     began = logits(PeftModel.from_pretrained(plain(base), str(folder)))
     torch.testing.assert_close(logits(adapter.model), began, rtol=1e-4, atol=1e-4)
     stir(adapter.model)
@@ -146,19 +145,19 @@ def test_a_merged_start_and_what_was_trained_are_handed_on_as_one_adapter(
 def test_what_does_not_merge_is_refused_with_the_way_round(
     base, tmp_path, start, lora, changes, reason
 ):
-    preference = {"start_from": str(start(**lora)), "start_merged": True}
+    merged = {"start_from": str(start(**lora)), "start_merged": True}
     with pytest.raises(AxtuneError, match=rf"{reason}.*\n.*axtune merge"):
-        begun(tmp_path, base, preference=preference, **changes)
+        begun(tmp_path, base, **merged, **changes)
 
 
 def test_a_place_without_an_adapter_is_refused(base, tmp_path):
     with pytest.raises(AxtuneError, match="neither a run folder nor an adapter folder"):
-        begun(tmp_path, base, preference={"start_from": str(tmp_path)})
+        begun(tmp_path, base, start_from=str(tmp_path))
 
 
 def test_an_adapter_of_another_shape_is_refused(tmp_path, start):
     other = checkpoint(tmp_path / "other", "3.1")
-    shape = {"preference": {"start_from": str(start())}}
+    shape = {"start_from": str(start())}
     model = load_model(other, load_tokenizer(other), precision="fp32")
     model.model.layers = model.model.layers[:1]
     for layer in model.model.layers:
@@ -172,8 +171,8 @@ def test_a_run_of_another_base_is_refused(base, tmp_path):
     write_rows(tmp_path / "rows.jsonl", 8)
     run = train(recipe(tmp_path, model=str(base.folder), output_dir=str(tmp_path / "sft"),
                        training={"max_steps": 1}))  # fmt: skip
-    adapter = begun(tmp_path, base, preference={"start_from": str(run.path)})
+    adapter = begun(tmp_path, base, start_from=str(run.path))
     assert adapter.model.peft_config["default"].r == 16
     other = checkpoint(tmp_path / "other", "3.1")
     with pytest.raises(AxtuneError, match="was trained on"):
-        begun(tmp_path, other, preference={"start_from": str(run.path)})
+        begun(tmp_path, other, start_from=str(run.path))

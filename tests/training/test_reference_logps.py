@@ -107,8 +107,8 @@ def test_an_adapter_that_is_trained_further_is_part_of_the_name(base, tmp_path):
     start.mkdir()
     made.model.save_pretrained(start)
     for mode in (False, True):
-        preference = {"start_from": str(start), "start_merged": mode}
-        trainer(base, tmp_path, output_dir=str(tmp_path / f"o{mode}"), preference=preference)
+        begin = {"start_from": str(start), "start_merged": mode}
+        trainer(base, tmp_path, output_dir=str(tmp_path / f"o{mode}"), **begin)
     assert len(files()) == 3
 
 

@@ -196,3 +196,9 @@ def test_parts_of_an_answer_are_put_together_as_clients_do() -> None:
         reply = grown(reply, each)
     calls = [("track", '{"id": "1"}'), ("cancel", "{}")]
     assert reply == Reply("확인합니다.", calls, "tool_calls", [7] * 7)
+
+
+def test_a_texts_tokens_are_asked_as_it_stands(server: Server) -> None:
+    assert connect(server.url).tokenize_text("제1조") == [25, 8]
+    asked = {"model": "mine", "prompt": "제1조", "add_special_tokens": False}
+    assert server.asked[-1] == ("/tokenize", asked)

@@ -125,3 +125,14 @@ def test_a_path_is_no_name_for_strangers(base: Checkpoint) -> None:
     assert public_name(base) == "model"
     assert public_name(locate.find("tiny-ax-4.0")) == "tiny-ax-4.0"
     assert public_name(dataclasses.replace(base, name="o/n", commit="1")) == "o/n"
+
+
+def test_what_learned_documents_ends_as_they_do_too(
+    base: Checkpoint, planned: CheckpointPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CheckpointPlan, "learned_documents", True)
+    for number, tokenizer in enumerate((None, load_tokenizer(base))):
+        out = tmp_path / str(number)
+        write_folder(planned, out, tokenizer=tokenizer)
+        config = json.loads((out / "generation_config.json").read_text())
+        assert config == {**base.generation_config, "eos_token_id": [27, 0], "pad_token_id": 1}

@@ -264,9 +264,7 @@ def test_a_run_starts_from_a_run_over_the_original_or_over_the_folder(
     folder, original = locate.find(str(nf4.folder)), locate.find("tiny-ax-4.0")
     for found, section in ((folder, None), (original, QLORA)):
         for run in runs:
-            job = recipe(
-                tmp_path, task="dpo", model=found.name, preference={"start_from": str(run.path)}
-            )
+            job = recipe(tmp_path, task="dpo", model=found.name, start_from=str(run.path))
             model = loaded(found, "fp32", section)
             adapter = start_adapter(model, job, found, Report(enabled=False))
             assert adapter.model.peft_config["default"].r == 8
