@@ -19,7 +19,7 @@ from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.native_calls import Answer, form_of
 from axtune.data.render import prompt_ids
 from axtune.errors import AxtuneError
-from axtune.model.trained import load_trained
+from axtune.model.trained import load_trained, stops_of
 from axtune.quiet import quiet_libraries
 
 HELP = "/system TEXT   /tools FILE   /reset   /exit"
@@ -151,16 +151,20 @@ class Talk:
             self.console.print("(cut here: --max-new-tokens)", style="dim", markup=False)
         return answer
 
+    @property
+    def _stops(self) -> frozenset[int]:
+        return stops_of(self.model)
+
     def _generate(self, ids: list[int], limit: int) -> tuple[str, bool]:
         """The model's text without its end of turn, and whether it came to that end."""
         config = GenerationConfig(
             max_new_tokens=limit,
             do_sample=self.temperature > 0,
             temperature=self.temperature if self.temperature > 0 else None,
-            eos_token_id=list(self.tokenizer.stop_ids),
+            eos_token_id=sorted(self._stops),
             pad_token_id=self.tokenizer.pad_id,
         )
-        stream = _Stream(self.tokenizer, self._write)
+        stream = _Stream(self.tokenizer, self._stops, self._write)
         prompt = torch.tensor([ids], device=self.model.device)  # (1, tokens)
         with torch.inference_mode():
             self.model.generate(  # type: ignore[operator]
@@ -169,7 +173,7 @@ class Talk:
                 generation_config=config,
                 streamer=stream,
             )
-        ended = bool(stream.ids) and stream.ids[-1] in self.tokenizer.stop_ids
+        ended = bool(stream.ids) and stream.ids[-1] in self._stops
         return self.tokenizer.decode(stream.ids[:-1] if ended else stream.ids), ended
 
     def _write(self, text: str) -> None:
@@ -180,9 +184,12 @@ class Talk:
 class _Stream(BaseStreamer):
     """Prints text as it is generated, up to the first call, which is shown parsed later."""
 
-    def __init__(self, tokenizer: AxTokenizer, write: Callable[[str], None]) -> None:
+    def __init__(
+        self, tokenizer: AxTokenizer, stops: frozenset[int], write: Callable[[str], None]
+    ) -> None:
         self.ids: list[int] = []
         self._tokenizer = tokenizer
+        self._stops = stops
         self._form = form_of(tokenizer.family)
         self._write = write
         self._shown = 0
@@ -194,7 +201,7 @@ class _Stream(BaseStreamer):
             self._past_prompt = True
             return
         self.ids += value.flatten().tolist()
-        ids = [token for token in self.ids if token not in self._tokenizer.stop_ids]
+        ids = [token for token in self.ids if token not in self._stops]
         text = self._form.before(self._tokenizer.decode(ids))
         # A Hangul syllable may take several tokens; until it is whole it decodes to U+FFFD.
         if not text.endswith("\ufffd"):

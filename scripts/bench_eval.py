@@ -155,7 +155,7 @@ def axtune(model: Any, tokenizer: Any, prompts: list[Any], sampling: Any) -> lis
     from axtune.evaluate.generate import generate
 
     texts = {}
-    for batch in generate(model, tokenizer, prompts, sampling):
+    for batch in generate(model, prompts, sampling):
         for number, answer in batch.items():
             texts[number] = tokenizer.decode(answer.ids[:-1] if answer.ended else answer.ids)
     return [texts[number] for number in range(len(prompts))]

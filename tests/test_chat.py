@@ -67,7 +67,7 @@ def test_a_prompt_longer_than_the_context_is_refused_and_forgotten(tmp_path):
 def test_the_stream_holds_back_half_a_syllable_and_calls(tiny):
     _, tokenizer = tiny
     written = []
-    stream = _Stream(tokenizer, written.append)
+    stream = _Stream(tokenizer, frozenset([tokenizer.end_of_turn_id]), written.append)
     stream.put(torch.tensor([[25, 8]]))  # the prompt
     text = '쀍 하나<tool_call>{"name": "f", "arguments": {}}</tool_call>'
     ids = tokenizer.encode(text)

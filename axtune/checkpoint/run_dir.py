@@ -183,6 +183,11 @@ class Run:
     recipe: Recipe
     manifest: dict[str, Any]
 
+    @property
+    def learned_documents(self) -> bool:
+        """Whether it learned documents, and so how they end."""
+        return self.recipe.objective.learns_from == "document"
+
 
 def open_run(path: str | Path) -> Run:
     """Open a run folder.

@@ -15,8 +15,8 @@ from itertools import accumulate
 import torch
 from transformers import PreTrainedModel
 
-from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.evaluate.prefill import by_beginning, prefill
+from axtune.model.trained import stops_of
 from axtune.training.memory_check import is_out_of_memory
 
 _LARGEST_BATCH = 64
@@ -91,7 +91,6 @@ def batches(
 
 def generate(
     model: PreTrainedModel,
-    tokenizer: AxTokenizer,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     wanted: Callable[[int], bool] = lambda number: True,
@@ -100,7 +99,6 @@ def generate(
 
     Args:
         model: In evaluation mode.
-        tokenizer: The model's.
         prompts: All of them; none with `Sampling.max_new_tokens` longer than the model's context.
         sampling: How.
         wanted: Whether a prompt, by its number, is to be answered. A batch in which none is wanted
@@ -113,7 +111,7 @@ def generate(
     while waiting:
         batch = waiting.pop(0)
         try:
-            answers = _answer(model, tokenizer, [prompts[number] for number in batch], sampling)
+            answers = _answer(model, [prompts[number] for number in batch], sampling)
         except RuntimeError as error:
             if not is_out_of_memory(error) or len(batch) == 1:
                 raise
@@ -141,11 +139,12 @@ def _room(model: PreTrainedModel) -> int:
 
 
 def _answer(
-    model: PreTrainedModel, tokenizer: AxTokenizer, prompts: Sequence[Prompt], sampling: Sampling
+    model: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling
 ) -> list[Generated]:
     """Answer the prompts of a batch; one that has ended leaves it."""
     answers = [Generated([], [], ended=False) for _ in prompts]
     choose = _Choice(sampling.temperature, [prompt.seed for prompt in prompts])
+    stops = stops_of(model)
     rows = list(range(len(prompts)))  # who is still answering
     with torch.inference_mode():
         logits, mask, cache = prefill(model, [prompt.ids for prompt in prompts])
@@ -153,7 +152,7 @@ def _answer(
             tokens, margins = choose(logits, rows)
             staying = []
             for place, (row, token, margin) in enumerate(zip(rows, tokens, margins, strict=True)):
-                ended = token == tokenizer.end_of_turn_id
+                ended = token in stops
                 said = answers[row]
                 answers[row] = Generated([*said.ids, token], [*said.margins, margin], ended)
                 if not ended and len(said.ids) + 1 < sampling.max_new_tokens:

@@ -97,7 +97,7 @@ class TrainingQuestions:
         """
         form = form_of(self._tokenizer.family)
         prompts = [Prompt(self._asked[number][1]) for number in numbers]
-        for batch in generate(model, self._tokenizer, prompts, self._sampling):
+        for batch in generate(model, prompts, self._sampling):
             yield {
                 numbers[place]: form.parse(
                     self._tokenizer.decode(made.ids[:-1] if made.ended else made.ids)

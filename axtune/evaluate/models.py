@@ -165,7 +165,7 @@ class LocalModel:
         """Answer in batches."""
         tokenizer, form = self.tokenizer, form_of(self.tokenizer.family)
         prompts = [Prompt(one.prompt, one.seed) for one in asked]
-        for batch in generate(self._model(), tokenizer, prompts, sampling, wanted):
+        for batch in generate(self._model(), prompts, sampling, wanted):
             said = {}
             for number, made in batch.items():
                 text = tokenizer.decode(made.ids[:-1] if made.ended else made.ids)

@@ -138,7 +138,7 @@ def _answers(
     form = form_of(tokenizer.family)
     found: dict[int, Answer] = {}
     prompts = [Prompt(prompt) for _, prompt in questions]
-    for batch in generate(model.eval(), tokenizer, prompts, Sampling(0.0, _LONGEST)):
+    for batch in generate(model.eval(), prompts, Sampling(0.0, _LONGEST)):
         for number, made in batch.items():
             text = tokenizer.decode(made.ids[:-1] if made.ended else made.ids)
             found[number] = form.parse(text)

@@ -29,7 +29,7 @@ from axtune.export.calibration import Calibration, Counting, RoundingOptions, ro
 from axtune.model.int4 import Int4, group_of, quantization_config, round_to_nearest
 from axtune.weights import gptq
 from axtune.weights.decoder import LINEAR, SAME_INPUTS, Decoder, watched
-from axtune.weights.folder import CheckpointPlan, FolderPlan, learned_documents, served_card
+from axtune.weights.folder import CheckpointPlan, FolderPlan, served_card
 from axtune.weights.output_tensor import OutputTensor, in_memory
 from axtune.weights.safetensors_file import read_header
 from axtune.weights.stream_writer import write_checkpoint, write_index
@@ -92,7 +92,7 @@ class FourBitPlan(FolderPlan):
     @property
     def learned_documents(self) -> bool:
         """Whether one of its runs did."""
-        return learned_documents(self.runs)
+        return any(run.learned_documents for run in self.runs)
 
     def write_weights(self, folder: Path) -> dict[str, str]:
         """Round and write the layers, those behind the last one that is there already."""

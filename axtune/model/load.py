@@ -175,6 +175,9 @@ def load_model(
     for config in (model.config, model.generation_config):
         config.eos_token_id = tokenizer.end_of_turn_id
         config.pad_token_id = tokenizer.pad_id
+    stated = checkpoint.generation_config.get("eos_token_id")
+    if isinstance(stated, list) and tokenizer.end_of_turn_id in stated:
+        model.generation_config.eos_token_id = stated  # of a folder that learned documents, too
     # What PEFT writes as base_model_name_or_path: the user's name, not this machine's cache path.
     name = made_from.name if made_from else checkpoint.name
     model.name_or_path = model.config.name_or_path = name

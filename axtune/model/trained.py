@@ -67,7 +67,15 @@ def load_trained(name: str, say: Callable[[str], None]) -> tuple[PreTrainedModel
             attention=recipe.attention,
             quantization=recipe.quantization,
         )
+        if run.learned_documents:  # as the folders that are made of it are served
+            model.generation_config.eos_token_id = list(tokenizer.stop_ids)
     return (load_adapter(model, adapter) if adapter else model).eval(), tokenizer
+
+
+def stops_of(model: PreTrainedModel) -> frozenset[int]:
+    """The tokens at which a model that was loaded here stops, as engines stop."""
+    stated = model.generation_config.eos_token_id
+    return frozenset(stated if isinstance(stated, list) else [stated])
 
 
 def _digests(base: dict[str, Any]) -> list[dict[str, str]]:

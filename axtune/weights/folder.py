@@ -107,7 +107,7 @@ class CheckpointPlan(FolderPlan):
     @property
     def learned_documents(self) -> bool:
         """Whether one of its runs did."""
-        return learned_documents(self.runs())
+        return any(run.learned_documents for run in self.runs())
 
     def runs(self) -> list[Run]:
         """The runs that its adapters are of; none where one is from elsewhere."""
@@ -155,11 +155,6 @@ def write_folder(
         if finish:
             finish(folder)
         write_record(folder, known=digests, facts=planned.record_facts())
-
-
-def learned_documents(runs: Sequence[Run]) -> bool:
-    """Whether one of some runs learned documents, and so how they end."""
-    return any(run.recipe.objective.learns_from == "document" for run in runs)
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

@@ -46,7 +46,7 @@ def answered(
     loaded: tuple[PreTrainedModel, AxTokenizer], sampling: Sampling
 ) -> dict[int, Generated]:
     found: dict[int, Generated] = {}
-    for batch in generate(*loaded, prompts(loaded[1]), sampling):
+    for batch in generate(loaded[0], prompts(loaded[1]), sampling):
         found |= batch
     return found
 
@@ -82,7 +82,7 @@ def test_a_draw_follows_the_models_distribution(
     many = [Prompt(ids, seed) for seed in range(2000)]
     said = [
         answer.ids[0]
-        for batch in generate(model, tokenizer, many, Sampling(0.1, 1))
+        for batch in generate(model, many, Sampling(0.1, 1))
         for answer in batch.values()
     ]
     with torch.no_grad():
@@ -128,9 +128,9 @@ def test_batches_are_the_same_when_some_are_not_asked(
 ) -> None:
     model, tokenizer = loaded
     asked, sampling = prompts(tokenizer), Sampling(0.0, 3, batch_size=2)
-    whole = list(generate(model, tokenizer, asked, sampling))
+    whole = list(generate(model, asked, sampling))
     first = set(whole[0])
-    rest = list(generate(model, tokenizer, asked, sampling, lambda number: number not in first))
+    rest = list(generate(model, asked, sampling, lambda number: number not in first))
     assert rest == whole[1:]
 
 
@@ -141,14 +141,14 @@ def test_a_batch_that_does_not_fit_is_halved(
     real = room._answer
     sizes = []
 
-    def answer(model, tokenizer, asked, sampling):  # type: ignore[no-untyped-def]
+    def answer(model, asked, sampling):  # type: ignore[no-untyped-def]
         sizes.append(len(asked))
         if len(asked) > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return real(model, tokenizer, asked, sampling)
+        return real(model, asked, sampling)
 
     monkeypatch.setattr(room, "_answer", answer)
-    found = list(generate(model, tokenizer, prompts(tokenizer), Sampling(0.0, 3)))
+    found = list(generate(model, prompts(tokenizer), Sampling(0.0, 3)))
     assert sizes == [5, 2, 3, 1, 2]
     assert sorted(number for batch in found for number in batch) == [0, 1, 2, 3, 4]
 
@@ -168,3 +168,20 @@ def test_an_answer_ends_with_its_end_of_turn(loaded: tuple[PreTrainedModel, AxTo
         assert answer.ended == (answer.ids[-1] == tokenizer.end_of_turn_id)
         assert tokenizer.end_of_turn_id not in answer.ids[:-1]
     assert any(answer.ended for answer in found.values())
+
+
+def test_a_model_that_learned_documents_stops_at_their_end_too(
+    loaded: tuple[PreTrainedModel, AxTokenizer],
+) -> None:
+    model, tokenizer = loaded
+    (asked, *_) = prompts(tokenizer)
+    ((plain,),) = (found.values() for found in generate(model, [asked], Sampling(0.0, 8)))
+    at = plain.ids[2]  # whatever comes third stands for the end of a document
+    before = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = [tokenizer.end_of_turn_id, at]
+    try:
+        ((other,),) = (found.values() for found in generate(model, [asked], Sampling(0.0, 8)))
+    finally:
+        model.generation_config.eos_token_id = before
+    assert other.ended
+    assert other.ids == plain.ids[: plain.ids.index(at) + 1]

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.tiny import LIBRARY_WARNINGS, checkpoint
 
+from axtune.checkpoint import locate
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import (
     AxtuneError,
@@ -19,6 +20,7 @@ from axtune.errors import (
     RecipeError,
 )
 from axtune.model.load import choose_precision, faster_on_this_cpu, load_model, measure
+from axtune.model.trained import stops_of
 
 pytestmark = LIBRARY_WARNINGS
 
@@ -59,6 +61,18 @@ def test_weights_load_in_the_precision_asked_for_and_stop_at_the_end_of_turn(tmp
     assert model.config.pad_token_id == model.generation_config.pad_token_id == 1
     assert model.name_or_path == found.name
     assert {file.name: file.read_bytes() for file in found.folder.iterdir()} == before
+
+
+def test_a_folder_that_learned_documents_stops_at_their_end_too(tmp_path):
+    found = checkpoint(tmp_path / "base")
+    file = found.folder / "generation_config.json"
+    file.write_text('{"eos_token_id": [27, 0], "pad_token_id": 1}')
+    again = locate.find(str(found.folder))
+    model = load_model(again, load_tokenizer(again), precision="fp32")
+    assert stops_of(model) == {27, 0}
+    file.write_text('{"eos_token_id": [0]}')  # no end of a turn: as little worth as config.json's
+    again = locate.find(str(found.folder))
+    assert stops_of(load_model(again, load_tokenizer(again), precision="fp32")) == {27}
 
 
 def test_a_missing_tensor_is_an_error_not_a_random_layer(tmp_path):
@@ -148,6 +162,8 @@ import re, sys
 from pathlib import Path
 import torch
 from axtune.checkpoint.locate import find
+from axtune.checkpoint import locate
+from axtune.model.trained import stops_of
 from axtune.model.load import load_model
 from axtune.checkpoint.tokenizer import load_tokenizer
 
