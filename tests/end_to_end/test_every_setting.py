@@ -55,8 +55,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             wrong = [{"role": "assistant", "content": "모릅니다."}]
             chat.write(json.dumps({"messages": asked + right}) + "\n")
             pair.write(json.dumps({"prompt": asked, "chosen": right, "rejected": wrong}) + "\n")
-    return {kind: str(chats if kind == "conversation" else pairs)
-            for kind in ("conversation", "pair", "judged")}  # fmt: skip
+    texts = folder / "texts.jsonl"
+    texts.write_text("".join(f'{{"text": "제{n}조 규정."}}\n' for n in range(6)), encoding="utf-8")
+    return {
+        "document": str(texts), "conversation": str(chats), "pair": str(pairs),
+        "judged": str(pairs),
+    }  # fmt: skip
 
 
 class Jobs:

@@ -73,6 +73,7 @@ def record(tmp_path: Path) -> Iterator[Family]:
                 ),
                 templates=(hashlib.sha256(template.encode()).hexdigest(),),
                 personal_data_tokens=frozenset({"<|passport|>"}),
+                end_of_document="<|endoftext|>",
             )
         )
 
