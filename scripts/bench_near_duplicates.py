@@ -236,14 +236,20 @@ def long_question(draw: random.Random) -> str:
 
 
 def edited(draw: random.Random, text: str, share: float) -> str:
-    """A text with a share of its words replaced, left out, or put in."""
+    """A text with a share of its words replaced, left out, put in, or exchanged with the next.
+
+    An exchange moves two words and counts as one edit, so it is the hardest of the four.
+    """
     words = text.split()
     for place in draw.sample(range(len(words)), round(share * len(words))):
-        match draw.randrange(3):
+        match draw.randrange(4):
             case 0:
                 words[place] = draw.choice(NOUNS) + draw.choice(PARTICLES)
             case 1:
                 words[place] = ""
+            case 2:
+                other = min(place + 1, len(words) - 1)
+                words[place], words[other] = words[other], words[place]
             case _:
                 words[place] += f" {draw.choice(OTHERS)}"
     return " ".join(filter(None, words))
