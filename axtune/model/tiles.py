@@ -38,13 +38,15 @@ def install(model: PreTrainedModel) -> None:
     gradients are taken, for all of them.
 
     Args:
-        model: The base, with its adapters in place, in the layout of Llama or Qwen2; changed in
-            place. No parameter gets another name.
+        model: The base, with its adapters in place; changed in place, where its layers are
+            Llama's or Qwen2's, as A.X's are. No parameter gets another name.
     """
-    for layer in model.base_model.layers:
+    if model.config.model_type not in ("llama", "qwen2"):
+        return
+    backbone: Any = model.base_model
+    for layer in backbone.layers:
         _tile_layer(layer)
-    norm = model.base_model.norm
-    norm.forward = _Tiled(norm.forward, norm, whole=model.base_model)
+    backbone.norm.forward = _Tiled(backbone.norm.forward, backbone.norm, whole=backbone)
 
 
 def _tile_layer(layer: Any) -> None:

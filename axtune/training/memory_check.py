@@ -54,8 +54,8 @@ def check_memory(search: Search, state: PartialState, report: Report) -> None:
         AxtuneError: With what it needs, what there is, and the edits that make it fit.
     """
     if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        room = min(usable(total), free)  # others may be on the card, or its screen
+        unused, total = torch.cuda.mem_get_info()
+        room = min(usable(total), unused)  # others may be on the card, or its screen
     else:
         free = free_memory()
         if free is None:
