@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_plan import FOUR_BIT, Setting, checkpoint_apart, trained, write_rows
-from measuring import CHECKPOINT, child, machine
+from measuring import child, machine
 
 STEPS = {2048: 3}  # where a step is short, the shortest of several; elsewhere one
 
@@ -74,13 +74,12 @@ def run(options: argparse.Namespace, tokens: int) -> dict[str, Any]:
     from axtune.checkpoint.tokenizer import load_tokenizer
     from axtune.model import tiles
     from axtune.plan import memory
+    from axtune.plan.serving import LIGHTS
 
     if options.plain:
         tiles.install = lambda model: None
         memory.TILE = 1 << 40
-    name = f"config-ax-{options.model}-light.json"
-    shape = json.loads((CHECKPOINT / name).read_text(encoding="utf-8"))
-    shape |= {"num_hidden_layers": options.layers}
+    shape = LIGHTS[f"skt/A.X-{options.model}-Light"] | {"num_hidden_layers": options.layers}
     base = checkpoint_apart(options.folder, options.model, shape)
     rows = options.folder / "rows.jsonl"
     write_rows(Setting(options.model, lengths=(tokens,)), load_tokenizer(base), rows)

@@ -244,7 +244,8 @@ def trained(values: dict[str, Any], base: Any, rows: Path, out: Path) -> dict[st
 
     Returns:
         ``peak``, in bytes, of what the process took more than before it loaded the model (on a
-        card, of what torch allocated); ``seconds`` of each step; ``plan``, what axtune said of it.
+        card, of what torch allocated); ``seconds`` and ``losses`` of each step; ``plan``, what
+        axtune said of it.
     """
     import bitsandbytes  # noqa: F401  what training loads late is not the model's memory
     import torch
@@ -306,7 +307,8 @@ def trained(values: dict[str, Any], base: Any, rows: Path, out: Path) -> dict[st
     assert prepared.sizes is not None
     known = PlanInputs("bench", read_architecture(base.config, "bench"), prepared.sizes)
     plan = make_plan(recipe, known, GPU if on_gpu else CPU)
-    return {"peak": peak, "seconds": seconds, "plan": plan}
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {"peak": peak, "seconds": seconds, "losses": losses, "plan": plan}
 
 
 def checkpoint_apart(folder: Path, layout: str, shape: dict[str, int]) -> Any:
