@@ -24,7 +24,7 @@ from axtune.data.mixture import mix, parts_of, spans_of
 from axtune.data.overlap_gate import overlap_gate
 from axtune.data.pipeline import RowChecker
 from axtune.data.samples import SAMPLE_TYPES, AnySample
-from axtune.data.sources import digest, files_of, unread_files
+from axtune.data.sources import digest, files_of, source_names, unread_files
 from axtune.data.statistics import DatasetStats, RowResult, Sizes, StatsBuilder
 from axtune.errors import CheckpointError, DataError, Fault
 
@@ -50,6 +50,7 @@ class Prepared:
         sizes: How long the training samples are, or None when nobody measured them.
         eval_sizes: The same for the held-out samples.
         files: The files of the training rows, as ``place`` counts them.
+        eval_sources: The source of each file of the held-out rows, as their ``place`` counts them.
     """
 
     train: datasets.Dataset
@@ -59,6 +60,7 @@ class Prepared:
     sizes: Sizes | None = None
     eval_sizes: Sizes | None = None
     files: tuple[str, ...] = ()
+    eval_sources: tuple[str, ...] = ()
 
     def where(self, place: Sequence[int]) -> str:
         """``file:line`` of a training row.
@@ -89,8 +91,16 @@ class Prepared:
             parts[name] = (samples, DatasetStats(**part["account"]), sizes)
         train, account, sizes = parts["train"]  # prepare writes no plan without it
         held_out, eval_account, eval_sizes = parts.get("eval", (None, None, None))
-        files = tuple(plan["train"]["files"])
-        return Prepared(train, held_out, account, eval_account, sizes, eval_sizes, files)
+        return Prepared(
+            train,
+            held_out,
+            account,
+            eval_account,
+            sizes,
+            eval_sizes,
+            files=tuple(plan["train"]["files"]),
+            eval_sources=tuple(plan.get("eval", {}).get("sources", ())),
+        )
 
 
 def prepare(
@@ -117,7 +127,7 @@ def prepare(
     rng = np.random.default_rng(recipe.seed)
     checker = training_checker(recipe, tokenizer)
     kind = SAMPLE_TYPES[recipe.objective.learns_from]
-    ledger, counts, keys, names = _write(
+    ledger, counts, keys, files = _write(
         data.sources, checker, kind, folder / "train.arrow", report
     )
     if data.privacy_kinds:  # as much a part of what is trained on as the files of rows
@@ -150,7 +160,7 @@ def prepare(
     _save(folder, "train", train, sizes)
     account = ledger.account(train, ledger.rows_read - held).to_json()
     account["mixture"] = [asdict(part) for part in parts_of(spans, tokens, times)]
-    plan["train"] = {"file": "train.arrow", "account": account, "files": list(names)}
+    plan["train"] = {"file": "train.arrow", "account": account, "files": list(files)}
     if held:
         samples = np.flatnonzero(held_out[row_of])
         account = ledger.account(samples, held).to_json()
@@ -158,10 +168,10 @@ def prepare(
         # Counted with the rows that they were read with.
         account |= {"rows_left_out": 0, "personal_data": {}, "dropped": {}, "overlaps": {}}
         _save(folder, "eval", samples, sizes)
-        plan["eval"] = {"file": "train.arrow", "account": account}
+        plan["eval"] = {"file": "train.arrow", "account": account, "sources": [*files.values()]}
     elif isinstance(data.eval, list):
         # The same checker: a held-out row that stands in the training data is a duplicate.
-        ledger, *_ = _write(data.eval, checker, kind, folder / "eval.arrow", report)
+        ledger, *_, files = _write(data.eval, checker, kind, folder / "eval.arrow", report)
         if not len(ledger.row):
             raise DataError(
                 "There is nothing to evaluate on: no row of data.eval can be used.",
@@ -169,7 +179,8 @@ def prepare(
                 "axtune data check says why.",
             )
         _save(folder, "eval", np.arange(len(ledger.row)), ledger.sizes())
-        plan["eval"] = {"file": "eval.arrow", "account": ledger.account().to_json()}
+        account = ledger.account().to_json()
+        plan["eval"] = {"file": "eval.arrow", "account": account, "sources": [*files.values()]}
     with filling(folder):
         (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     return Prepared.load(folder)
@@ -295,12 +306,12 @@ def _write(
     kind: type[AnySample],
     path: Path,
     report: Callable[[Fault], None],
-) -> tuple[StatsBuilder, list[int], array[int], dict[str, int]]:
+) -> tuple[StatsBuilder, list[int], array[int], dict[str, str]]:
     """Write the samples of some sources to an Arrow file.
 
     Returns:
-        The ledger; how many rows each source has; the key of each row; the number of each file, as
-        the samples' ``place`` has it.
+        The ledger; how many rows each source has; the key of each row; the source of each file, by
+        the files' names in the order in which the samples' ``place`` counts them.
     """
     import pyarrow as pa
 
@@ -310,7 +321,8 @@ def _write(
     ledger = StatsBuilder()
     counts: list[int] = []
     keys = array("Q")
-    names: dict[str, int] = {}
+    numbers: dict[str, int] = {}
+    source_of: dict[str, str] = {}
     named: Counter[str] = Counter()
     errors: list[Fault] = []
     found = [(source, files_of(source)) for source in sources]  # a wrong path fails at once
@@ -319,7 +331,7 @@ def _write(
         pa.OSFile(str(path), "wb") as sink,
         pa.ipc.new_stream(sink, placed) as writer,
     ):
-        for source, files in found:
+        for (source, files), called in zip(found, source_names(sources), strict=True):
             for fault in unread_files(source):
                 report(fault)
             before = ledger.rows_read
@@ -337,13 +349,14 @@ def _write(
                         for field in schema
                     ]
                     places = [
-                        (names.setdefault(checked.file, len(names)), checked.line)
+                        (numbers.setdefault(checked.file, len(numbers)), checked.line)
                         for checked in batch
                         for _ in checked.samples
                     ]
                     arrays.append(pa.array(places, placed.field("place").type))
                     writer.write_batch(pa.record_batch(arrays, schema=placed))
                 for checked in batch:
+                    source_of.setdefault(checked.file, called)
                     keys.append(checked.key)
                     ledger.add(checked)
                     _tell(checked, checker.data, ledger, errors, report)
@@ -365,7 +378,7 @@ def _write(
         if count > _SHOWN:
             message = f"{count - _SHOWN} more; axtune data check lists them all."
             report(Fault("data", 0, code, message, "warning"))
-    return ledger, counts, keys, names
+    return ledger, counts, keys, {file: source_of[file] for file in numbers}
 
 
 def _tell(
