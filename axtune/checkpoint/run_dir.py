@@ -186,7 +186,7 @@ class Run:
     @property
     def learned_documents(self) -> bool:
         """Whether it learned documents, and so how they end."""
-        return self.recipe.objective.learns_from == "document"
+        return self.recipe.objective.learns_documents
 
 
 def open_run(path: str | Path) -> Run:
