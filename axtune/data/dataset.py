@@ -9,7 +9,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from axtune.checkpoint.leftovers import filling
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import Data, Recipe, Source
-from axtune.data.mixture import mix, parts_of, spans_of
+from axtune.data.epoch import draw, hold_out
 from axtune.data.overlap_gate import overlap_gate
 from axtune.data.pipeline import RowChecker
 from axtune.data.samples import SAMPLE_TYPES, AnySample
@@ -124,7 +124,6 @@ def prepare(
     """
     data = recipe.data
     plan: dict[str, Any] = {}
-    rng = np.random.default_rng(recipe.seed)
     checker = training_checker(recipe, tokenizer)
     kind = SAMPLE_TYPES[recipe.objective.learns_from]
     ledger, counts, keys, files = _write(
@@ -137,37 +136,13 @@ def prepare(
         for path in checker.overlaps.files:  # what they hold decides which rows stay
             ledger.digests[f"{path.name} (not in)"] = digest(path)
         checker.overlaps = None  # held-out rows are not held against each other
-    row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
-    used = np.unique(row_of)
-    if not len(used):
-        raise _nothing_to_train_on(ledger)
-    held_out = np.zeros(ledger.rows_read, bool)
-    if isinstance(data.eval, float):
-        held_out[_hold_out(used, np.asarray(keys)[used], data.eval, rng)] = True
-    sizes = ledger.sizes()
-    tokens = np.bincount(row_of, sizes.tokens, ledger.rows_read).astype(np.int64)
-    spans = spans_of(data, counts)
-    times = mix(spans, tokens * ~held_out, rng)
-    train = np.repeat(np.arange(len(row_of)), times[row_of])
-    if not len(train):
-        raise DataError(
-            f"There is nothing to train on: the weights of data.train leave none of {len(used)} "
-            "rows.",
-            [],
-            "Raise a weight.",
-        )
-    held = int(held_out.sum())
-    _save(folder, "train", train, sizes)
-    account = ledger.account(train, ledger.rows_read - held).to_json()
-    account["mixture"] = [asdict(part) for part in parts_of(spans, tokens, times)]
+    drawn = draw(recipe, ledger, counts, keys)
+    _save(folder, "train", drawn.train, ledger.sizes())
+    account = drawn.account.to_json()
     plan["train"] = {"file": "train.arrow", "account": account, "files": list(files)}
-    if held:
-        samples = np.flatnonzero(held_out[row_of])
-        account = ledger.account(samples, held).to_json()
-        account |= {"rows_read": held, "rows_refused": 0, "refused": {}, "warnings": {}}
-        # Counted with the rows that they were read with.
-        account |= {"rows_left_out": 0, "personal_data": {}, "dropped": {}, "overlaps": {}}
-        _save(folder, "eval", samples, sizes)
+    if drawn.eval_account:
+        _save(folder, "eval", drawn.held_out, ledger.sizes())
+        account = drawn.eval_account.to_json()
         plan["eval"] = {"file": "train.arrow", "account": account, "sources": [*files.values()]}
     elif isinstance(data.eval, list):
         # The same checker: a held-out row that stands in the training data is a duplicate.
@@ -235,7 +210,7 @@ def _held_out_of_training(recipe: Recipe, tokenizer: AxTokenizer, share: float) 
             keys.append(checked.key)
     rng = np.random.default_rng(recipe.seed)
     rows = np.asarray(used, np.int64)
-    return set(_hold_out(rows, np.asarray(keys), share, rng).tolist())
+    return set(hold_out(rows, np.asarray(keys), share, rng).tolist())
 
 
 def _training_files(
@@ -261,23 +236,6 @@ def training_checker(
     asked = recipe.evaluate.data if recipe.evaluate else None
     overlaps = overlap_gate(recipe.data, asked or ())
     return RowChecker(tokenizer, recipe.data, recipe.task, with_turns=with_turns, overlaps=overlaps)
-
-
-def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:
-    if not ledger.rows_read:
-        return DataError(
-            "There is nothing to train on: the files of data.train hold no rows.",
-            [],
-            "Give files that hold some.",
-        )
-    kept_out = ledger.refused + ledger.dropped
-    codes = ", ".join(f"{code} {count}" for code, count in kept_out.most_common())
-    return DataError(
-        f"There is nothing to train on: of {ledger.rows_read} rows of data.train none can be used "
-        f"({codes}).",
-        [],
-        "axtune data check says why, line by line.",
-    )
 
 
 def _save(folder: Path, name: str, samples: NDArray[np.int64], sizes: Sizes) -> None:
@@ -401,35 +359,3 @@ def _tell(
                 report(fault)
         elif ledger.warnings[fault.code] + ledger.dropped[fault.code] <= _SHOWN:
             report(fault)
-
-
-def _hold_out(
-    used: NDArray[np.int64], keys: NDArray[np.uint64], fraction: float, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw rows for evaluation; rows of one key stay together, so that none leaks across.
-
-    Args:
-        used: Rows with samples.
-        keys: Of each of them (`axtune.data.statistics.RowResult`).
-        fraction: How many of the rows.
-        rng: Draws.
-    """
-    _, group_of, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    if len(sizes) < 2:
-        raise DataError(
-            "data.eval is a fraction, and there are too few different rows to hold some out.",
-            [],
-            "Give a file as data.eval, or set data.eval=null.",
-        )
-    wanted = max(1, round(len(used) * fraction))
-    order = rng.permutation(len(sizes))
-    order = order[np.argsort(sizes[order] > wanted, kind="stable")]  # a big one only if it must be
-    chosen: list[int] = []
-    size = 0
-    for group in order[:-1].tolist():
-        if not chosen or size + sizes[group] <= wanted:
-            chosen.append(group)
-            size += int(sizes[group])
-        if size >= wanted:
-            break
-    return used[np.isin(group_of, chosen)]

@@ -15,7 +15,8 @@ from support.rows import chat, check_rows, write_jsonl
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import EvaluateConfig, Recipe, Task
-from axtune.data.dataset import Prepared, _hold_out, held_out_rows, prepare
+from axtune.data.dataset import Prepared, held_out_rows, prepare
+from axtune.data.epoch import hold_out
 from axtune.data.sources import digest
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault
 
@@ -227,7 +228,7 @@ def test_near_duplicates_do_not_leak_across_the_split(tiny: AxTokenizer, tmp_pat
 def test_held_out_rows(groups: list[int], fraction: float, seed: int) -> None:
     owners = [owner for owner, count in enumerate(groups) for _ in range(count)]
     rows = np.arange(100, 100 + len(owners))
-    held = _hold_out(rows, np.array(owners, np.uint64), fraction, np.random.default_rng(seed))
+    held = hold_out(rows, np.array(owners, np.uint64), fraction, np.random.default_rng(seed))
     chosen = {int(row) - 100 for row in held}
     taken = {owners[row] for row in chosen}
     assert chosen == {row for row, owner in enumerate(owners) if owner in taken}  # whole groups
