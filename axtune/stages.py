@@ -33,6 +33,7 @@ from axtune.checkpoint.run_dir import (
     MERGED,
     REPORT,
     SERVED,
+    STAGES,
     Run,
     open_run,
     read_manifest,
@@ -54,8 +55,6 @@ from axtune.report.page import write_report
 from axtune.run import train
 from axtune.training.progress import Report
 from axtune.verify.certificate import FILE as CERTIFICATE
-
-RECORD = "stages.json"
 
 # What can follow the last stage: where its result is, and what makes it of the run.
 _MADE: dict[str, tuple[str, Callable[[Run, Report], Path]]] = {
@@ -102,7 +101,7 @@ def run_stages(stages: Stages) -> Path:
         )
     require_writable(stages.output_dir)
     with Report() as report, locked(Path(stages.output_dir)):
-        record = _Record(Path(stages.output_dir) / RECORD)
+        record = _Record(Path(stages.output_dir) / STAGES)
         steps = list(_steps(stages, record))
         done = [record.has(step) and step.there() for step in steps]
         names = [f"{step.name} (done)" if was else step.name

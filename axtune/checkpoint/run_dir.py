@@ -56,6 +56,7 @@ PRODUCTS = (MERGED, SERVED)
 REPORT = "report.html"
 EVALUATION = "evaluation"
 LOGS = "logs"
+STAGES = "stages.json"  # of a folder that holds the runs of stages: what was begun and what is done
 
 
 @dataclass(frozen=True)
@@ -254,13 +255,33 @@ def is_run(folder: Path) -> bool:
     return not _absent(folder)
 
 
+def stages_of(folder: Path) -> list[Path]:
+    """The runs of a folder of stages (`axtune.stages`), in their order; none of any other folder.
+
+    What a run was before its stage changed is kept beside it, and no stage.
+    """
+    record = folder / STAGES
+    begun = read_json(record).get("begun", {}) if record.is_file() else {}
+    return [path for name in begun if is_run(path := folder / name)]
+
+
 def require_whole(folder: Path) -> None:
-    """Refuse the folder of a run that was copied in part, or lost a file; pass any other folder.
+    """Refuse the folder of a run that was copied in part, or lost a file, and one of several runs.
+
+    Any other folder passes.
 
     Raises:
-        AxtuneError: When one of the two files that make it a run's is there, and not the other.
+        AxtuneError: When one of the two files that make it a run's is there, and not the other; or
+            when it holds the runs of stages, which are named.
     """
     absent = _absent(folder)
+    if absent and (stages := stages_of(folder)):
+        names = ", ".join(stage.name for stage in stages)
+        finished = [run for run in stages if read_manifest(run).get("status") == "finished"]
+        raise AxtuneError(
+            f"{folder} holds the runs of a recipe of stages: {names}.",
+            f"Name one of them: {(finished or stages)[-1]}.",
+        )
     if len(absent) == 1 and (folder / "metrics.jsonl").is_file():
         raise AxtuneError(
             f"The run in {folder} lacks {absent[0]}, which says how it was trained.",
