@@ -137,7 +137,7 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """As the trainer's own, with the loss by source among its metrics."""
         self._by_source.take()  # what is left of an evaluation that was broken off
-        output = super().evaluation_loop(*args, **kwargs)
+        output: Any = super().evaluation_loop(*args, **kwargs)
         output.metrics.update(self._by_source.take())
         return output
 
