@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import supervised
-from support.tiny import LIBRARY_WARNINGS, checkpoint, write_rows
+from support.commands import train_in_processes
+from support.tiny import LIBRARY_WARNINGS, RECIPES, checkpoint, write_rows
 
 from axtune.data.samples import Sample
 from axtune.evaluate.losses import sample_losses
@@ -89,3 +90,28 @@ def test_an_evaluation_says_what_axtune_eval_says_afterwards(
     events = map(json.loads, trainer.run.run_dir.metrics_file.read_text().splitlines())
     (event,) = [event for event in events if "eval_loss" in event]
     assert list(by_source(event)) == ["가.jsonl", "나.jsonl"]
+
+
+@pytest.mark.slow
+def test_how_many_processes_evaluate_changes_nothing(tmp_path: Path) -> None:
+    train = write_rows(tmp_path / "rows.jsonl", 8)
+    held = [write_rows(tmp_path / f"{name}.jsonl", n, 10**n) for name, n in (("a", 3), ("b", 2))]
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        words = [
+            "model=tiny-ax-4.0",
+            f"output_dir={out}",
+            f"data.train={train}",
+            f"data.eval=[{','.join(map(str, held))}]",
+            "precision=fp32",
+            "training.per_device_eval_batch_size=2",  # the last batch of two processes is padded
+            "training.eval_on_start=true",
+            "training.max_steps=1",
+        ]
+        done = train_in_processes(processes, RECIPES / "sft_lora.yaml", words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        first = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+        found.append(by_source(first))
+    assert list(found[0]) == ["a.jsonl", "b.jsonl"]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
