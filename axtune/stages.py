@@ -39,6 +39,7 @@ from axtune.checkpoint.run_dir import (
     read_manifest,
 )
 from axtune.checkpoint.run_lock import locked
+from axtune.checkpoint.schemas import StagesRecord
 from axtune.config.loader import data_options
 from axtune.config.paths import HUB, require_writable
 from axtune.config.recipe import Recipe, Source
@@ -281,7 +282,7 @@ class _Record:
         self.begun: dict[str, str] = {}
         self._done: dict[str, dict[str, Any]] = {}
         if file.is_file():
-            values = read_json(file)
+            values = read_json(file, StagesRecord)
             self.begun, self._done = values["begun"], values["done"]
 
     def has(self, step: Step) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axtune.checkpoint.atomic import hidden, reason_of
-from axtune.checkpoint.run_dir import STAGES, is_run, read_manifest, require_whole
+from axtune.checkpoint.run_dir import is_run, read_manifest, require_whole, stages_of
 from axtune.errors import AxtuneError
 
 # numpy has no number for what it could not write.
@@ -169,11 +169,11 @@ def clean_run(run: Path, *, checkpoints: bool) -> list[Removed]:
             that it has; of stages nothing is removed where that is so of one.
     """
     run = Path(os.path.abspath(run))  # noqa: PTH100 - "." has no name, and links stay links
-    if not (run / STAGES).is_file() or is_run(run):
+    if is_run(run) or not stages_of(run):
         _require_clean(run, checkpoints=checkpoints)
         with _held(run):
             return _clean(run, checkpoints=checkpoints)
-    runs = sorted(path for path in run.iterdir() if is_run(path))
+    runs = sorted(path for path in run.iterdir() if is_run(path))  # those that were replaced, too
     for one in runs:
         _require_clean(one, checkpoints=checkpoints)
     with ExitStack() as held:

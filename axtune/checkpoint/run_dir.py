@@ -34,6 +34,7 @@ from axtune.checkpoint.identity import changes, fork_facts, recipe_facts
 from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint, read_json
 from axtune.checkpoint.provenance import base_facts
 from axtune.checkpoint.record import require_as_written, write_record
+from axtune.checkpoint.schemas import StagesRecord
 from axtune.checkpoint.steps import (
     clear,
     facts_of,
@@ -44,7 +45,7 @@ from axtune.checkpoint.steps import (
 )
 from axtune.config import loader
 from axtune.config.recipe import Recipe
-from axtune.errors import AxtuneError
+from axtune.errors import AxtuneError, CheckpointError
 from axtune.units import package_version
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "tokenizers")
@@ -260,8 +261,10 @@ def stages_of(folder: Path) -> list[Path]:
 
     What a run was before its stage changed is kept beside it, and no stage.
     """
-    record = folder / STAGES
-    begun = read_json(record).get("begun", {}) if record.is_file() else {}
+    try:
+        begun = read_json(folder / STAGES, StagesRecord)["begun"]
+    except CheckpointError:  # there is none, or it is somebody else's
+        return []
     return [path for name in begun if is_run(path := folder / name)]
 
 

@@ -93,9 +93,7 @@ def is_recipe(path: str) -> bool:
         keys = read_keys(path).values
     except RecipeError:
         return False
-    return STAGES in keys or (
-        "data" in keys and not {"task", "model", "output_dir"}.isdisjoint(keys)
-    )
+    return not ({"data", STAGES}.isdisjoint(keys) or {"model", "output_dir"}.isdisjoint(keys))
 
 
 def jobs_of(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Recipe]:

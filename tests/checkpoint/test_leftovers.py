@@ -223,3 +223,13 @@ def test_stages_that_are_held_are_left_alone(tmp_path: Path, held: str) -> None:
         os.close(holder)
     assert (folder / "cpt" / ".adapter.tmp").is_dir()
     assert (folder / "cpt" / "checkpoints").is_dir()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"begun": ["cpt"]}', '{"begun": {}, "done": {}}'])
+def test_a_file_of_the_same_name_makes_no_folder_of_stages(tmp_path: Path, text: str) -> None:
+    make_run(tmp_path / "cpt")
+    (tmp_path / "stages.json").write_text(text)
+    (tmp_path / ".mine.tmp").write_text("kept")
+    with pytest.raises(AxtuneError, match="not a run folder"):
+        clean_run(tmp_path, checkpoints=False)
+    assert (tmp_path / ".mine.tmp").is_file()
