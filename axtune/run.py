@@ -179,6 +179,7 @@ def _train(recipe: Recipe) -> Run:
                 precision=precision,
                 attention=recipe.attention,
                 quantization=recipe.quantization,
+                documents=recipe.objective.learns_documents,
             )
             _offload(model, recipe, args, report)
             slow = faster_on_this_cpu(recipe.quantization, precision)

@@ -201,7 +201,7 @@ def _absent(asked: _Asked) -> Iterator[Check]:
 
 def _documents(asked: _Asked, run: Run | None, tokenizer: AxTokenizer) -> Iterator[list[int]]:
     """Documents of the data, rather those that were held out."""
-    if asked.task and objective_of(asked.task).learns_from != "document":
+    if asked.task and not objective_of(asked.task).learns_documents:
         return
     with suppress(AxtuneError):  # `_absent` says so
         yield from document_ids(_rows(asked, run, tokenizer)[0])
