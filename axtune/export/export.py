@@ -223,7 +223,7 @@ def _export_gguf(
     notes = planned.notes
     facts: Mapping[str, Any] = {}
     digests: dict[str, str] = {}
-    with staged(target, needed) as folder:
+    with staged(target, needed, rounded.resumes if rounded else None) as folder:
         path = folder / file.path
         if rounded:
             with quiet_libraries():

@@ -94,7 +94,7 @@ def test_export_in_k_quants_says_what_falls_back(base: Checkpoint, tmp_path: Pat
     words = ["export", str(base.folder), "--to", "gguf", "--dtype", "q5_k_m", "--rows", "3"]
     done = axtune_in_process(*words, "--calibrate", str(rows), "--out", str(tmp_path / "out"))
     assert done.status == 0, done.err
-    assert "layers seen computed in" in done.out
+    assert "rows through layers computed in" in done.out
     assert "tensors in q5_k_m computed in" in done.out
     assert "in q5_1 instead of q5_k" in done.out
     assert f"llama-server --jinja -m {tmp_path / 'out/out.gguf'}" in done.out

@@ -20,13 +20,14 @@ from axtune.checkpoint import locate
 from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.record import RECORD, Record, differences
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.export import four_bit
+from axtune.export import four_bit, layer_pass
 from axtune.export.export import export
 from axtune.export.four_bit import FourBitOptions
 from axtune.model import int4
 from axtune.plan.architecture import read_architecture
 from axtune.plan.serving import LIGHTS, weight_bytes
 from axtune.verify.layerwise import Layerwise
+from axtune.weights import folder
 from axtune.weights.decoder import LINEAR
 from axtune.weights.merge import merge
 
@@ -207,9 +208,12 @@ def test_weights_that_are_not_finite_are_named(
 # Interrupted.
 
 
+LINEAR_LAYERS = 7  # of a layer, each of them counted
+
+
 def stopping_after(layers: int, error: BaseException) -> FourBitOptions:
-    """Options under which a pass ends with an error when so many layers are done."""
-    left = layers
+    """Options under which a pass ends with an error within the layer behind so many."""
+    left = layers * LINEAR_LAYERS + 1
 
     def count() -> None:
         nonlocal left
@@ -231,24 +235,55 @@ def test_an_interrupted_pass_goes_on_and_ends_the_same(
     options = FourBitOptions(fast=fast)
     export(run, tmp_path / "whole", to="vllm", four_bit=options)
     stopped = replace(stopping_after(1, KeyboardInterrupt()), fast=fast)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         export(run, tmp_path / "out", to="vllm", four_bit=stopped)
+    assert caught.value.__notes__ == [
+        "It was at layer 2 of 2.",
+        f"What was done is kept in {tmp_path / '.out.partial'}; the same command goes on.",
+    ]
     assert not (tmp_path / "out").exists()
     assert (tmp_path / ".out.partial").is_dir()
     done: list[int] = []
     for kind in (four_bit._Rounding, four_bit._ByRows):
         layer = kind.layer
         monkeypatch.setattr(
-            kind, "layer", lambda self, index, layer=layer: done.append(index) or layer(self, index)
-        )
-    export(run, tmp_path / "out", to="vllm", four_bit=options)
+            kind, "layer", lambda self, index, count, layer=layer: done.append(index)
+            or layer(self, index, count)
+        )  # fmt: skip
+    counted: list[tuple[str, int]] = []
+
+    @contextmanager
+    def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
+        counted.append((what, total))
+        yield lambda: None
+
+    export(run, tmp_path / "out", to="vllm", four_bit=replace(options, counting=counting))
     assert done == [1]
+    assert counted == [("linear layers in 4 bit, from layer 2 of 2", LINEAR_LAYERS)]
     assert not (tmp_path / ".out.partial").exists()
     whole, resumed = (tmp_path / name for name in ("whole", "out"))
     assert {file.name for file in whole.iterdir()} == {file.name for file in resumed.iterdir()}
     for file in whole.iterdir():
         if file.name not in ("SERVING.md", "README.md"):  # they say the folder's name
             assert file.read_bytes() == (resumed / file.name).read_bytes(), file.name
+
+
+def test_what_comes_behind_the_last_layer_goes_on_too(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digests of large files take a while as well."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "write_record", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export(run, tmp_path / "out", to="vllm", four_bit=FourBitOptions())
+    monkeypatch.setattr(four_bit, "Decoder", stop)  # no layer is computed again
+    export(run, tmp_path / "out", to="vllm", four_bit=FourBitOptions())
+    assert differences(tmp_path / "out") == []
+    assert not [file for file in (tmp_path / "out").iterdir() if file.name.startswith(".")]
 
 
 def test_other_settings_begin_anew(run: Path, tmp_path: Path) -> None:
@@ -265,7 +300,7 @@ def test_other_settings_begin_anew(run: Path, tmp_path: Path) -> None:
 def test_a_full_disk_keeps_what_is_done(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, written = four_bit._write, []
+    write, written = layer_pass.write_tensors, []
 
     def fill(file: Path, tensors: Any, **metadata: str) -> None:
         if file.name.startswith("model-00002"):
@@ -274,7 +309,8 @@ def test_a_full_disk_keeps_what_is_done(
         write(file, tensors, **metadata)
 
     with monkeypatch.context() as patch:
-        patch.setattr(four_bit, "_write", fill)
+        for module in (four_bit, layer_pass):
+            patch.setattr(module, "write_tensors", fill)
         with pytest.raises(AxtuneError, match="filled up; what was done is kept") as caught:
             export(run, tmp_path / "out", to="vllm", four_bit=FourBitOptions())
     assert "the same command again" in caught.value.remedy
