@@ -7,6 +7,7 @@ the package, the user's own, or a snapshot in the Hugging Face cache.
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,8 @@ def find(model: str, *, revision: str | None = None, weights: bool = True) -> Ch
         return _open(model, _EMBEDDED / model, weights)
     with suppress(OSError, RuntimeError, ValueError):  # no such user, too long for a path
         folder = Path(model).expanduser()
+        if folder.suffix == ".gguf" and folder.is_file():
+            raise _for_llama_cpp(folder)
         if model and folder.is_dir():
             return _open(model, folder, weights)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
@@ -229,6 +232,8 @@ def _open(name: str, folder: Path, weights: bool) -> Checkpoint:
                 f"{name} holds two sets of weights: {SINGLE}, and those that {INDEX} names.",
                 "Delete the set that does not belong there.",
             )
+    if "config.json" in missing and (files := sorted(folder.glob("*.gguf"))):
+        raise _for_llama_cpp(files[0])
     if missing:
         hint = "Give the folder that holds them, or copy the checkpoint again."
         if "config.json" in missing and (folder / ADAPTER_CONFIG).is_file():
@@ -255,6 +260,17 @@ def _open(name: str, folder: Path, weights: bool) -> Checkpoint:
         config=read_json(folder / "config.json", ModelConfig),
         generation_config=read_json(generation, GenerationConfig) if generation.is_file() else {},
         commit=commit,
+    )
+
+
+def _for_llama_cpp(file: Path) -> CheckpointError:
+    """A GGUF file in the place of a checkpoint."""
+    return CheckpointError(
+        f"{file} is a GGUF file, which llama.cpp and Ollama serve; axtune itself loads folders of "
+        "safetensors.",
+        f"Start its server (llama-server --jinja -m {shlex.quote(str(file))}) and ask that: axtune "
+        "eval RUN --url http://localhost:8080. What is loaded and verified here is the run that it "
+        "was made from, or an export of that for vLLM.",
     )
 
 

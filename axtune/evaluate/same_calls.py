@@ -29,7 +29,7 @@ from axtune.model.load import choose_precision, load_model
 from axtune.plan.architecture import read_architecture
 from axtune.plan.estimate import free_memory
 from axtune.units import gigabytes
-from axtune.verify.agreement import how_made
+from axtune.verify.agreement import how_made, how_to_lose_less
 from axtune.verify.certificate import Check
 
 QUESTIONS = 64
@@ -66,9 +66,14 @@ def same_calls(
         recipe = run.recipe if run else None
         questions = select(tokenizer, recipe, data, room=_LONGEST, limit=QUESTIONS).questions
     except AxtuneError as error:
-        yield Check(_PART, _NAME, "skip", error.found.rstrip("."))
+        found = error.found.rstrip(".")
+        if run:  # paths of this machine are nobody else's business
+            for path in (str(run.path), *(source.path for source in run.recipe.data.sources)):
+                found = found.replace(path, Path(path).name)
+        yield Check(_PART, _NAME, "skip", f"no questions to ask: {found}; give --data FILE")
         return
-    beside = adapter is not None and how_made(checkpoint.folder).get("adapters") == []
+    made = how_made(checkpoint.folder)
+    beside = adapter is not None and made.get("adapters") == []
     wanted = _answers(base, adapter, tokenizer, questions)
     given = _answers(checkpoint, adapter if beside else None, tokenizer, questions)
     same = [
@@ -93,7 +98,7 @@ def same_calls(
             marks |= {"accuracy_16_bit": one.before.value, "accuracy": one.value.value}
             break
     if least is not None and share.value < least:
-        remedy = "Calibrate on more rows like these (--calibrate, --rows), or use --group 64."
+        remedy = f"Export it again {how_to_lose_less(made, checkpoint.config)}."
         yield Check(_PART, _NAME, "fail", f"{found}; expected {least:.0%}", remedy, marks)
     else:
         yield Check(_PART, _NAME, "pass", found, "", marks)

@@ -220,6 +220,12 @@ def quantization_config(group: int) -> dict[str, Any]:
     }
 
 
+def stated_group(config: Mapping[str, Any]) -> int:
+    """How many inputs share a scale, in a config.json of `is_int4`."""
+    groups = config["quantization_config"]["config_groups"]
+    return int(next(iter(groups.values()))["weights"]["group_size"])
+
+
 def is_int4(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is of weights that compressed-tensors wrote.
 

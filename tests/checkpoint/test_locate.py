@@ -48,6 +48,16 @@ def test_a_hub_model_out_of_reach_names_the_offline_one(
         locate.find("skt/A.X-4.0-Light")
 
 
+def test_a_gguf_file_is_for_a_server(tmp_path: Path) -> None:
+    file = tmp_path / "my model.gguf"
+    file.write_bytes(b"GGUF")
+    for name in (tmp_path, file):
+        with pytest.raises(CheckpointError, match="is a GGUF file, which llama") as caught:
+            locate.find(str(name))
+        assert f"llama-server --jinja -m '{file}'" in caught.value.remedy
+        assert "axtune eval RUN --url" in caught.value.remedy
+
+
 def test_what_a_folder_lacks_is_named(tmp_path: Path) -> None:
     source = locate.find("tiny-ax-4.0").folder
     with pytest.raises(CheckpointError, match=r"(?s)lacks tokenizer\.json, config\.json.*Give the"):
