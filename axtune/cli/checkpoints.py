@@ -190,3 +190,5 @@ def export(
         print(exported.command)
     if exported.room:
         print(f"room: {exported.room}")
+    if exported.verify:
+        print(f"verify: {exported.verify}")

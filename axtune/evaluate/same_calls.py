@@ -30,13 +30,13 @@ from axtune.plan.architecture import read_architecture
 from axtune.plan.estimate import free_memory
 from axtune.units import gigabytes
 from axtune.verify.agreement import how_made, how_to_lose_less
-from axtune.verify.certificate import Check
+from axtune.verify.certificate import FOUR_BIT, Check
 
 QUESTIONS = 64
 
 _LONGEST = 256  # tokens of an answer
 _BESIDE = 1.2  # what answers take beside the weights
-_PART, _NAME = "4 bit", "answers"
+_NAME = "answers"
 
 
 def same_calls(
@@ -59,7 +59,7 @@ def same_calls(
         least: The share of questions on which they must agree; None judges nothing.
     """
     if reason := _too_large(base):
-        yield Check(_PART, _NAME, "skip", reason)
+        yield Check(FOUR_BIT, _NAME, "skip", reason)
         return
     tokenizer = load_tokenizer(checkpoint)
     try:
@@ -70,7 +70,7 @@ def same_calls(
         if run:  # paths of this machine are nobody else's business
             for path in (str(run.path), *(source.path for source in run.recipe.data.sources)):
                 found = found.replace(path, Path(path).name)
-        yield Check(_PART, _NAME, "skip", f"no questions to ask: {found}; give --data FILE")
+        yield Check(FOUR_BIT, _NAME, "skip", f"no questions to ask: {found}; give --data FILE")
         return
     made = how_made(checkpoint.folder)
     beside = adapter is not None and made.get("adapters") == []
@@ -99,9 +99,9 @@ def same_calls(
             break
     if least is not None and share.value < least:
         remedy = f"Export it again {how_to_lose_less(made, checkpoint.config)}."
-        yield Check(_PART, _NAME, "fail", f"{found}; expected {least:.0%}", remedy, marks)
+        yield Check(FOUR_BIT, _NAME, "fail", f"{found}; expected {least:.0%}", remedy, marks)
     else:
-        yield Check(_PART, _NAME, "pass", found, "", marks)
+        yield Check(FOUR_BIT, _NAME, "pass", found, "", marks)
 
 
 def _too_large(base: Checkpoint) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,17 +120,12 @@ class Calibration:
 
     def line(self) -> str:
         """How many rows and tokens these are, and of what."""
-        return "calibrated on " + calibrated_on(self.facts)
+        return f"calibrated on {self.size} of {', '.join(self.facts['files'])}"
 
-
-def calibrated_on(facts: Mapping[str, Any]) -> str:
-    """Rows, tokens and files, as a clause.
-
-    Args:
-        facts: Of a `Calibration`.
-    """
-    rows, tokens = plural(facts["rows"], "row"), plural(facts["tokens"], "token")
-    return f"{rows} ({tokens}) of {', '.join(facts['files'])}"
+    @property
+    def size(self) -> str:
+        """How many rows and tokens, as a clause."""
+        return f"{plural(self.facts['rows'], 'row')} ({plural(self.tokens, 'token')})"
 
 
 def draw(

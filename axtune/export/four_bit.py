@@ -23,12 +23,24 @@ from axtune.checkpoint.locate import INDEX
 from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError
-from axtune.export.calibration import Calibration, Counting, RoundingOptions, rounding_facts
+from axtune.export.calibration import (
+    Calibration,
+    Counting,
+    RoundingOptions,
+    rounding_facts,
+)
 from axtune.export.layer_pass import LayerPass, counted, stopped_at, write_tensors
+from axtune.model.dtypes import stated_dtype
 from axtune.model.int4 import Int4, group_of, quantization_config, round_to_nearest
 from axtune.weights import gptq
 from axtune.weights.decoder import LINEAR, SAME_INPUTS, Decoder, watched
-from axtune.weights.folder import CheckpointPlan, FolderPlan, served_card
+from axtune.weights.folder import (
+    CheckpointPlan,
+    FolderPlan,
+    certified,
+    public_name,
+    served_card,
+)
 from axtune.weights.output_tensor import OutputTensor, in_memory
 from axtune.weights.safetensors_file import read_header
 from axtune.weights.stream_writer import write_checkpoint, write_index
@@ -85,8 +97,24 @@ class FourBitPlan(FolderPlan):
 
     def card(self) -> str:
         """README.md: what this is, and how to load it."""
-        tags = ["compressed-tensors", "w4a16"]
-        return served_card(self.title, self.runs, library="vllm", tags=tags)
+        tags = ["compressed-tensors", "w4a16", self.facts["method"]]
+        return served_card(self.title, self.runs, library="vllm", tags=tags, rounded=self._scheme())
+
+    def _scheme(self) -> str:
+        how = "rounded to nearest, without calibration"
+        if self.calibration:
+            how = f"by GPTQ, calibrated on {self.calibration.size}"
+        rest = stated_dtype(self.config)
+        measured = certified(
+            "How far its answers are from those of the 16-bit weights is measured by `axtune "
+            "verify THIS_FOLDER`, which was not run yet."
+        )
+        return (
+            f"Its linear layers are in 4 bit (compressed-tensors, W4A16): {how}; groups of "
+            f"{self.group} inputs share a scale. Embeddings and head are in {rest}. It was rounded "
+            f"from the 16-bit weights of {public_name(self.base)}"
+            f"{' with its adapter merged' if self.facts['adapters'] else ''}.\n\n{measured}"
+        )
 
     @property
     def learned_documents(self) -> bool:

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 # What matrices become; vectors are always float32, which llama.cpp wants of norms and biases.
 Numbers = Literal["bfloat16", "float16", "float32", "q8_0"]
 
+# What a card says of q8_0.
+EIGHT_BIT = (
+    "The matrices of the GGUF file are in 8 bit (q8_0), rounded to nearest in blocks of 32; "
+    "vectors are in float32."
+)
+
 _FILE_TYPES = {
     "bfloat16": "MOSTLY_BF16",
     "float16": "MOSTLY_F16",

@@ -30,7 +30,13 @@ import torch
 from axtune.checkpoint.atomic import written_whole
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError, MissingPackageError
-from axtune.export.calibration import Calibration, Counting, RoundingOptions, device, rounding_facts
+from axtune.export.calibration import (
+    Calibration,
+    Counting,
+    RoundingOptions,
+    device,
+    rounding_facts,
+)
 from axtune.export.gguf import (
     Numbers,
     complete_config,
@@ -97,6 +103,18 @@ class KQuantPlan:
         program = "llama-cpp-python"
         facts["versions"] |= {program: package_version(program)}
         return {"gguf": {"type": self.kind, **facts}}
+
+    def scheme(self) -> str:
+        """How its numbers are rounded, for a card."""
+        how = "without an importance matrix"
+        if self.calibration:
+            on = self.calibration.size
+            how = f"with an importance matrix that was calibrated on {on}"
+        return (
+            f"The matrices of the GGUF file are in llama.cpp's {self.kind.upper()}, rounded {how} "
+            "from the 16-bit weights. What that costs was not measured here: `axtune eval RUN "
+            "--url URL` asks the server that runs it."
+        )
 
     def write(self, folder: Path) -> tuple[str, ...]:
         """Write it into a folder that has room for both files, or go on with what is there.

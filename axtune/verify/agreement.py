@@ -24,8 +24,8 @@ from axtune.checkpoint.saved_adapter import WEIGHTS
 from axtune.data.samples import IGNORED, Sample, as_served
 from axtune.data.statistics import RowResult
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.model.int4 import GROUPS, stated_group
-from axtune.verify.certificate import Check
+from axtune.model.int4 import GROUPS, WEAK_BENEATH_ADAPTERS, stated_group
+from axtune.verify.certificate import FOUR_BIT, Check
 from axtune.verify.layerwise import Layerwise
 
 # What A.X models in 4 bit are expected to keep within, and from where on it is a fault.
@@ -35,11 +35,6 @@ EXPECTED_TOP1, EXPECTED_PERPLEXITY = 0.97, 1.03
 # Of all rows, padding included: with A.X 4.0 Light on two cores some twenty minutes.
 _CPU_TOKENS, _GPU_TOKENS = 4096, 32_768
 
-_PART = "4 bit"
-_WEAK = (
-    "adapters over 4-bit weights are reported weak and hard to reproduce from rank 32 on "
-    "(vllm#50059)"
-)
 _MERGE_FIRST = (
     "Where it answers worse than it should, export the run itself in 4 bit: its adapter is merged "
     "before the weights are rounded."
@@ -127,21 +122,21 @@ def against_16_bit(
     beside = adapter is not None and made.get("adapters") == []
     name = "adapter over it" if beside else "16-bit base + adapter" if adapter else "16-bit base"
     if reason := incomparable(made, base, adapter):
-        yield Check(_PART, name, "skip", reason)
+        yield Check(FOUR_BIT, name, "skip", reason)
         return
     assert base is not None
     if made and adapter and not beside and made["adapters"] != [file_sha256(adapter / WEIGHTS)]:
         found = "it was made with another adapter than the one given"
-        yield Check(_PART, name, "fail", found, "Give the run that it was exported from.")
+        yield Check(FOUR_BIT, name, "fail", found, "Give the run that it was exported from.")
         return
     try:
         samples = _some(rows)
     except AxtuneError:
         reason = "how far it is from 16 bit was not measured: the rows of its run cannot be read"
-        yield Check(_PART, name, "skip", f"{reason}; give others with --data FILE")
+        yield Check(FOUR_BIT, name, "skip", f"{reason}; give others with --data FILE")
         return
     if not samples:
-        yield Check(_PART, name, "skip", "no rows to compare on; give --data FILE")
+        yield Check(FOUR_BIT, name, "skip", "no rows to compare on; give --data FILE")
         return
     better = how_to_lose_less(made, checkpoint.config)
     which = f"{len(samples)} {which}"
@@ -152,7 +147,7 @@ def against_16_bit(
     if beside:
         alone = agreement(Layerwise(base), Layerwise(checkpoint), samples)
         yield _judged(alone, "without the adapter", which, most_kl, better)
-        yield Check(_PART, "weakness", "warn", _WEAK, _MERGE_FIRST)
+        yield Check(FOUR_BIT, "weakness", "warn", WEAK_BENEATH_ADAPTERS, _MERGE_FIRST)
 
 
 def how_made(folder: Path) -> dict[str, Any]:
@@ -237,7 +232,7 @@ def _judged(found: Agreement, name: str, which: str, most_kl: float, better: str
     )
     if not found.kl <= most_kl:  # also where it is not a number
         remedy = f"More than {most_kl} nats. Export it again {better}; or serve it in fp8."
-        return Check(_PART, name, "fail", text, remedy, figures)
+        return Check(FOUR_BIT, name, "fail", text, remedy, figures)
     if (
         found.kl > EXPECTED_KL
         or found.top1 < EXPECTED_TOP1
@@ -248,5 +243,5 @@ def _judged(found: Agreement, name: str, which: str, most_kl: float, better: str
             f"{EXPECTED_PERPLEXITY} times. Ask it your questions (axtune eval), or export it again "
             f"{better}."
         )
-        return Check(_PART, name, "warn", text, remedy, figures)
-    return Check(_PART, name, "pass", text, "", figures)
+        return Check(FOUR_BIT, name, "warn", text, remedy, figures)
+    return Check(FOUR_BIT, name, "pass", text, "", figures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,11 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.adapters import adapter_for, run_with, sharded_checkpoint, tensors_of
+from support.reported import result
 from support.tiny import LIBRARY_WARNINGS, write_rows
 
 from axtune.checkpoint import locate
 from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.record import RECORD, Record, differences
+from axtune.checkpoint.run_dir import EVALUATION
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export import four_bit, layer_pass
 from axtune.export.export import export
@@ -27,6 +30,7 @@ from axtune.model import int4
 from axtune.plan.architecture import read_architecture
 from axtune.plan.serving import LIGHTS, weight_bytes
 from axtune.verify.layerwise import Layerwise
+from axtune.verify.verify import verify
 from axtune.weights import folder
 from axtune.weights.decoder import LINEAR
 from axtune.weights.merge import merge
@@ -106,6 +110,45 @@ def test_the_record_says_how_it_was_made(run: Path, exported: Path, tmp_path: Pa
     again = tmp_path / "again"
     export(run, again, to="vllm", four_bit=FourBitOptions())
     assert (again / RECORD).read_text() == text
+
+
+def test_the_card_says_the_scheme_and_then_what_the_certificate_measured(
+    run: Path, tmp_path: Path
+) -> None:
+    evaluated = Path(shutil.copytree(run, tmp_path / "run"))
+    (evaluated / EVALUATION).mkdir()
+    result(str(evaluated)).write(evaluated / EVALUATION)
+    export(evaluated, tmp_path / "out", to="vllm", four_bit=FourBitOptions())
+    file = tmp_path / "out/README.md"
+    card = file.read_text()
+    record = Record.read(tmp_path / "out")
+    assert record is not None
+    tokens = record.facts["four_bit"]["calibration"]["tokens"]
+    assert f"by GPTQ, calibrated on 16 rows ({tokens:,} tokens); groups of 64 inputs" in card
+    assert "which was not run yet" in card
+    assert "rows.jsonl" not in card
+    assert "## Evaluation before rounding" in card
+    assert "by the adapter on its base in 16 bit, not by the weights of this folder" in card
+    head = card.split("---")[1]
+    assert "model-index" not in head  # the figures are not this model's
+    assert "- gptq" in head
+    verify(tmp_path / "out", adapter=evaluated)
+    certified = file.read_text()
+    assert "- 16-bit base + adapter (" in certified
+    assert "nats a token" in certified
+    assert "which was not run yet" not in certified
+    before, _, rest = card.partition("<!-- axtune: certificate -->")
+    assert certified.startswith(before)
+    assert certified.endswith(rest.partition("<!-- axtune: end of certificate -->")[2])
+    assert differences(tmp_path / "out") == []
+
+
+def test_the_card_of_what_is_rounded_to_nearest(base: Checkpoint, tmp_path: Path) -> None:
+    how = FourBitOptions(fast=True)
+    export(str(base.folder), tmp_path / "out", to="vllm", four_bit=how)
+    card = (tmp_path / "out/README.md").read_text()
+    assert "rounded to nearest, without calibration; groups of 64" in card
+    assert str(base.folder) not in card
 
 
 def test_other_groups_and_rows(run: Path, tmp_path: Path) -> None:

@@ -274,6 +274,35 @@ def test_a_run_is_rounded_by_its_own_rows(narrow: Checkpoint, tmp_path: Path) ->
     assert exported.room in (out / "SERVING.md").read_text()
 
 
+def test_the_card_says_how_it_was_rounded(
+    narrow: Checkpoint, options: RoundingOptions, tmp_path: Path
+) -> None:
+    export(narrow.folder, tmp_path / "with", to="gguf", dtype="q4_k_m", k_quant=options)
+    card = (tmp_path / "with/README.md").read_text()
+    assert "in llama.cpp's Q4_K_M, rounded with an importance matrix that was calibrated" in card
+    assert "on 16 rows (" in card
+    export(narrow.folder, tmp_path / "without", to="gguf", dtype="q6_k", k_quant=FAST)
+    card = (tmp_path / "without/README.md").read_text()
+    assert "Q6_K, rounded without an importance matrix" in card
+    export(narrow.folder, tmp_path / "eight", to="gguf", dtype="q8_0")
+    assert "in 8 bit (q8_0)" in (tmp_path / "eight/README.md").read_text()
+    export(narrow.folder, tmp_path / "plain", to="gguf")
+    assert "## Weights" not in (tmp_path / "plain/README.md").read_text()
+
+
+def test_it_ends_turns_and_documents(narrow: Checkpoint, tmp_path: Path) -> None:
+    """As the folders of a run that learned documents do: llama.cpp knows <|endoftext|> itself."""
+    tokenizer = load_tokenizer(narrow)
+    export(narrow.folder, tmp_path / "out", to="gguf", dtype="q4_k_m", k_quant=FAST)
+    llama = llama_cpp.Llama(str(tmp_path / "out/out.gguf"), vocab_only=True, verbose=False)
+    vocabulary = llama_cpp.llama_model_get_vocab(llama.model)
+    ends = [
+        token for token in range(llama.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocabulary, token)
+    ]
+    assert ends == sorted(tokenizer.stop_ids) == [0, 27]
+    llama.close()
+
+
 def test_tensors_that_fall_back_are_named(narrow: Checkpoint, tmp_path: Path) -> None:
     """Rows of 64, and of 128 in down projections: no K-quant packs them."""
     exported = export(narrow.folder, tmp_path / "out", to="gguf", dtype="q4_k_m", k_quant=FAST)
