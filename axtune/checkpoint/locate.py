@@ -137,13 +137,16 @@ def model_folder(model: str) -> Path:
     return find(model).folder
 
 
-def find(model: str, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
+def find(
+    model: str, *, revision: str | None = None, weights: bool = True, local: bool = False
+) -> Checkpoint:
     """Find a checkpoint by name, from the Hub if it must be.
 
     Args:
         model: Embedded name, local folder, or Hub id.
         revision: Branch or commit of a Hub model.
         weights: Whether the weights are needed as well as tokenizer and config.
+        local: Whether what is not on this machine is left there.
 
     Returns:
         The checkpoint, with its files on this machine.
@@ -164,10 +167,10 @@ def find(model: str, *, revision: str | None = None, weights: bool = True) -> Ch
             f"There is no model {model}: no such folder, and not of the form of a Hub id.",
             f"Known by name: {', '.join(known_names())}; or give a folder that holds a checkpoint.",
         )
-    return _from_hub(model, revision, weights)
+    return _from_hub(model, revision, weights, local)
 
 
-def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
+def _from_hub(model: str, revision: str | None, weights: bool, local: bool) -> Checkpoint:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -195,7 +198,8 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
             "Give such an id, or a folder that holds a checkpoint.",
         ) from None
     except (LocalEntryNotFoundError, _IncompleteError):
-        pass
+        if local:
+            raise CheckpointError(f"{model} is not in the cache of this machine.") from None
     offline = "To try axtune without a network, use model=tiny-ax-4.0, which runs offline."
     try:
         return _open(model, snapshot(local=False), weights)

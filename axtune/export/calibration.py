@@ -120,7 +120,7 @@ class Calibration:
 
     def line(self) -> str:
         """How many rows and tokens these are, and of what."""
-        return f"calibrated on {self.size} of {', '.join(self.facts['files'])}"
+        return f"calibrating on {self.size} of {', '.join(self.facts['files'])}"
 
     @property
     def size(self) -> str:
@@ -160,9 +160,9 @@ def draw(
     found, faults = _read(tokenizer, run, files)
     refused = len({(fault.file, fault.line) for fault in faults})
     if not found:
-        why = f": all {refused:,} are refused" if refused else ""
+        why = f": all {refused:,} are refused" if refused > 1 else ": the only one is refused"
         raise DataError(
-            f"There is no row to calibrate on{why}.",
+            f"There is no row to calibrate on{why if refused else ''}.",
             faults[:_SHOWN],
             "`axtune data check FILE` says what becomes of each; give files with sound rows by "
             "--calibrate FILE, or round without any (--fast).",

@@ -159,9 +159,10 @@ def how_made(folder: Path) -> dict[str, Any]:
 
 def recorded_base(folder: Path) -> Checkpoint | None:
     """The 16-bit base that the record of a folder in 4 bit names, where it is still the same."""
-    made = how_made(folder).get("base", {})
     with suppress(CheckpointError):
-        found = locate.find(str(made.get("name", "")), revision=made.get("commit"))
+        made = how_made(folder).get("base", {})
+        # On this machine: 15 GB that nobody asked for are not fetched.
+        found = locate.find(str(made.get("name")), revision=made.get("commit"), local=True)
         if not differing_files(made.get("digests", {}), base_digests(found.folder)):
             return found
     return None

@@ -84,7 +84,7 @@ def test_export_in_4_bit_says_its_size_its_line_and_its_room(
     assert f"{tmp_path / 'out'}: 1 MB" in done.out
     assert f"vllm serve {tmp_path / 'out'} --served-model-name out" in done.out
     assert "room: 8 GB 512 tokens, by arithmetic" in done.out
-    assert "calibrated on 4 rows (" in done.out
+    assert "calibrating on 4 rows (" in done.out
     verify = f"verify: axtune verify {tmp_path / 'out'} --against {base.folder} --data FILE"
     assert verify in done.out
     config = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]

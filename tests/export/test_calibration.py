@@ -150,7 +150,7 @@ def test_it_says_how_many_rows_and_tokens_it_uses_and_when_they_are_few(
     options = RoundingOptions(calibrate=(str(file),), say=said.append)
     drawn = options.calibration(planned, tokenizer)
     assert drawn is not None
-    assert said[0] == f"calibrated on 1 row ({drawn.tokens} tokens) of rows.jsonl"
+    assert said[0] == f"calibrating on 1 row ({drawn.tokens} tokens) of rows.jsonl"
     assert said[1].startswith(f"warning: {drawn.tokens} tokens say little")
     monkeypatch.setattr(calibration, "_FEW_TOKENS", drawn.tokens)
     said.clear()
