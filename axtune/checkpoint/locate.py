@@ -199,7 +199,9 @@ def _from_hub(model: str, revision: str | None, weights: bool, local: bool) -> C
         ) from None
     except (LocalEntryNotFoundError, _IncompleteError):
         if local:
-            raise CheckpointError(f"{model} is not in the cache of this machine.") from None
+            raise CheckpointError(
+                f"{model} is not in the cache of this machine.", "Download it, or give its folder."
+            ) from None
     offline = "To try axtune without a network, use model=tiny-ax-4.0, which runs offline."
     try:
         return _open(model, snapshot(local=False), weights)
