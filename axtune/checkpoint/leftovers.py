@@ -7,7 +7,6 @@ nobody any more, and the next run or ``axtune clean`` removes it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -19,12 +18,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from axtune.checkpoint.atomic import hidden, reason_of
+from axtune.checkpoint.atomic import FULL, hidden, reason_of
 from axtune.checkpoint.run_dir import is_run, read_manifest, require_whole, stages_of
 from axtune.errors import AxtuneError
 
-# numpy has no number for what it could not write.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
 # Older versions named theirs axtune-… and held no lock: whether those still work cannot be told.
 _SCRATCH = re.compile(r"axtune-scratch-[0-9a-f]{16}")
 # As axtune.checkpoint.atomic names what is not whole yet, or has just been replaced.
@@ -116,8 +113,12 @@ def scratch(token: str | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def filling(folder: Path) -> Iterator[None]:
+def filling(folder: Path, what: str = "the prepared rows") -> Iterator[None]:
     """Say of a scratch folder that fills up where it is: it is not the folder that a user named.
+
+    Args:
+        folder: Of `scratch`.
+        what: Is written into it.
 
     Raises:
         AxtuneError: When its disk is full.
@@ -125,11 +126,10 @@ def filling(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in (*FULL, None):  # numpy has no number for what it could not write
             raise
         raise AxtuneError(
-            f"The temporary folder {folder.parent} has no room for the prepared rows: "
-            f"{reason_of(error)}.",
+            f"The temporary folder {folder.parent} has no room for {what}: {reason_of(error)}.",
             "Free some space there, or set TMPDIR to a folder on another disk.",
         ) from error
 
