@@ -160,6 +160,7 @@ def prepare(
         _save(folder, "eval", samples, sizes)
         plan["eval"] = {"file": "train.arrow", "account": account}
     elif isinstance(data.eval, list):
+        checker.training = False
         # The same checker: a held-out row that stands in the training data is a duplicate.
         ledger, *_ = _write(data.eval, checker, kind, folder / "eval.arrow", report)
         if not len(ledger.row):
@@ -249,7 +250,14 @@ def training_checker(
     """
     asked = recipe.evaluate.data if recipe.evaluate else None
     overlaps = overlap_gate(recipe.data, asked or ())
-    return RowChecker(tokenizer, recipe.data, recipe.task, with_turns=with_turns, overlaps=overlaps)
+    return RowChecker(
+        tokenizer,
+        recipe.data,
+        recipe.task,
+        with_turns=with_turns,
+        overlaps=overlaps,
+        training=True,
+    )
 
 
 def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:

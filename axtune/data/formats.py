@@ -21,6 +21,8 @@ from typing import Any
 
 from axtune.data.cells import NOTHING, not_null, parse_list, says, speaker_of, table_tools, text_of
 from axtune.data.documents import TEXT, DocumentRow, open_document
+from axtune.data.key_names import plain
+from axtune.data.labels import is_mark
 from axtune.data.messages import Placed
 from axtune.data.preferences import (
     LABELS,
@@ -45,6 +47,7 @@ from axtune.data.prompts import (
     take_system,
     with_system,
 )
+from axtune.data.row_labels import RowMarks, mark_turns, take_marks
 from axtune.data.tools import row_tools
 from axtune.data.traces import open_trace
 from axtune.errors import Problem
@@ -102,7 +105,7 @@ KNOWN = _MEDIA.union(
     ("image_url", "image_path", "file", "files", "attachments"),
     _PASSAGES,
 )
-_WRITTEN = frozenset(map(str.lower, KNOWN))  # in tables also as Prompt, Messages
+_WRITTEN = frozenset(map(plain, KNOWN))  # in tables also as Prompt, Messages
 
 # What other tools and exports call a list of turns; many of them hold something else elsewhere.
 _PERHAPS_TURNS = (
@@ -137,11 +140,13 @@ def open_row(
         )
         return None
     fields = not_null(row)
+    marked = take_marks(fields, problems)
     filled = {key: value for key, value in fields.items() if value not in NOTHING}
     shape = _shape(filled) if row_format == "auto" else row_format
     if row_format == "auto" and shape in (None, "prompt_completion"):
         trace = open_trace(filled, problems)
         if trace:
+            trace = mark_turns(marked, trace[0], problems), trace[1]
             opened = _judged(filled, trace, problems) or trace
             problems += _unread(filled, "a trace of calls", opened)
             return opened
@@ -156,7 +161,7 @@ def open_row(
         return None
     if shape == "document":
         return open_document(fields, problems)
-    opened = _open(fields, shape, problems)
+    opened = _open(fields, shape, marked, problems)
     problems += _unread(fields, shape, opened)
     return opened
 
@@ -276,11 +281,17 @@ def _seem_turns(turns: list[Any]) -> bool:
 # --- reading ----------------------------------------------------------------------------------
 
 
-def _open(fields: dict[str, Any], shape: str, problems: list[Problem]) -> RawRow | RawPreference:
+def _open(
+    fields: dict[str, Any], shape: str, marked: RowMarks, problems: list[Problem]
+) -> RawRow | RawPreference:
     """Take what a shape reads out of a row's cells."""
     system = take_system(fields, problems)
     if shape not in ("preference", "unpaired_preference"):
-        return with_system(system, _take_learned(fields, shape, problems), problems), _tools(fields)
+        turns = mark_turns(marked, _take_learned(fields, shape, problems), problems)
+        return with_system(system, turns, problems), _tools(fields)
+    for key in marked.lists:
+        message = f"{key}: of answers that are judged all turns are labelled; remove the key."
+        problems.append(Problem("bad-weight", message))
     pair, rejected = _pair_of(fields), _rejected_of(fields)
     if shape == "unpaired_preference":
         judged = _filled_shape(fields)
@@ -367,7 +378,7 @@ def _unread(
     fields: dict[str, Any], shape: str, opened: RawRow | RawPreference
 ) -> Iterator[Problem]:
     """The problems of keys that say something, have a meaning in some tool, and were not read."""
-    left = [key for key in fields if key.strip().lower() in _WRITTEN and says(fields[key])]
+    left = [k for k in fields if (plain(k) in _WRITTEN or is_mark(k)) and says(fields[k])]
     for key in filter(_MEDIA.__contains__, left):
         message = (
             f"{key}: the models read text only, and would learn to answer what they do not see; "

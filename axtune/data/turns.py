@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from axtune.data.calls import is_openai
-from axtune.data.labels import LABELLED, MASKED, read_label
+from axtune.data.labels import is_mark, read_label
 from axtune.data.messages import (
     CALL_ROLES,
     ROLE_NAMES,
@@ -61,8 +61,6 @@ _USED = {
     "id",
     *_CONTENTS,
     *CALL_KEYS,
-    *LABELLED,
-    *MASKED,
     *SERVED_REASONING,
     *REASONING,
 }
@@ -87,7 +85,7 @@ def read_turns(turns: list[Placed], problems: list[Problem]) -> tuple[list[Place
         for key in ("tools", "functions"):
             if turn.get(key) not in (None, "", []):
                 tools.append((f"{place}.{key}", turn[key]))
-        messages = _read_turn(place, _unwrapped(turn), problems)
+        messages = _read_turn(place, unwrapped(turn), problems)
         if messages and out and _continues(out[-1][1], turn, messages[0][1]):
             first, message = out[-1]
             out[-1] = (first, _joined(place, message, messages[0][1], problems))
@@ -114,7 +112,7 @@ def _is_plain(turn: Any) -> bool:
 def _continues(before: Any, turn: Message, message: Message) -> bool:
     """Whether a turn of nothing but calls is part of the assistant's message before it."""
     return (
-        _written_role(turn)[1] == "tool_call"
+        written_role(turn)[1] == "tool_call"
         and isinstance(before, dict)
         and before.get("role") == "assistant"
         and not message["content"]
@@ -133,7 +131,7 @@ def _joined(place: str, first: Message, second: Message, problems: list[Problem]
 # --- one turn ---------------------------------------------------------------------------------
 
 
-def _unwrapped(turn: Message) -> Message:
+def unwrapped(turn: Message) -> Message:
     """A turn out of the object that some dumps put around it."""
     if isinstance(turn.get("data"), dict) and "content" not in turn:  # LangChain's messages_to_dict
         return {"type": turn.get("type"), **turn["data"]}
@@ -157,7 +155,7 @@ def _is_ui_message(turn: Message) -> bool:
     )
 
 
-def _written_role(turn: Message) -> tuple[str, str | None]:
+def written_role(turn: Message) -> tuple[str, str | None]:
     """The key of a turn's role, and the role that stands there; None of an unknown one."""
     key = next((key for key in _SPEAKERS if turn.get(key) is not None), "role")
     written = turn.get(key)
@@ -212,7 +210,7 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
 
 def _role(place: str, turn: Message, problems: list[Problem]) -> str | None:
     """The role of a turn; those of calls are kept."""
-    key, role = _written_role(turn)
+    key, role = written_role(turn)
     if role is None:
         if key == "type":
             text = f"{place}: an item of a type that is not read; expected keys role and content."
@@ -245,6 +243,9 @@ def _content_key(place: str, turn: Message, problems: list[Problem]) -> str | No
 def _says_elsewhere(turn: Message) -> bool:
     """Whether a turn without content holds something under a key of its own."""
     return any(
-        key not in _USED and value not in NOTHING and not isinstance(value, bool)
+        key not in _USED
+        and value not in NOTHING
+        and not isinstance(value, bool)
+        and not is_mark(key)
         for key, value in turn.items()
     )

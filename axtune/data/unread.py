@@ -14,9 +14,6 @@ REASONING = ("thinking", "thought", "thoughts", "reasoning_details", "analysis")
 _UNREAD = (
     "prefix",  # Mistral, DeepSeek: an answer to be continued
     "partial",  # Qwen: the same
-    "train_detail",  # axolotl: which characters are labelled
-    "mask",  # labelled or not: tools differ
-    "loss_mask",
     "files",
     "attachments",
     "documents",
