@@ -216,7 +216,8 @@ def _normalise_tools(raw: Any, problems: list[Problem]) -> list[Tool] | None:
     if not isinstance(raw, list):
         problems.append(Problem("bad-tools", "tools: expected a list of tools."))
         return None
-    tools = []
+    tools: list[Tool] = []
+    by_name: dict[str, Tool] = {}
     for index, tool in enumerate(raw):
         function = tool.get("function", tool) if isinstance(tool, dict) else None
         wrong = _wrong_with_function(function)
@@ -241,6 +242,12 @@ def _normalise_tools(raw: Any, problems: list[Problem]) -> list[Tool] | None:
                 message = f"tools[{index}]: a number is not finite, which JSON cannot express."
                 problems.append(Problem("bad-tools", message))
                 continue
+        if by_name.setdefault(normal["name"], made) != made:
+            message = (
+                f"tools[{index}]: another tool of the row has its name and says something else; a "
+                "call could mean either. Rename one, or remove it."
+            )
+            problems.append(Problem("bad-tools", message))
         tools.append(made)
     return tools
 

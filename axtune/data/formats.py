@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from axtune.data.cells import NOTHING, not_null, parse_list, says, speaker_of, table_tools, text_of
+from axtune.data.cells import NOTHING, not_null, parse_list, says, speaker_of, text_of
 from axtune.data.documents import TEXT, DocumentRow, open_document
-from axtune.data.key_names import plain
+from axtune.data.key_names import HOLDERS, plain
 from axtune.data.labels import is_mark
 from axtune.data.messages import Placed
 from axtune.data.preferences import (
@@ -40,6 +40,7 @@ from axtune.data.prompts import (
     ANSWERS,
     CONVERSATIONS,
     QUESTIONS,
+    SYSTEMS,
     repeats_prompt,
     take_answer,
     take_conversation,
@@ -48,7 +49,7 @@ from axtune.data.prompts import (
     with_system,
 )
 from axtune.data.row_labels import RowMarks, mark_turns, take_marks
-from axtune.data.tools import row_tools
+from axtune.data.tools import other_tools, take_tools
 from axtune.data.traces import open_trace
 from axtune.errors import Problem
 
@@ -288,7 +289,7 @@ def _open(
     system = take_system(fields, problems)
     if shape not in ("preference", "unpaired_preference"):
         turns = mark_turns(marked, _take_learned(fields, shape, problems), problems)
-        return with_system(system, turns, problems), _tools(fields)
+        return with_system(system, turns, problems), take_tools(fields)
     for key in marked.lists:
         message = f"{key}: of answers that are judged all turns are labelled; remove the key."
         problems.append(Problem("bad-weight", message))
@@ -307,7 +308,7 @@ def _open(
     if repeated := repeats_prompt(preference.prompt or [], said):
         problems.append(repeated)
     preference = behind(system, preference, problems)
-    preference.tools = _tools(fields)
+    preference.tools = take_tools(fields)
     return preference
 
 
@@ -362,15 +363,6 @@ def _said(turns: list[Placed]) -> list[tuple[Any, Any]]:
     return [(speaker_of(turn), text_of(turn)) for _, turn in turns]
 
 
-def _tools(fields: dict[str, Any]) -> Any:
-    """Take the row's tools; ``functions`` are OpenAI's older name of them."""
-    if not says(fields.get("tools")):
-        fields.pop("tools", None)
-    tools = row_tools(fields)
-    fields.pop("tools" if "tools" in fields else "functions", None)
-    return table_tools(tools) if says(tools) else None
-
-
 # --- what was not read ------------------------------------------------------------------------
 
 
@@ -385,9 +377,18 @@ def _unread(
             "remove the row, or the key where the text says it all."
         )
         yield Problem("bad-content", message)
+    left += [".".join(keys) for keys, value in other_tools(fields) if value != _tools_of(opened)]
+    cells = dict(fields)
+    for holder, inner in _systems_beside(fields):
+        cells[f"{holder}.{inner}"] = fields[holder][inner]
+        left.append(f"{holder}.{inner}")
     if left:
         texts = {text.strip() for text in _texts(_turns_of(opened))}
-        left = [key for key in left if key not in _MEDIA and not _repeats(key, fields[key], texts)]
+        left = [
+            key
+            for key in dict.fromkeys(left)
+            if key not in _MEDIA and not _repeats(key, cells.get(key), texts)
+        ]
     for key in [key for key in left if key.strip().lower() == "label"]:
         left.remove(key)
         message = (
@@ -402,6 +403,17 @@ def _unread(
             "Write what it says into the turns, or remove it."
         )
         yield Problem("unread-key", message, "warning")
+
+
+def _systems_beside(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where a system prompt stands in an object beside the row."""
+    for key, value in fields.items():
+        if isinstance(value, dict) and plain(key) in HOLDERS:
+            yield from ((key, inner) for inner in SYSTEMS if says(value.get(inner)))
+
+
+def _tools_of(opened: RawRow | RawPreference) -> Any:
+    return opened[1] if isinstance(opened, tuple) else opened.tools
 
 
 def _repeats(key: str, value: Any, texts: set[str]) -> bool:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 _BETWEEN = re.compile(r"[\s_\-.]+")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\dA-Za-z_]+|\d+")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\- ]{0,39}")
 
 # What tools keep beside a turn or a row for themselves; marks and tools stand in these too.
 HOLDERS = frozenset(
@@ -29,3 +30,8 @@ def plain(key: str) -> str:
 def words(key: str) -> frozenset[str]:
     """The words of a key, in lower case."""
     return frozenset(word.lower() for word in _WORD.findall(key))
+
+
+def is_name(key: str) -> bool:
+    """Whether a key is short and plain enough to be one, rather than what a row says."""
+    return _NAME.fullmatch(key) is not None

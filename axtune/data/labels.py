@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from axtune.data.cells import says
-from axtune.data.key_names import HOLDERS, plain, words
+from axtune.data.key_names import HOLDERS, is_name, plain, words
 from axtune.data.messages import Message
 from axtune.data.unread import NOTHING, unread_key
 from axtune.errors import Problem
@@ -156,7 +156,7 @@ def _mark(key: str, name: str, value: Any, *, inside: bool) -> Iterator[Mark]:
         # Inside of metadata a number is the class of some classifier.
         if flag is not None and (not inside or isinstance(value, bool) or value == _IGNORE_INDEX):
             yield Mark(key, flag is _PERHAPS[name])
-    elif isinstance(value, bool):
+    elif isinstance(value, bool) and is_name(key):
         said = words(key)
         denied = value is not said.isdisjoint(_REVERSING)
         if denied and said & _OF_LEARNING and not said & _OF_ELSE:

@@ -26,6 +26,7 @@ from axtune.data.messages import (
     known_role,
 )
 from axtune.data.parts import CALL_PARTS, RESULT_PARTS, PartsReader, is_text_part
+from axtune.data.tools import other_tools
 from axtune.data.turn_calls import CALL_KEYS, call_id, read_call_turn, read_calls_beside
 from axtune.data.unread import (
     NOTHING,
@@ -85,6 +86,7 @@ def read_turns(turns: list[Placed], problems: list[Problem]) -> tuple[list[Place
         for key in ("tools", "functions"):
             if turn.get(key) not in (None, "", []):
                 tools.append((f"{place}.{key}", turn[key]))
+        tools += [(".".join((place, *keys)), value) for keys, value in other_tools(turn)]
         messages = _read_turn(place, unwrapped(turn), problems)
         if messages and out and _continues(out[-1][1], turn, messages[0][1]):
             first, message = out[-1]
