@@ -10,19 +10,17 @@
 - traces of calls, which have no name: see `axtune.data.traces`
 
 A key that is null says nothing. ``system`` stands before any of them. What a row has besides, and
-some common tool would read, is never dropped in silence: see `KNOWN`.
+some common tool would read, is never dropped in silence: see `axtune.data.unread_columns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
-from axtune.data.cells import NOTHING, not_null, parse_list, says, speaker_of, text_of
+from axtune.data.cells import NOTHING, not_null, says, speaker_of, text_of
+from axtune.data.choices import take_choices
+from axtune.data.context import take_context
 from axtune.data.documents import TEXT, DocumentRow, open_document
-from axtune.data.key_names import HOLDERS, plain
-from axtune.data.labels import is_mark
 from axtune.data.messages import Placed
 from axtune.data.preferences import (
     LABELS,
@@ -40,7 +38,6 @@ from axtune.data.prompts import (
     ANSWERS,
     CONVERSATIONS,
     QUESTIONS,
-    SYSTEMS,
     repeats_prompt,
     take_answer,
     take_conversation,
@@ -49,8 +46,9 @@ from axtune.data.prompts import (
     with_system,
 )
 from axtune.data.row_labels import RowMarks, mark_turns, take_marks
-from axtune.data.tools import other_tools, take_tools
+from axtune.data.tools import take_tools
 from axtune.data.traces import open_trace
+from axtune.data.unread_columns import unread_columns
 from axtune.errors import Problem
 
 # Turns as a row has them, for `axtune.data.turns.read_turns`; and the row's tools.
@@ -64,49 +62,9 @@ _LEARNED_KEYS = {
     "prompt_completion": (QUESTIONS, ANSWERS),
 }
 _DOCUMENT_KEYS = ((TEXT,),)
-_TOOLS = ("tools", "functions")
 # Of two answers; a rejected one may also stand beside a whole conversation.
 _PAIR_KEYS = frozenset(key for keys in PAIRS for key in keys) - frozenset(REJECTED)
 _JUDGED_KEYS = frozenset((*REJECTED, *LABELS))
-
-# What a model that reads text is not shown; an answer about it would be learned blindly.
-_MEDIA = frozenset(("images", "image", "videos", "video", "audios", "audio", "rejected_images"))
-# What an answer is about stands inside the prompt of many rows that still name it.
-_PASSAGES = (
-    "context", "documents", "text", "passage", "document", "contexts", "article", "evidence",
-    "paragraph", "options", "choices", "knowledge",
-)  # fmt: skip
-# Every key that axtune or another tool (TRL, LLaMA-Factory, ms-swift, Axolotl, Unsloth, OpenAI)
-# gives a meaning to. One that says something and was not read is named; all other keys are free.
-KNOWN = _MEDIA.union(
-    # conversations, questions, answers
-    ("messages", *CONVERSATIONS, "instruction", *QUESTIONS, *ANSWERS, "history", "context", "text"),
-    ("system", "system_prompt", *_TOOLS, "target", "targets", "solution", "segments"),
-    ("answers", "chat", "contents", "instructions", "systemInstruction", "system_instruction"),
-    # judgements
-    (*(key for keys in PAIRS for key in keys), *REJECTED, "rejected_tools", *LABELS, "completions"),
-    ("accepted", "response_0", "response_1", "better_response_id", "response_j", "response_k"),
-    ("margin", "score", "score_chosen", "score_rejected", "ref_chosen_logps", "ref_rejected_logps"),
-    # what is learned of a row, and how much
-    ("weight", "loss_scale", "train_on_inputs", "completion_mask", "assistant_masks", "loss_mask"),
-    # what changes the prompt that a template makes
-    ("chat_template", "chat_template_kwargs", "enable_thinking", "tool_choice", "documents"),
-    ("input_ids", "labels", "objects", "response_format"),
-    # what people call these things where they name their columns themselves
-    ("systemPrompt", "system_message", "systemMessage", "system_msg", "sys", "sys_prompt"),
-    ("preamble", "developer", "tool", "function", "tool_schemas", "available_tools", "apis"),
-    ("available_functions", "api_list", "tool_list", "tool_definitions", "functions_list"),
-    ("tool_calls", "function_call", "function_calls"),
-    ("reasoning", "reasoning_content", "thinking", "thought", "thoughts", "Complex_CoT", "cot"),
-    ("chain_of_thought", "rationale"),
-    ("loss", "train", "trainable", "weights", "mask", "train_mask"),
-    ("reward", "rating", "is_safe", "is_good", "desirable", "correct", "is_correct", "passed"),
-    ("feedback", "kto_label", "thumbs"),
-    ("rejected_answer", "rejected_completion", "negative", "dispreferred", "bad_response"),
-    ("image_url", "image_path", "file", "files", "attachments"),
-    _PASSAGES,
-)
-_WRITTEN = frozenset(map(plain, KNOWN))  # in tables also as Prompt, Messages
 
 # What other tools and exports call a list of turns; many of them hold something else elsewhere.
 _PERHAPS_TURNS = (
@@ -142,6 +100,8 @@ def open_row(
         return None
     fields = not_null(row)
     marked = take_marks(fields, problems)
+    take_context(fields, problems)
+    take_choices(fields, problems)
     filled = {key: value for key, value in fields.items() if value not in NOTHING}
     shape = _shape(filled) if row_format == "auto" else row_format
     if row_format == "auto" and shape in (None, "prompt_completion"):
@@ -149,7 +109,7 @@ def open_row(
         if trace:
             trace = mark_turns(marked, trace[0], problems), trace[1]
             opened = _judged(filled, trace, problems) or trace
-            problems += _unread(filled, "a trace of calls", opened)
+            problems += unread_columns(filled, "a trace of calls", *_said_of(opened))
             return opened
         document = "document" if TEXT in row and _turns_key(fields) is None else None
         shape = shape or (document if TEXT in filled else None)
@@ -157,14 +117,22 @@ def open_row(
     if shape is None:
         problems.append(_unknown(fields))
         return None
-    if lacking := _lacking(row, fields, shape, row_format):
+    if lacking := _lacking(row | fields, fields, shape, row_format):
         problems.append(lacking)
         return None
     if shape == "document":
         return open_document(fields, problems)
     opened = _open(fields, shape, marked, problems)
-    problems += _unread(fields, shape, opened)
+    problems += unread_columns(fields, shape, *_said_of(opened))
     return opened
+
+
+def _said_of(opened: RawRow | RawPreference) -> tuple[list[Any], Any]:
+    """Every turn that is read of a row, and its tools."""
+    if isinstance(opened, tuple):
+        return [turn for _, turn in opened[0]], opened[1]
+    answers = (answer.turns for answer in (opened.chosen, opened.rejected) if answer)
+    return [turn for turns in (opened.prompt or [], *answers) for _, turn in turns], opened.tools
 
 
 def _judged(fields: dict[str, Any], trace: RawRow, problems: list[Problem]) -> RawPreference | None:
@@ -361,87 +329,3 @@ def _key_of(fields: dict[str, Any], keys: tuple[str, ...]) -> str:
 
 def _said(turns: list[Placed]) -> list[tuple[Any, Any]]:
     return [(speaker_of(turn), text_of(turn)) for _, turn in turns]
-
-
-# --- what was not read ------------------------------------------------------------------------
-
-
-def _unread(
-    fields: dict[str, Any], shape: str, opened: RawRow | RawPreference
-) -> Iterator[Problem]:
-    """The problems of keys that say something, have a meaning in some tool, and were not read."""
-    left = [k for k in fields if (plain(k) in _WRITTEN or is_mark(k)) and says(fields[k])]
-    for key in filter(_MEDIA.__contains__, left):
-        message = (
-            f"{key}: the models read text only, and would learn to answer what they do not see; "
-            "remove the row, or the key where the text says it all."
-        )
-        yield Problem("bad-content", message)
-    left += [".".join(keys) for keys, value in other_tools(fields) if value != _tools_of(opened)]
-    cells = dict(fields)
-    for holder, inner in _systems_beside(fields):
-        cells[f"{holder}.{inner}"] = fields[holder][inner]
-        left.append(f"{holder}.{inner}")
-    if left:
-        texts = {text.strip() for text in _texts(_turns_of(opened))}
-        left = [
-            key
-            for key in dict.fromkeys(left)
-            if key not in _MEDIA and not _repeats(key, cells.get(key), texts)
-        ]
-    for key in [key for key in left if key.strip().lower() == "label"]:
-        left.remove(key)
-        message = (
-            f"not read: {key}; the row is read as {shape}, and its answers are learned whatever "
-            "that says (task: sft). Remove rows whose answers are not to be learned; true or false "
-            "judges an answer (task: kto)."
-        )
-        yield Problem("unread-key", message, "warning")
-    if left:
-        message = (
-            f"not read: {', '.join(left)}; the row is read as {shape}, and nothing of it is shown. "
-            "Write what it says into the turns, or remove it."
-        )
-        yield Problem("unread-key", message, "warning")
-
-
-def _systems_beside(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where a system prompt stands in an object beside the row."""
-    for key, value in fields.items():
-        if isinstance(value, dict) and plain(key) in HOLDERS:
-            yield from ((key, inner) for inner in SYSTEMS if says(value.get(inner)))
-
-
-def _tools_of(opened: RawRow | RawPreference) -> Any:
-    return opened[1] if isinstance(opened, tuple) else opened.tools
-
-
-def _repeats(key: str, value: Any, texts: set[str]) -> bool:
-    """Whether a cell only says again what is read."""
-    said = [text.strip() for text in _texts(value)]
-    if key in _PASSAGES:
-        return bool(said) and all(any(text in read for read in texts) for text in said)
-    return bool(said) and texts.issuperset(said)
-
-
-def _turns_of(opened: RawRow | RawPreference) -> list[Any]:
-    if isinstance(opened, tuple):
-        return [turn for _, turn in opened[0]]
-    answers = (answer.turns for answer in (opened.chosen, opened.rejected) if answer)
-    return [turn for turns in (opened.prompt or [], *answers) for _, turn in turns]
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text of a value, also of a list that became a text; not who says it."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            value = parse_list(value)
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key not in ("role", "from"):
-                yield from _texts(item)

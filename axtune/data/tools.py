@@ -20,7 +20,7 @@ from axtune.data.unread import unread_key
 from axtune.errors import Problem
 
 # The keys of a row's tools; the others are what people call them, and hold them if they seem to.
-_ROW_KEYS = ("tools", "functions")  # functions: OpenAI's of old
+TOOL_KEYS = ("tools", "functions")  # functions: OpenAI's of old
 _PERHAPS_TOOLS = frozenset(
     (
         *("tool", "function", "toolconfig", "toolconfiguration", "toolschemas", "toolschema"),
@@ -79,13 +79,13 @@ def take_tools(row: dict[str, Any]) -> Any:
         As the row holds them; None of a row without.
     """
     if says(row.get("tools")) or says(row.get("functions")):
-        key = next(key for key in _ROW_KEYS if says(row.get(key)))
+        key = next(key for key in TOOL_KEYS if says(row.get(key)))
         return table_tools(row.pop(key))
     for (key, *inside), value in other_tools(row):
         if not inside:
             del row[key]
         return table_tools(value)
-    for key in _ROW_KEYS:
+    for key in TOOL_KEYS:
         row.pop(key, None)
     return None
 
@@ -105,7 +105,7 @@ def other_tools(holder: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]
             yield (key,), value
         elif name in HOLDERS and isinstance(value, dict):
             for inner, tools in value.items():
-                if (inner in _ROW_KEYS or plain(inner) in _PERHAPS_TOOLS) and _seem_tools(tools):
+                if (inner in TOOL_KEYS or plain(inner) in _PERHAPS_TOOLS) and _seem_tools(tools):
                     yield (key, inner), tools
 
 

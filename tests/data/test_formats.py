@@ -28,8 +28,9 @@ from support.strategies import wild_preferences, wild_rows
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import RowFormat
 from axtune.data.conversation import Conversation
-from axtune.data.formats import KNOWN, open_row
+from axtune.data.formats import open_row
 from axtune.data.parse import PreferenceRow, read_row
+from axtune.data.unread_columns import KNOWN
 from axtune.errors import Problem
 
 
@@ -316,8 +317,6 @@ def test_keys_that_no_tool_reads_are_free(row: Any) -> None:
         ({"messages": TURNS, "prompt": "다른 질문"}, "prompt"),
         ({"messages": TURNS, "weight": 0.5}, "weight"),
         ({"messages": TURNS, "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
-        ({"prompt": "q", "completion": "a", "input": "i"}, "input"),
-        ({"question": "q", "answer": "a", "context": "c"}, "context"),
         ({"prompt": [ASKED], "completion": "a", "history": [["b", "c"]]}, "history"),
         ({"prompt": "q", "chosen": "a", "rejected": "b", "margin": 1.5}, "margin"),
         (
@@ -432,7 +431,7 @@ def test_beside_a_trace_nothing_is_silent_either(row: Any, unread: list[str]) ->
 
 @pytest.mark.parametrize(
     "key",
-    ["Complex_CoT", "options", "passage", "reward", "kto_label", "rejected_answer", "image_path",
+    ["Complex_CoT", "text", "reward", "kto_label", "rejected_answer", "image_path",
      "available_tools", "tool_calls", "train_mask", "preamble", "response_format"],
 )  # fmt: skip
 def test_what_columns_of_other_names_say_is_named(tiny: AxTokenizer, key: str) -> None:
