@@ -49,6 +49,7 @@ from axtune.data.row_labels import RowMarks, mark_turns, take_marks
 from axtune.data.tools import take_tools
 from axtune.data.traces import open_trace
 from axtune.data.unread_columns import unread_columns
+from axtune.data.verdicts import take_answer_verdict, take_pair_verdict
 from axtune.errors import Problem
 
 # Turns as a row has them, for `axtune.data.turns.read_turns`; and the row's tools.
@@ -109,6 +110,8 @@ def open_row(
         if trace:
             trace = mark_turns(marked, trace[0], problems), trace[1]
             opened = _judged(filled, trace, problems) or trace
+            if isinstance(opened, tuple):
+                take_answer_verdict(filled, opened[0], problems)
             problems += unread_columns(filled, "a trace of calls", *_said_of(opened))
             return opened
         document = "document" if TEXT in row and _turns_key(fields) is None else None
@@ -123,6 +126,10 @@ def open_row(
     if shape == "document":
         return open_document(fields, problems)
     opened = _open(fields, shape, marked, problems)
+    if isinstance(opened, tuple):
+        take_answer_verdict(fields, opened[0], problems)
+    elif opened.chosen and opened.rejected:
+        take_pair_verdict(fields, (opened.chosen.key, opened.rejected.key), problems)
     problems += unread_columns(fields, shape, *_said_of(opened))
     return opened
 

@@ -36,6 +36,7 @@ from axtune.data.unread import (
     report_unread,
     unread_key,
 )
+from axtune.data.verdicts import bad_answer
 from axtune.errors import Problem
 
 # Under which keys a turn says who speaks; LangChain's type comes last.
@@ -185,6 +186,8 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
     report_unread(place, turn, role, where, problems)
     message: Message = {"role": "assistant" if role in CALL_ROLES else role}
     read_label(place, turn, message, problems)
+    if message["role"] == "assistant" and message.get("weight") != 0:
+        problems += bad_answer(place, turn)
     for key in SERVED_REASONING:
         if key in turn:
             message[key] = turn[key]

@@ -37,6 +37,15 @@ _UNREAD = (
     "action_input",
     "image_url",
     "ipython",  # torchtune: the turn calls a built-in tool
+    "api_call",
+    "api_calls",
+    "artifact",  # LangChain: what a tool gave besides its text
+    "artifacts",
+    "alternatives",  # other answers, and what each was worth
+    "candidates",
+    "score",
+    "rating",
+    "feedback",
 )
 # What a model that reads text is not shown; an answer about it would be learned blindly.
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")

@@ -44,8 +44,12 @@ KNOWN = _MEDIA.union(
     ("chain_of_thought", "rationale"),
     ("loss", "train", "trainable", "weights", "mask", "train_mask"),
     ("reward", "rating", "is_safe", "is_good", "desirable", "correct", "is_correct", "passed"),
-    ("feedback", "kto_label", "thumbs"),
+    ("feedback", "kto_label", "thumbs", "preference", "preferred", "winner", "verdict"),
+    ("helpfulness", "correctness", "coherence", "overall_preference", "preference_strength"),
     ("rejected_answer", "rejected_completion", "negative", "dispreferred", "bad_response"),
+    ("incorrect_answers", "wrong_answers", "correct_answers", "correct_answer", "best_answer"),
+    ("positive_messages", "negative_messages", "alternatives", "generations", "chosen_rating"),
+    ("rejected_rating", "chosen_score", "rejected_score"),
     ("image_url", "image_path", "file", "files", "attachments"),
 )
 _KNOWN = frozenset(map(plain, KNOWN))  # in tables also as Prompt, Messages
