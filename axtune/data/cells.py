@@ -117,9 +117,12 @@ def text_or_turns(value: Any, key: str, problems: list[Problem]) -> Any:
     if text[:1] == "{" and text[-1:] == "}" and ("role" in text or "from" in text):
         turn = _object(text)
         return turn if _is_turn(turn) and speaker_of(turn) in _SPEAKERS else value
-    if "Human:" in value and _TRANSCRIPT.match(value):
-        return _transcript(value, key, problems)
-    return value
+    return _transcript(value, key, problems) if is_transcript(value) else value
+
+
+def is_transcript(value: Any) -> bool:
+    """Whether a cell is a conversation in one text, as hh-rlhf writes it."""
+    return isinstance(value, str) and "Human:" in value and _TRANSCRIPT.match(value) is not None
 
 
 def parse_list(text: str) -> list[Any]:

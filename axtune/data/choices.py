@@ -104,10 +104,12 @@ def take_choices(fields: dict[str, Any], problems: list[Problem]) -> None:
 
 def _in_order(ones: dict[str, str]) -> bool:
     """Whether columns are those of at least two choices, none left out."""
+    if len(ones) < 2:
+        return False
     for begin in ("a", "1", "0"):
         letters = "".join(sorted(ones))
         first = ord(begin)
-        if len(letters) > 1 and letters == "".join(chr(first + n) for n in range(len(letters))):
+        if letters == "".join(chr(first + n) for n in range(len(letters))):
             return True
     return False
 

@@ -46,6 +46,10 @@ _ADDRESS = re.compile(r"\s*\w+://\S+\s*")
 _ID = re.compile(r"\s*(?:\d+|[\w./\\-]+\.[a-z]{2,5}|(?=\S*\d)\w+(?:[-_/:]\w+)+)\s*", re.ASCII)
 
 
+# A question that stands beside another text, which is what it is about.
+_ASKED = ("input", "query", "question")
+
+
 def is_context(key: str) -> bool:
     """Whether a column holds what an answer depends on."""
     name = plain(key)
@@ -74,14 +78,15 @@ def take_context(fields: dict[str, Any], problems: list[Problem]) -> None:
             changed. Columns that cannot be read stay, for `axtune.data.unread_columns`.
         problems: Appended to.
     """
-    asked = question_key(fields)
+    perhaps = [key for key in fields if plain(key) in _PASSAGES or plain(key) in _ASKED]
+    asked = question_key(fields) if perhaps else None
     if asked is None:
         return
     found = {
         key: text
-        for key, value in fields.items()
+        for key in perhaps
         if _is_passage(key, asked)
-        and (text := _text(value))
+        and (text := _text(fields[key]))
         and text not in fields[asked]
         and not _is_provenance(key, text)
     }
@@ -106,9 +111,7 @@ def take_context(fields: dict[str, Any], problems: list[Problem]) -> None:
 def _is_passage(key: str, asked: str) -> bool:
     if key == asked:
         return False
-    if plain(key) in _PASSAGES or plain(key) == "input":
-        return True
-    return asked == "instruction" and key in QUESTIONS
+    return plain(key) in _PASSAGES or plain(key) == "input" or asked == "instruction"
 
 
 def _text(value: Any) -> str:

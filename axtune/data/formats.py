@@ -20,6 +20,7 @@ from typing import Any
 from axtune.data.cells import NOTHING, not_null, says, speaker_of, text_of
 from axtune.data.choices import take_choices
 from axtune.data.context import take_context
+from axtune.data.cut_answers import cut_answer
 from axtune.data.documents import TEXT, DocumentRow, open_document
 from axtune.data.messages import Placed
 from axtune.data.preferences import (
@@ -38,6 +39,7 @@ from axtune.data.prompts import (
     ANSWERS,
     CONVERSATIONS,
     QUESTIONS,
+    behind_transcript,
     repeats_prompt,
     take_answer,
     take_conversation,
@@ -46,7 +48,7 @@ from axtune.data.prompts import (
     with_system,
 )
 from axtune.data.row_labels import RowMarks, mark_turns, take_marks
-from axtune.data.tools import take_tools
+from axtune.data.tools import TOOL_KEYS, take_tools
 from axtune.data.traces import open_trace
 from axtune.data.unread_columns import unread_columns
 from axtune.data.verdicts import take_answer_verdict, take_pair_verdict
@@ -67,6 +69,13 @@ _DOCUMENT_KEYS = ((TEXT,),)
 _PAIR_KEYS = frozenset(key for keys in PAIRS for key in keys) - frozenset(REJECTED)
 _JUDGED_KEYS = frozenset((*REJECTED, *LABELS))
 
+# Rows of no other keys say nothing besides.
+_ORDINARY = frozenset(
+    (
+        *("messages", *CONVERSATIONS, *TOOL_KEYS, "instruction", *QUESTIONS, *ANSWERS, "history"),
+        *("system", "chosen", "rejected", TEXT, "id", "source"),
+    )
+)
 # What other tools and exports call a list of turns; many of them hold something else elsewhere.
 _PERHAPS_TURNS = (
     "data", "dialog", "dialogue", "dialogs", "turns", "utterances", "chat", "chat_messages",
@@ -100,9 +109,12 @@ def open_row(
         )
         return None
     fields = not_null(row)
-    marked = take_marks(fields, problems)
+    marked = RowMarks()
     take_context(fields, problems)
-    take_choices(fields, problems)
+    if not fields.keys() <= _ORDINARY:
+        marked = take_marks(fields, problems)
+        problems += cut_answer("", fields)
+        take_choices(fields, problems)
     filled = {key: value for key, value in fields.items() if value not in NOTHING}
     shape = _shape(filled) if row_format == "auto" else row_format
     if row_format == "auto" and shape in (None, "prompt_completion"):
@@ -319,6 +331,7 @@ def _take_answered(
         return turns[:-1], RawAnswer(turns[-1][0] if turns else key, turns[-1:])
     key = _key_of(fields, _LEARNED_KEYS[shape][1])
     turns = take_answer(fields, key, problems)  # first: an output is no question
+    turns = behind_transcript(fields, turns)
     prompt = take_prompt(fields, problems)
     if prompt is None and len(turns) > 1:
         return turns[:-1], RawAnswer(key, turns[-1:])

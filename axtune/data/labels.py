@@ -92,6 +92,8 @@ _FLAGS = {
     **dict.fromkeys(("false", "0", "0.0", "no", "n", "off", "f", "-100"), False),
 }
 _IGNORE_INDEX = -100
+# What a turn consists of that says nothing beside its role, its content and its calls.
+BARE = frozenset(("role", "from", "content", "value", "id", "tool_call_id", "tool_calls"))
 
 
 class Mark(NamedTuple):
@@ -165,7 +167,7 @@ def _mark(key: str, name: str, value: Any, *, inside: bool) -> Iterator[Mark]:
 
 def as_context(turn: Any) -> Any:
     """A turn that is context unless it says itself that it is to be labelled."""
-    if not isinstance(turn, dict) or any(True for _ in marks(turn)):
+    if not isinstance(turn, dict) or (turn.keys() - BARE and any(True for _ in marks(turn))):
         return turn
     return {**turn, "weight": 0}
 

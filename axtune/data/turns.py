@@ -14,7 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 from axtune.data.calls import is_openai
-from axtune.data.labels import is_mark, read_label
+from axtune.data.cells import says
+from axtune.data.cut_answers import cut_answer
+from axtune.data.labels import BARE, is_mark, read_label
 from axtune.data.messages import (
     CALL_ROLES,
     ROLE_NAMES,
@@ -26,7 +28,7 @@ from axtune.data.messages import (
     known_role,
 )
 from axtune.data.parts import CALL_PARTS, RESULT_PARTS, PartsReader, is_text_part
-from axtune.data.tools import other_tools
+from axtune.data.tools import TOOL_KEYS, other_tools
 from axtune.data.turn_calls import CALL_KEYS, call_id, read_call_turn, read_calls_beside
 from axtune.data.unread import (
     NOTHING,
@@ -45,6 +47,8 @@ _PLAIN = {"role", "content"}
 _PLAIN_ROLES = ("user", "assistant", "system", "developer", "tool")
 _PLAIN_RESULT = {"role", "content", "tool_call_id", "name"}
 _PLAIN_CALLS = {"role", "content", "tool_calls"}
+
+_BARE = BARE | {"weight"}
 
 _CONTENTS = ("content", "value", "text", "message", "parts")
 # Read, or said elsewhere: no meaning of a turn is lost with these.
@@ -84,17 +88,32 @@ def read_turns(turns: list[Placed], problems: list[Problem]) -> tuple[list[Place
         if _is_plain(turn) or not isinstance(turn, dict):
             out.append((place, turn))
             continue
-        for key in ("tools", "functions"):
-            if turn.get(key) not in (None, "", []):
-                tools.append((f"{place}.{key}", turn[key]))
-        tools += [(".".join((place, *keys)), value) for keys, value in other_tools(turn)]
+        if not _is_bare(turn):
+            tools += _tools_of(place, turn)
         messages = _read_turn(place, unwrapped(turn), problems)
+        if not _is_bare(turn) and any(map(_is_learned, messages)):
+            problems += cut_answer(place, turn)
         if messages and out and _continues(out[-1][1], turn, messages[0][1]):
             first, message = out[-1]
             out[-1] = (first, _joined(place, message, messages[0][1], problems))
         else:
             out += messages
     return out, tools
+
+
+def _is_bare(turn: Message) -> bool:
+    """Whether a turn has a role, a content and calls, and OpenAI's weight at most besides."""
+    return turn.keys() <= _BARE and not isinstance(turn.get("content"), list)
+
+
+def _is_learned(placed: Placed) -> bool:
+    return placed[1]["role"] == "assistant" and placed[1].get("weight") != 0
+
+
+def _tools_of(place: str, turn: Message) -> list[Placed]:
+    """The tools that a turn holds, each with its place."""
+    own = [(f"{place}.{key}", turn[key]) for key in TOOL_KEYS if says(turn.get(key))]
+    return own + [(".".join((place, *keys)), value) for keys, value in other_tools(turn)]
 
 
 def _is_plain(turn: Any) -> bool:
@@ -183,10 +202,13 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
         )
         problems.append(Problem("bad-content", text))
         return []
-    report_unread(place, turn, role, where, problems)
     message: Message = {"role": "assistant" if role in CALL_ROLES else role}
-    read_label(place, turn, message, problems)
-    if message["role"] == "assistant" and message.get("weight") != 0:
+    bare = _is_bare(turn)
+    if not bare:
+        report_unread(place, turn, role, where, problems)
+    if not bare or "weight" in turn:
+        read_label(place, turn, message, problems)
+    if not bare and _is_learned((place, message)):
         problems += bad_answer(place, turn)
     for key in SERVED_REASONING:
         if key in turn:

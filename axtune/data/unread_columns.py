@@ -66,6 +66,8 @@ def unread_columns(
         turns: Every turn that is read of it.
         tools: The tools that are read of it.
     """
+    if not fields:
+        return
     left = {key: value for key, value in fields.items() if _is_known(key) and says(value)}
     for key in filter(_MEDIA.__contains__, list(left)):
         del left[key]

@@ -253,7 +253,7 @@ def test_of_several_samples_those_with_nothing_to_learn_are_dropped(tiny: AxToke
 
 def test_check_from_python(tiny: AxTokenizer, tmp_path: Path) -> None:
     good = write_jsonl(
-        tmp_path / "a.jsonl", [chat("q", "a"), chat("r", "<think>x</think>", "s", "b")]
+        tmp_path / "a.jsonl", [chat("q", "a"), chat("r", "<think>x</think>y", "s", "b")]
     )
     bad = tmp_path / "b.jsonl"
     bad.write_text("oops\n\n{}\n", encoding="utf-8")
