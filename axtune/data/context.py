@@ -121,8 +121,9 @@ def _text(value: Any) -> str:
             value = parse_list(value)
         except ValueError:
             return value.strip()
-    texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return "\n\n".join(value).strip() if texts else ""
+    texts = value if isinstance(value, list) else []
+    whole = all(isinstance(item, str) for item in texts)
+    return "\n\n".join(texts).strip() if whole else ""
 
 
 def _is_provenance(key: str, value: Any) -> bool:

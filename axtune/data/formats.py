@@ -22,6 +22,7 @@ from axtune.data.choices import take_choices
 from axtune.data.context import take_context
 from axtune.data.cut_answers import cut_answer
 from axtune.data.documents import TEXT, DocumentRow, open_document
+from axtune.data.key_names import named_keys
 from axtune.data.messages import Placed
 from axtune.data.preferences import (
     LABELS,
@@ -50,6 +51,7 @@ from axtune.data.prompts import (
 from axtune.data.row_labels import RowMarks, mark_turns, take_marks
 from axtune.data.tools import TOOL_KEYS, take_tools
 from axtune.data.traces import open_trace
+from axtune.data.unknown_shape import turns_key, unknown_shape
 from axtune.data.unread_columns import unread_columns
 from axtune.data.verdicts import take_answer_verdict, take_pair_verdict
 from axtune.errors import Problem
@@ -76,18 +78,6 @@ _ORDINARY = frozenset(
         *("system", "chosen", "rejected", TEXT, "id", "source"),
     )
 )
-# What other tools and exports call a list of turns; many of them hold something else elsewhere.
-_PERHAPS_TURNS = (
-    "data", "dialog", "dialogue", "dialogs", "turns", "utterances", "chat", "chat_messages",
-    "thread", "history",
-)  # fmt: skip
-# Why a row of no known shape is not read, by a key that it has.
-_UNREADABLE = {
-    "input_ids": "the row is already tokenised; give it as messages",
-    "segments": "segments are texts without roles; give the row messages",
-    "completions": "completions judges steps; axtune learns whole answers: messages",
-    "prompt": "the prompt has no answer (completion) behind it",
-}
 
 
 def open_row(
@@ -126,11 +116,11 @@ def open_row(
                 take_answer_verdict(filled, opened[0], problems)
             problems += unread_columns(filled, "a trace of calls", *_said_of(opened))
             return opened
-        document = "document" if TEXT in row and _turns_key(fields) is None else None
+        document = "document" if TEXT in row and turns_key(fields) is None else None
         shape = shape or (document if TEXT in filled else None)
         shape = shape or _shape(fields) or _shape(row) or document
     if shape is None:
-        problems.append(_unknown(fields))
+        problems.append(unknown_shape(not_null(row), _shape))
         return None
     if lacking := _lacking(row | fields, fields, shape, row_format):
         problems.append(lacking)
@@ -210,20 +200,20 @@ def _lacking(
     elif shape == "unpaired_preference":
         labelled = any(says(fields.get(key)) for key in LABELS)
         if not labelled:
-            return _no_key(shape, "label", row_format)
+            return _no_key(row, shape, "label", row_format)
         needed = () if _learned_shape(row) else (("completion",),)
     else:
         needed = _LEARNED_KEYS.get(shape, _DOCUMENT_KEYS)
     missing = next((keys[0] for keys in needed if not any(key in row for key in keys)), None)
-    return _no_key(shape, missing, row_format) if missing else None
+    return _no_key(row, shape, missing, row_format) if missing else None
 
 
-def _no_key(shape: str, key: str, row_format: str) -> Problem:
+def _no_key(row: dict[str, Any], shape: str, key: str, row_format: str) -> Problem:
     if row_format == "auto":
         said = f"the row judges answers, and has no key {key}; rename the key that means it"
     else:
         said = f"data.format is {shape}, and the row has no key {key}"
-    return Problem("unknown-shape", f"{said}.")
+    return Problem("unknown-shape", f"{said}. Found {named_keys(not_null(row))}.")
 
 
 def _pair_of(fields: dict[str, Any]) -> tuple[str, str] | None:
@@ -237,33 +227,6 @@ def _pair_of(fields: dict[str, Any]) -> tuple[str, str] | None:
 
 def _rejected_of(fields: dict[str, Any]) -> str | None:
     return next((key for key in REJECTED if says(fields.get(key))), None)
-
-
-def _unknown(fields: dict[str, Any]) -> Problem:
-    why = next((why for key, why in _UNREADABLE.items() if says(fields.get(key))), None)
-    if key := _turns_key(fields):
-        why = f"the key {key} seems to hold a conversation; name it conversations"
-    keys = {key.strip().lower(): value for key, value in fields.items()}
-    if _shape(keys) or (TEXT in keys and TEXT not in fields):
-        why = "the keys are those of one but for case or spaces; rename them"
-    expected = (
-        "expected the keys messages, conversations, instruction and output, prompt and completion, "
-        "chosen and rejected, or text"
-    )
-    message = f"no known shape; {why or expected}; see data_templates/README.md."
-    return Problem("unknown-shape", message)
-
-
-def _turns_key(fields: dict[str, Any]) -> str | None:
-    """A key of a row that holds a conversation under a name that is not known."""
-    found = [key for key in _PERHAPS_TURNS if isinstance(fields.get(key), list)]
-    return next((key for key in reversed(found) if _seem_turns(fields[key])), None)
-
-
-def _seem_turns(turns: list[Any]) -> bool:
-    """Whether a list is one of turns, or of what two speakers say in turn."""
-    texts = all(isinstance(turn, str) for turn in turns)
-    return len(turns) > 1 and (texts or all(speaker_of(turn) is not None for turn in turns))
 
 
 # --- reading ----------------------------------------------------------------------------------

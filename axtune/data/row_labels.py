@@ -162,6 +162,7 @@ def held_out_split(row: Any) -> str | None:
     """
     if not isinstance(row, dict):
         return None
+    key: str
     for key, value in row.items():
         name = plain(key)
         if name in HOLDERS and isinstance(value, dict):

@@ -16,6 +16,7 @@ from typing import Any
 from axtune.data.calls import is_openai
 from axtune.data.cells import says
 from axtune.data.cut_answers import cut_answer
+from axtune.data.key_names import named_keys
 from axtune.data.labels import BARE, is_mark, read_label
 from axtune.data.messages import (
     CALL_ROLES,
@@ -107,7 +108,8 @@ def _is_bare(turn: Message) -> bool:
 
 
 def _is_learned(placed: Placed) -> bool:
-    return placed[1]["role"] == "assistant" and placed[1].get("weight") != 0
+    _, message = placed
+    return bool(message["role"] == "assistant" and message.get("weight") != 0)
 
 
 def _tools_of(place: str, turn: Message) -> list[Placed]:
@@ -223,7 +225,9 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
     sharegpt = "from" in turn and "role" not in turn
     if where is None and not calls and (sharegpt or _says_elsewhere(turn)):
         expected = "from and value" if sharegpt else "role and content"
-        problems.append(Problem("bad-messages", f"{place}: expected keys {expected}."))
+        problems.append(
+            Problem("bad-messages", f"{place}: expected keys {expected}. Found {named_keys(turn)}.")
+        )
         return []
     content = turn[where] if where else None
     if isinstance(content, dict) and content.get("type") in ("text", *CALL_PARTS, *RESULT_PARTS):
@@ -243,9 +247,11 @@ def _role(place: str, turn: Message, problems: list[Problem]) -> str | None:
             text = f"{place}: an item of a type that is not read; expected keys role and content."
             problems.append(Problem("bad-messages", text))
         else:
-            problems.append(
-                bad_role(place, turn.get(key), SHAREGPT_ROLES if key == "from" else ROLES)
-            )
+            problem = bad_role(place, turn.get(key), SHAREGPT_ROLES if key == "from" else ROLES)
+            if turn.get(key) is None:
+                text = f"{problem.message.removesuffix('.')}; found {named_keys(turn)}."
+                problem = problem._replace(message=text)
+            problems.append(problem)
         return None
     if role == "tool_call":
         return role

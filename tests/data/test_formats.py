@@ -23,7 +23,7 @@ from support.judged import (
     whole,
 )
 from support.rows import chat, check_rows, codes
-from support.strategies import wild_preferences, wild_rows
+from support.strategies import wild_documents, wild_preferences, wild_rows, with_columns
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import RowFormat
@@ -212,7 +212,10 @@ def test_every_shape_of_a_conversation_is_the_same(
         assert said(conversation) == [(turn["role"], turn["content"]) for turn in first + messages]
 
 
-@given(wild_rows | wild_preferences, st.sampled_from(["auto", *get_args(RowFormat)]))
+@given(
+    wild_rows | wild_preferences | wild_documents | with_columns(wild_rows),
+    st.sampled_from(["auto", *get_args(RowFormat)]),
+)
 def test_whatever_a_row_is_it_opens_or_has_problems(row: Any, row_format: str) -> None:
     problems: list[Problem] = []
     assert open_row(row, row_format, problems) is not None or problems
