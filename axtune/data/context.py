@@ -116,12 +116,12 @@ def _is_passage(key: str, asked: str) -> bool:
 
 def _text(value: Any) -> str:
     """The text of a column, or its texts with empty lines between; empty where it is none."""
+    texts = value if isinstance(value, list) else []
     if isinstance(value, str):
         try:
-            value = parse_list(value)
+            texts = parse_list(value)
         except ValueError:
             return value.strip()
-    texts = value if isinstance(value, list) else []
     whole = all(isinstance(item, str) for item in texts)
     return "\n\n".join(texts).strip() if whole else ""
 

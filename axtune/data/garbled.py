@@ -19,6 +19,8 @@ _UTF8_AS_LATIN = re.compile(
 )
 # CP949 as Latin-1: two bytes a syllable.
 _CP949_AS_LATIN = re.compile("(?:[\u00b0-\u00c8][\u00a1-\u00fe]\\s?){4}")
+_ASCII = bytes(range(0x80))
+_UTF8_KOREAN = bytes((*range(0x80, 0xC0), 0xE2, 0xE3, *range(0xEA, 0xEE)))
 _HANGUL = re.compile("[가-힣]")
 
 # Letters written as \\uXXXX, one behind the other; line ends written as \\n.
@@ -44,11 +46,12 @@ def is_mojibake(text: str) -> bool:
     text = text[:_LOOKED_AT]
     if _LATIN.search(text) and (_UTF8_AS_LATIN.search(text) or _CP949_AS_LATIN.search(text)):
         return True
-    # UTF-8 as CP949 becomes syllables that hardly any word has.
+    # UTF-8 as CP949 becomes syllables that hardly any word has, of the bytes that UTF-8 has.
     if _rare_syllable().search(text) is None:
         return False
-    rare = len(_rare_syllable().findall(text))
-    return rare >= 3 and 4 * rare >= len(_HANGUL.findall(text))
+    high = text.encode("cp949", "ignore").translate(None, _ASCII)
+    others = high.translate(None, _UTF8_KOREAN)
+    return len(high) >= 6 and 10 * len(others) <= len(high)
 
 
 @lru_cache(maxsize=1)

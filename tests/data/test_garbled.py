@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,12 @@ def test_sound_texts(text: str) -> None:
     assert not is_mojibake(text)
     assert not is_escaped(text)
     assert media_placeholder(text) is None
+
+
+def test_syllables_that_no_word_has_are_not_garbled_by_themselves() -> None:
+    draw = random.Random(0)
+    for _ in range(200):
+        assert not is_mojibake("".join(chr(draw.randint(0xAC00, 0xD7A3)) for _ in range(40)))
 
 
 def test_no_row_of_the_templates_is_garbled() -> None:
