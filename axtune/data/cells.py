@@ -11,6 +11,7 @@ import re
 import tokenize
 from typing import Any
 
+from axtune.data.key_names import described
 from axtune.data.literals import parse_json, parse_literal
 from axtune.data.messages import Placed
 from axtune.errors import Problem
@@ -72,7 +73,8 @@ def placed(value: Any, key: str, problems: list[Problem]) -> list[Placed]:
     if isinstance(value, dict):  # a list of objects, as `datasets.Sequence` stores it
         value = _rows_of_columns(value)
     if not isinstance(value, list) or not value:
-        problems.append(Problem("bad-messages", f"{key}: expected a list with at least one turn."))
+        text = f"{key}: expected a list with at least one turn, found {described(value)}."
+        problems.append(Problem("bad-messages", text))
         return []
     return [
         (f"{key}[{index}]", item if isinstance(item, dict) else _object(item))
@@ -117,9 +119,12 @@ def text_or_turns(value: Any, key: str, problems: list[Problem]) -> Any:
     if text[:1] == "{" and text[-1:] == "}" and ("role" in text or "from" in text):
         turn = _object(text)
         return turn if _is_turn(turn) and speaker_of(turn) in _SPEAKERS else value
-    if "Human:" in value and _TRANSCRIPT.match(value):
-        return _transcript(value, key, problems)
-    return value
+    return _transcript(value, key, problems) if is_transcript(value) else value
+
+
+def is_transcript(value: Any) -> bool:
+    """Whether a cell is a conversation in one text, as hh-rlhf writes it."""
+    return isinstance(value, str) and "Human:" in value and _TRANSCRIPT.match(value) is not None
 
 
 def parse_list(text: str) -> list[Any]:

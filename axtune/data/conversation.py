@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from axtune.checkpoint.tokenizer import Tool
+from axtune.data.key_names import described
 from axtune.data.literals import parse_json
 from axtune.data.messages import ROLES, Message, bad_role
 from axtune.errors import Problem
@@ -96,7 +97,10 @@ def normalise_request(
 def _normalise_message(place: str, message: Any, problems: list[Problem]) -> Message | None:
     if not isinstance(message, dict):
         problems.append(
-            Problem("bad-messages", f"{place}: expected an object with role and content.")
+            Problem(
+                "bad-messages",
+                f"{place}: expected an object with role and content, found {described(message)}.",
+            )
         )
         return None
     role = message.get("role")
@@ -216,7 +220,8 @@ def _normalise_tools(raw: Any, problems: list[Problem]) -> list[Tool] | None:
     if not isinstance(raw, list):
         problems.append(Problem("bad-tools", "tools: expected a list of tools."))
         return None
-    tools = []
+    tools: list[Tool] = []
+    by_name: dict[str, Tool] = {}
     for index, tool in enumerate(raw):
         function = tool.get("function", tool) if isinstance(tool, dict) else None
         wrong = _wrong_with_function(function)
@@ -241,6 +246,12 @@ def _normalise_tools(raw: Any, problems: list[Problem]) -> list[Tool] | None:
                 message = f"tools[{index}]: a number is not finite, which JSON cannot express."
                 problems.append(Problem("bad-tools", message))
                 continue
+        if by_name.setdefault(function["name"], made) != made:
+            message = (
+                f"tools[{index}]: another tool of the row has its name and says something else; a "
+                "call could mean either. Rename one, or remove it."
+            )
+            problems.append(Problem("bad-tools", message))
         tools.append(made)
     return tools
 

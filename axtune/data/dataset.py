@@ -145,6 +145,7 @@ def prepare(
         account = drawn.eval_account.to_json()
         plan["eval"] = {"file": "train.arrow", "account": account, "sources": [*files.values()]}
     elif isinstance(data.eval, list):
+        checker.training = False
         # The same checker: a held-out row that stands in the training data is a duplicate.
         ledger, *_, files = _write(data.eval, checker, kind, folder / "eval.arrow", report)
         if not len(ledger.row):
@@ -235,7 +236,14 @@ def training_checker(
     """
     asked = recipe.evaluate.data if recipe.evaluate else None
     overlaps = overlap_gate(recipe.data, asked or ())
-    return RowChecker(tokenizer, recipe.data, recipe.task, with_turns=with_turns, overlaps=overlaps)
+    return RowChecker(
+        tokenizer,
+        recipe.data,
+        recipe.task,
+        with_turns=with_turns,
+        overlaps=overlaps,
+        training=True,
+    )
 
 
 def _save(folder: Path, name: str, samples: NDArray[np.int64], sizes: Sizes) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from axtune.config.paths import DOCUMENTS
 from axtune.data.cells import says
+from axtune.data.key_names import names_of
 from axtune.data.rows import Row, too_large
 from axtune.errors import Fault, Problem
 
@@ -44,9 +45,10 @@ def open_document(fields: dict[str, Any], problems: list[Problem]) -> DocumentRo
         message = f"{TEXT}: expected a string, the document's text; join its parts with newlines."
         problems.append(Problem("bad-content", message))
         return None
-    if unread := [key for key in fields if key not in (TEXT, META) and says(fields[key])]:
+    unread = {k: v for k, v in fields.items() if k not in (TEXT, META) and says(v)}
+    if unread:
         message = (
-            f"not read: {', '.join(unread)}; the row is read as a document, and nothing of it is "
+            f"not read: {names_of(unread)}; the row is read as a document, and nothing of it is "
             f"learned. Write what it says into {TEXT}, or put it into {META}."
         )
         problems.append(Problem("unread-key", message, "warning"))

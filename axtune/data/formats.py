@@ -10,17 +10,19 @@
 - traces of calls, which have no name: see `axtune.data.traces`
 
 A key that is null says nothing. ``system`` stands before any of them. What a row has besides, and
-some common tool would read, is never dropped in silence: see `KNOWN`.
+some common tool would read, is never dropped in silence: see `axtune.data.unread_columns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
-from axtune.data.cells import NOTHING, not_null, parse_list, says, speaker_of, table_tools, text_of
+from axtune.data.cells import NOTHING, not_null, says, speaker_of, text_of
+from axtune.data.choices import take_choices
+from axtune.data.context import take_context
+from axtune.data.cut_answers import cut_answer
 from axtune.data.documents import TEXT, DocumentRow, open_document
+from axtune.data.key_names import named_keys
 from axtune.data.messages import Placed
 from axtune.data.preferences import (
     LABELS,
@@ -38,6 +40,7 @@ from axtune.data.prompts import (
     ANSWERS,
     CONVERSATIONS,
     QUESTIONS,
+    behind_transcript,
     repeats_prompt,
     take_answer,
     take_conversation,
@@ -45,8 +48,12 @@ from axtune.data.prompts import (
     take_system,
     with_system,
 )
-from axtune.data.tools import row_tools
+from axtune.data.row_labels import RowMarks, mark_turns, take_marks
+from axtune.data.tools import TOOL_KEYS, take_tools
 from axtune.data.traces import open_trace
+from axtune.data.unknown_shape import turns_key, unknown_shape
+from axtune.data.unread_columns import unread_columns
+from axtune.data.verdicts import take_answer_verdict, take_pair_verdict
 from axtune.errors import Problem
 
 # Turns as a row has them, for `axtune.data.turns.read_turns`; and the row's tools.
@@ -60,62 +67,17 @@ _LEARNED_KEYS = {
     "prompt_completion": (QUESTIONS, ANSWERS),
 }
 _DOCUMENT_KEYS = ((TEXT,),)
-_TOOLS = ("tools", "functions")
 # Of two answers; a rejected one may also stand beside a whole conversation.
 _PAIR_KEYS = frozenset(key for keys in PAIRS for key in keys) - frozenset(REJECTED)
 _JUDGED_KEYS = frozenset((*REJECTED, *LABELS))
 
-# What a model that reads text is not shown; an answer about it would be learned blindly.
-_MEDIA = frozenset(("images", "image", "videos", "video", "audios", "audio", "rejected_images"))
-# What an answer is about stands inside the prompt of many rows that still name it.
-_PASSAGES = (
-    "context", "documents", "text", "passage", "document", "contexts", "article", "evidence",
-    "paragraph", "options", "choices", "knowledge",
-)  # fmt: skip
-# Every key that axtune or another tool (TRL, LLaMA-Factory, ms-swift, Axolotl, Unsloth, OpenAI)
-# gives a meaning to. One that says something and was not read is named; all other keys are free.
-KNOWN = _MEDIA.union(
-    # conversations, questions, answers
-    ("messages", *CONVERSATIONS, "instruction", *QUESTIONS, *ANSWERS, "history", "context", "text"),
-    ("system", "system_prompt", *_TOOLS, "target", "targets", "solution", "segments"),
-    ("answers", "chat", "contents", "instructions", "systemInstruction", "system_instruction"),
-    # judgements
-    (*(key for keys in PAIRS for key in keys), *REJECTED, "rejected_tools", *LABELS, "completions"),
-    ("accepted", "response_0", "response_1", "better_response_id", "response_j", "response_k"),
-    ("margin", "score", "score_chosen", "score_rejected", "ref_chosen_logps", "ref_rejected_logps"),
-    # what is learned of a row, and how much
-    ("weight", "loss_scale", "train_on_inputs", "completion_mask", "assistant_masks", "loss_mask"),
-    # what changes the prompt that a template makes
-    ("chat_template", "chat_template_kwargs", "enable_thinking", "tool_choice", "documents"),
-    ("input_ids", "labels", "objects", "response_format"),
-    # what people call these things where they name their columns themselves
-    ("systemPrompt", "system_message", "systemMessage", "system_msg", "sys", "sys_prompt"),
-    ("preamble", "developer", "tool", "function", "tool_schemas", "available_tools", "apis"),
-    ("available_functions", "api_list", "tool_list", "tool_definitions", "functions_list"),
-    ("tool_calls", "function_call", "function_calls"),
-    ("reasoning", "reasoning_content", "thinking", "thought", "thoughts", "Complex_CoT", "cot"),
-    ("chain_of_thought", "rationale"),
-    ("loss", "train", "trainable", "weights", "mask", "train_mask"),
-    ("reward", "rating", "is_safe", "is_good", "desirable", "correct", "is_correct", "passed"),
-    ("feedback", "kto_label", "thumbs"),
-    ("rejected_answer", "rejected_completion", "negative", "dispreferred", "bad_response"),
-    ("image_url", "image_path", "file", "files", "attachments"),
-    _PASSAGES,
+# Rows of no other keys say nothing besides.
+_ORDINARY = frozenset(
+    (
+        *("messages", *CONVERSATIONS, *TOOL_KEYS, "instruction", *QUESTIONS, *ANSWERS, "history"),
+        *("system", "chosen", "rejected", TEXT, "id", "source"),
+    )
 )
-_WRITTEN = frozenset(map(str.lower, KNOWN))  # in tables also as Prompt, Messages
-
-# What other tools and exports call a list of turns; many of them hold something else elsewhere.
-_PERHAPS_TURNS = (
-    "data", "dialog", "dialogue", "dialogs", "turns", "utterances", "chat", "chat_messages",
-    "thread", "history",
-)  # fmt: skip
-# Why a row of no known shape is not read, by a key that it has.
-_UNREADABLE = {
-    "input_ids": "the row is already tokenised; give it as messages",
-    "segments": "segments are texts without roles; give the row messages",
-    "completions": "completions judges steps; axtune learns whole answers: messages",
-    "prompt": "the prompt has no answer (completion) behind it",
-}
 
 
 def open_row(
@@ -137,28 +99,49 @@ def open_row(
         )
         return None
     fields = not_null(row)
+    marked = RowMarks()
+    take_context(fields, problems)
+    if not fields.keys() <= _ORDINARY:
+        marked = take_marks(fields, problems)
+        problems += cut_answer("", fields)
+        take_choices(fields, problems)
     filled = {key: value for key, value in fields.items() if value not in NOTHING}
     shape = _shape(filled) if row_format == "auto" else row_format
     if row_format == "auto" and shape in (None, "prompt_completion"):
         trace = open_trace(filled, problems)
         if trace:
+            trace = mark_turns(marked, trace[0], problems), trace[1]
             opened = _judged(filled, trace, problems) or trace
-            problems += _unread(filled, "a trace of calls", opened)
+            if isinstance(opened, tuple):
+                take_answer_verdict(filled, opened[0], problems)
+            problems += unread_columns(filled, "a trace of calls", *_said_of(opened))
             return opened
-        document = "document" if TEXT in row and _turns_key(fields) is None else None
+        document = "document" if TEXT in row and turns_key(fields) is None else None
         shape = shape or (document if TEXT in filled else None)
         shape = shape or _shape(fields) or _shape(row) or document
     if shape is None:
-        problems.append(_unknown(fields))
+        problems.append(unknown_shape(not_null(row), _shape))
         return None
-    if lacking := _lacking(row, fields, shape, row_format):
+    if lacking := _lacking(row | fields, fields, shape, row_format):
         problems.append(lacking)
         return None
     if shape == "document":
         return open_document(fields, problems)
-    opened = _open(fields, shape, problems)
-    problems += _unread(fields, shape, opened)
+    opened = _open(fields, shape, marked, problems)
+    if isinstance(opened, tuple):
+        take_answer_verdict(fields, opened[0], problems)
+    elif opened.chosen and opened.rejected:
+        take_pair_verdict(fields, (opened.chosen.key, opened.rejected.key), problems)
+    problems += unread_columns(fields, shape, *_said_of(opened))
     return opened
+
+
+def _said_of(opened: RawRow | RawPreference) -> tuple[list[Any], Any]:
+    """Every turn that is read of a row, and its tools."""
+    if isinstance(opened, tuple):
+        return [turn for _, turn in opened[0]], opened[1]
+    answers = (answer.turns for answer in (opened.chosen, opened.rejected) if answer)
+    return [turn for turns in (opened.prompt or [], *answers) for _, turn in turns], opened.tools
 
 
 def _judged(fields: dict[str, Any], trace: RawRow, problems: list[Problem]) -> RawPreference | None:
@@ -217,20 +200,20 @@ def _lacking(
     elif shape == "unpaired_preference":
         labelled = any(says(fields.get(key)) for key in LABELS)
         if not labelled:
-            return _no_key(shape, "label", row_format)
+            return _no_key(row, shape, "label", row_format)
         needed = () if _learned_shape(row) else (("completion",),)
     else:
         needed = _LEARNED_KEYS.get(shape, _DOCUMENT_KEYS)
     missing = next((keys[0] for keys in needed if not any(key in row for key in keys)), None)
-    return _no_key(shape, missing, row_format) if missing else None
+    return _no_key(row, shape, missing, row_format) if missing else None
 
 
-def _no_key(shape: str, key: str, row_format: str) -> Problem:
+def _no_key(row: dict[str, Any], shape: str, key: str, row_format: str) -> Problem:
     if row_format == "auto":
         said = f"the row judges answers, and has no key {key}; rename the key that means it"
     else:
         said = f"data.format is {shape}, and the row has no key {key}"
-    return Problem("unknown-shape", f"{said}.")
+    return Problem("unknown-shape", f"{said}. Found {named_keys(not_null(row))}.")
 
 
 def _pair_of(fields: dict[str, Any]) -> tuple[str, str] | None:
@@ -246,41 +229,20 @@ def _rejected_of(fields: dict[str, Any]) -> str | None:
     return next((key for key in REJECTED if says(fields.get(key))), None)
 
 
-def _unknown(fields: dict[str, Any]) -> Problem:
-    why = next((why for key, why in _UNREADABLE.items() if says(fields.get(key))), None)
-    if key := _turns_key(fields):
-        why = f"the key {key} seems to hold a conversation; name it conversations"
-    keys = {key.strip().lower(): value for key, value in fields.items()}
-    if _shape(keys) or (TEXT in keys and TEXT not in fields):
-        why = "the keys are those of one but for case or spaces; rename them"
-    expected = (
-        "expected the keys messages, conversations, instruction and output, prompt and completion, "
-        "chosen and rejected, or text"
-    )
-    message = f"no known shape; {why or expected}; see data_templates/README.md."
-    return Problem("unknown-shape", message)
-
-
-def _turns_key(fields: dict[str, Any]) -> str | None:
-    """A key of a row that holds a conversation under a name that is not known."""
-    found = [key for key in _PERHAPS_TURNS if isinstance(fields.get(key), list)]
-    return next((key for key in reversed(found) if _seem_turns(fields[key])), None)
-
-
-def _seem_turns(turns: list[Any]) -> bool:
-    """Whether a list is one of turns, or of what two speakers say in turn."""
-    texts = all(isinstance(turn, str) for turn in turns)
-    return len(turns) > 1 and (texts or all(speaker_of(turn) is not None for turn in turns))
-
-
 # --- reading ----------------------------------------------------------------------------------
 
 
-def _open(fields: dict[str, Any], shape: str, problems: list[Problem]) -> RawRow | RawPreference:
+def _open(
+    fields: dict[str, Any], shape: str, marked: RowMarks, problems: list[Problem]
+) -> RawRow | RawPreference:
     """Take what a shape reads out of a row's cells."""
     system = take_system(fields, problems)
     if shape not in ("preference", "unpaired_preference"):
-        return with_system(system, _take_learned(fields, shape, problems), problems), _tools(fields)
+        turns = mark_turns(marked, _take_learned(fields, shape, problems), problems)
+        return with_system(system, turns, problems), take_tools(fields)
+    for key in marked.lists:
+        message = f"{key}: of answers that are judged all turns are labelled; remove the key."
+        problems.append(Problem("bad-weight", message))
     pair, rejected = _pair_of(fields), _rejected_of(fields)
     if shape == "unpaired_preference":
         judged = _filled_shape(fields)
@@ -296,7 +258,7 @@ def _open(fields: dict[str, Any], shape: str, problems: list[Problem]) -> RawRow
     if repeated := repeats_prompt(preference.prompt or [], said):
         problems.append(repeated)
     preference = behind(system, preference, problems)
-    preference.tools = _tools(fields)
+    preference.tools = take_tools(fields)
     return preference
 
 
@@ -332,6 +294,7 @@ def _take_answered(
         return turns[:-1], RawAnswer(turns[-1][0] if turns else key, turns[-1:])
     key = _key_of(fields, _LEARNED_KEYS[shape][1])
     turns = take_answer(fields, key, problems)  # first: an output is no question
+    turns = behind_transcript(fields, turns)
     prompt = take_prompt(fields, problems)
     if prompt is None and len(turns) > 1:
         return turns[:-1], RawAnswer(key, turns[-1:])
@@ -349,76 +312,3 @@ def _key_of(fields: dict[str, Any], keys: tuple[str, ...]) -> str:
 
 def _said(turns: list[Placed]) -> list[tuple[Any, Any]]:
     return [(speaker_of(turn), text_of(turn)) for _, turn in turns]
-
-
-def _tools(fields: dict[str, Any]) -> Any:
-    """Take the row's tools; ``functions`` are OpenAI's older name of them."""
-    if not says(fields.get("tools")):
-        fields.pop("tools", None)
-    tools = row_tools(fields)
-    fields.pop("tools" if "tools" in fields else "functions", None)
-    return table_tools(tools) if says(tools) else None
-
-
-# --- what was not read ------------------------------------------------------------------------
-
-
-def _unread(
-    fields: dict[str, Any], shape: str, opened: RawRow | RawPreference
-) -> Iterator[Problem]:
-    """The problems of keys that say something, have a meaning in some tool, and were not read."""
-    left = [key for key in fields if key.strip().lower() in _WRITTEN and says(fields[key])]
-    for key in filter(_MEDIA.__contains__, left):
-        message = (
-            f"{key}: the models read text only, and would learn to answer what they do not see; "
-            "remove the row, or the key where the text says it all."
-        )
-        yield Problem("bad-content", message)
-    if left:
-        texts = {text.strip() for text in _texts(_turns_of(opened))}
-        left = [key for key in left if key not in _MEDIA and not _repeats(key, fields[key], texts)]
-    for key in [key for key in left if key.strip().lower() == "label"]:
-        left.remove(key)
-        message = (
-            f"not read: {key}; the row is read as {shape}, and its answers are learned whatever "
-            "that says (task: sft). Remove rows whose answers are not to be learned; true or false "
-            "judges an answer (task: kto)."
-        )
-        yield Problem("unread-key", message, "warning")
-    if left:
-        message = (
-            f"not read: {', '.join(left)}; the row is read as {shape}, and nothing of it is shown. "
-            "Write what it says into the turns, or remove it."
-        )
-        yield Problem("unread-key", message, "warning")
-
-
-def _repeats(key: str, value: Any, texts: set[str]) -> bool:
-    """Whether a cell only says again what is read."""
-    said = [text.strip() for text in _texts(value)]
-    if key in _PASSAGES:
-        return bool(said) and all(any(text in read for read in texts) for text in said)
-    return bool(said) and texts.issuperset(said)
-
-
-def _turns_of(opened: RawRow | RawPreference) -> list[Any]:
-    if isinstance(opened, tuple):
-        return [turn for _, turn in opened[0]]
-    answers = (answer.turns for answer in (opened.chosen, opened.rejected) if answer)
-    return [turn for turns in (opened.prompt or [], *answers) for _, turn in turns]
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text of a value, also of a list that became a text; not who says it."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            value = parse_list(value)
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key not in ("role", "from"):
-                yield from _texts(item)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from axtune.data.literals import RepeatedKeys
 from axtune.data.rows import CHUNK, Row, not_utf8, too_large
 from axtune.errors import Fault
 
@@ -104,7 +105,7 @@ def read_json_list(path: Path, stream: IO[bytes], limit: int) -> Iterator[Row]:
                     return
                 expect, at = "row or ]" if expect == "[" else "row", at + 1
                 continue
-            reader.repeated = False
+            reader.keys.found = False
             try:
                 value, end = reader.decoder.raw_decode(window, at)
             except json.JSONDecodeError as error:
@@ -168,18 +169,13 @@ class _JsonReader:
     """
 
     def __init__(self, constant: Callable[[str], Any]) -> None:
-        self.repeated = False
-        self.decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=constant)
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            self.repeated |= any(value[key] != one for key, one in pairs)
-        return value
+        self.keys = RepeatedKeys()
+        hook = self.keys.object_of
+        self.decoder = json.JSONDecoder(object_pairs_hook=hook, parse_constant=constant)
 
     def warning(self, name: str, number: int) -> Fault | None:
         """What was lost of the value read last."""
-        if not self.repeated:
+        if not self.keys.found:
             return None
         message = (
             "a key stands twice in an object, with different values, and the last one is read; "
@@ -194,7 +190,7 @@ def _parse(name: str, number: int, line: bytes, reader: _JsonReader) -> Row:
         text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
         return Row(name, number, None, Fault(name, number, *not_utf8(line)))
-    reader.repeated = False
+    reader.keys.found = False
     try:
         value = reader.decoder.decode(text)
     except json.JSONDecodeError as error:

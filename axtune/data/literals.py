@@ -4,7 +4,42 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn
+
+
+class RepeatedKeys:
+    """Whether a key stands twice in an object, with different values; Python keeps the last.
+
+    Attributes:
+        found: Whether one did.
+    """
+
+    def __init__(self) -> None:
+        self.found = False
+
+    def object_of(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The object of some pairs, as ``json.JSONDecoder`` asks for it."""
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            self.found |= any(value[key] != one for key, one in pairs)
+        return value
+
+
+_WATCHING: ContextVar[RepeatedKeys | None] = ContextVar("repeated keys", default=None)
+
+
+@contextmanager
+def watching_keys() -> Iterator[RepeatedKeys]:
+    """Sees repeated keys in all JSON text that is parsed here meanwhile."""
+    watched = RepeatedKeys()
+    token = _WATCHING.set(watched)
+    try:
+        yield watched
+    finally:
+        _WATCHING.reset(token)
 
 
 def parse_json(text: str) -> Any:
@@ -14,7 +49,7 @@ def parse_json(text: str) -> Any:
         ValueError: When the text is not JSON, too deep, or holds a number of too many digits.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -76,4 +111,11 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs) and (watched := _WATCHING.get()):
+        watched.object_of(pairs)
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)

@@ -17,6 +17,7 @@ from axtune.data.conversation import Conversation, normalise_request, to_nfc
 from axtune.data.documents import DocumentRow
 from axtune.data.formats import RawRow, open_row
 from axtune.data.hermes import asks_for_python, from_text
+from axtune.data.literals import watching_keys
 from axtune.data.messages import Message, Placed
 from axtune.data.preferences import RawAnswer, RawPreference
 from axtune.data.tools import read_tools
@@ -71,15 +72,27 @@ def read_row(
         None when the shape is unknown; and every problem found.
     """
     problems: list[Problem] = []
+    with watching_keys() as keys:
+        read = _read(row, row_format, nfc, problems)
+    if keys.found:
+        text = (
+            "in JSON text inside the row (arguments of a call, say) a key stands twice in an "
+            "object, with different values, and the last one is read; keep one."
+        )
+        problems.append(Problem("duplicate-key", text, "warning"))
+    return read, problems
+
+
+def _read(row: Any, row_format: str, nfc: bool, problems: list[Problem]) -> AnyRow | None:
     opened = open_row(row, row_format, problems)
     if opened is None:
-        return None, problems
+        return None
     if isinstance(opened, DocumentRow):
         text = unicodedata.normalize("NFC", opened.text) if nfc else opened.text
-        return DocumentRow(text), problems
+        return DocumentRow(text)
     if isinstance(opened, RawPreference):
-        return _read_preference(opened, nfc, problems), problems
-    return _read_conversation(opened, nfc, problems), problems
+        return _read_preference(opened, nfc, problems)
+    return _read_conversation(opened, nfc, problems)
 
 
 def _read_conversation(opened: RawRow, nfc: bool, problems: list[Problem]) -> Conversation:
@@ -234,7 +247,7 @@ def _check_answers(
             problems.append(Problem("answer-role", text))
         elif not any(message["content"].strip() or message.get("tool_calls") for message in spoken):
             problems.append(_empty_answer(key))
-        elif len(said) == 2 and said[0] == said[1] and key == keys[0]:
+        elif len(said) == 2 and _stripped(said[0]) == _stripped(said[1]) and key == keys[0]:
             problems.append(_same_answers(keys))
 
 
@@ -253,6 +266,11 @@ def _shown(message: Message) -> tuple[str, ...]:
     """What the model is shown of a message; ids of calls and reasoning are not."""
     calls = message.get("tool_calls", ())
     return (message["role"], message["content"], *(json.dumps(c["function"]) for c in calls))
+
+
+def _stripped(said: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Messages as `_shown` gives them, without the white space around what they say."""
+    return [(role, content.strip(), *calls) for role, content, *calls in said]
 
 
 def _empty_answer(key: str) -> Problem:

@@ -37,6 +37,7 @@ from axtune.data.render import (
     render_document,
     turns_of,
 )
+from axtune.data.row_labels import held_out_split
 from axtune.data.row_text import RowText, row_text
 from axtune.data.rows import Row
 from axtune.data.samples import IGNORED, AnySample, PairSample, Sample, UnpairedSample
@@ -61,7 +62,7 @@ def check_rows(files: Iterable[Path], tokenizer: AxTokenizer, data: Data) -> Ite
     Yields:
         One `RowResult` for each row.
     """
-    return RowChecker(tokenizer, data, overlaps=overlap_gate(data)).stream(files)
+    return RowChecker(tokenizer, data, overlaps=overlap_gate(data), training=True).stream(files)
 
 
 def check(
@@ -178,6 +179,8 @@ class RowChecker:
         with_turns: Whether results have their learned turns, and so hold their conversations.
         piece_length: Tokens that documents are cut to; None as ``data.max_length`` says.
         overlaps: Finds rows that repeat another or a held-out item; None where none is sought.
+        training: Whether the rows are to be trained on, so that one that says of itself that it is
+            held out for tests is refused.
     """
 
     def __init__(
@@ -189,7 +192,9 @@ class RowChecker:
         with_turns: bool = False,
         piece_length: int | None = None,
         overlaps: OverlapGate | None = None,
+        training: bool = False,
     ) -> None:
+        self.training = training
         self.with_turns = with_turns
         # More than its context a model never reads at once.
         self.piece_length = min(piece_length or data.max_length, tokenizer.context)
@@ -273,6 +278,8 @@ class RowChecker:
                 problems += found
             problems += _wrong_task(self.objective, read)
             problems += _unread_draft(row.value)
+            if self.training:
+                problems += _held_out(row.value)
         for problem in problems:
             fault(problem)
         if read is None or result.refused:
@@ -467,6 +474,17 @@ def _unread_draft(value: Any) -> list[Problem]:
     ]
     message = "a model drafted the row; read it, and remove {}, or leave the row out."
     return [Problem("draft", message.format(place), "warning") for place in at[:1]]
+
+
+def _held_out(value: Any) -> list[Problem]:
+    """The problem of a row that says itself that it is of a split for tests."""
+    if (key := held_out_split(value)) is None:
+        return []
+    message = (
+        f"{key}: the row says that it is held out for validation or tests; leave it out of "
+        "data.train (data.eval takes it), or remove the key."
+    )
+    return [Problem("held-out", message)]
 
 
 def _near_text(conversation: Conversation, end: int | None = None) -> str:

@@ -18,7 +18,14 @@ from typing import Any, NamedTuple
 
 from axtune.data.cells import says, speaker_of, text_of
 from axtune.data.messages import Placed
-from axtune.data.prompts import asks, take_answer, take_conversation, take_prompt, with_system
+from axtune.data.prompts import (
+    asks,
+    behind_transcript,
+    take_answer,
+    take_conversation,
+    take_prompt,
+    with_system,
+)
 from axtune.errors import Problem
 
 PAIRS = (
@@ -75,7 +82,8 @@ def take_pair(
         keys: Those of the chosen and of the rejected answer.
         problems: Appended to.
     """
-    chosen, rejected = (RawAnswer(key, take_answer(fields, key, problems)) for key in keys)
+    taken = ((key, take_answer(fields, key, problems)) for key in keys)
+    chosen, rejected = (RawAnswer(key, behind_transcript(fields, turns)) for key, turns in taken)
     whole = all(a.turns and speaker_of(a.turns[0][1]) in _OPENING for a in (chosen, rejected))
     if whole and not asks(fields):
         return RawPreference(None, chosen, rejected)

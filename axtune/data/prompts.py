@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from axtune.data.cells import placed, says, speaker_of, text_of, text_or_turns
+from axtune.data.cells import is_transcript, placed, says, speaker_of, text_of, text_or_turns
 from axtune.data.labels import as_context
 from axtune.data.messages import Placed
 from axtune.errors import Problem
@@ -217,6 +217,25 @@ def _begins_with(answer: Any, prompt: str) -> bool:
     rest = said[len(prompt) :]
     own_line = rest[:1] in ("\n", "\r") or len(prompt) >= _NO_GREETING
     return said.startswith(prompt) and bool(rest.strip()) and own_line
+
+
+def behind_transcript(fields: dict[str, Any], answer: list[Placed]) -> list[Placed]:
+    """An answer without the spaces that stood between it and ``Assistant:`` (hh-rlhf).
+
+    Args:
+        fields: The row's cells that are not null, the prompt's among them.
+        answer: Its turns.
+    """
+    asked = next((fields[key] for key in QUESTIONS if says(fields.get(key))), None)
+    if not is_transcript(asked):
+        return answer
+    return [
+        (
+            place,
+            {**turn, "content": text.strip()} if isinstance(text := text_of(turn), str) else turn,
+        )
+        for place, turn in answer
+    ]
 
 
 def take_answer(fields: dict[str, Any], key: str, problems: list[Problem]) -> list[Placed]:

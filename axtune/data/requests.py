@@ -61,7 +61,7 @@ def read_requests(
         tokenizer: The checkpoint's.
         task: What the rows were to train; None takes each row for what it is.
     """
-    checker = RowChecker(tokenizer, data, task, with_turns=True)
+    checker = RowChecker(tokenizer, data, task, with_turns=True, training=True)
     for source in data.sources:
         try:
             files = files_of(source)

@@ -9,38 +9,59 @@ What vLLM makes of OpenAI's form is in `axtune.data.conversation`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from axtune.data.cells import says, table_tools
+from axtune.data.key_names import HOLDERS, plain
 from axtune.data.literals import parse_json
 from axtune.data.parameters import is_optional, object_schema, properties_schema
 from axtune.data.unread import unread_key
 from axtune.errors import Problem
 
-_SCHEMAS = (
-    "parameters",
-    "input_schema",
-    "inputSchema",
-    "parametersJsonSchema",
-    "parameters_json_schema",
+# The keys of a row's tools; the others are what people call them, and hold them if they seem to.
+TOOL_KEYS = ("tools", "functions")  # functions: OpenAI's of old
+_PERHAPS_TOOLS = frozenset(
+    (
+        *("tool", "function", "toolconfig", "toolconfiguration", "toolschemas", "toolschema"),
+        *("toollist", "toolslist", "tooldefinitions", "tooldefs", "toolsdefinition", "toolspecs"),
+        *("toolspecifications", "tooldescriptions", "toolset", "toolkit", "toolsjson", "toolbox"),
+        *("availabletools", "availablefunctions", "candidatetools", "candidatefunctions"),
+        *("functionslist", "functionlist", "functiondefinitions", "functiondeclarations"),
+        *("functionschemas", "functionspecs", "functiondescriptions", "functioncatalog"),
+        *("apis", "apilist", "apidefinitions", "apidocs", "apispecs", "도구", "도구목록", "함수"),
+    )
 )
+# How keys of a tool are written, in the plain form of `axtune.data.key_names`.
+_NAMES = ("name", "toolname", "functionname", "funcname", "apiname", "nameformodel", "이름")
+_DESCRIPTIONS = (
+    "description", "desc", "functiondescription", "funcdescription", "tooldescription",
+    "apidescription", "descriptionformodel", "docstring", "doc", "documentation", "summary",
+    "help", "usage", "instructions", "설명",
+)  # fmt: skip
+_SCHEMAS = ("parameters", "inputschema", "parametersjsonschema")
 # Where some tools keep the parameters: read when they are a JSON Schema, else refused.
 _PERHAPS_SCHEMAS = (
-    "arguments", "args", "args_schema", "params", "inputs", "schema", "properties",
-    "parameter_definitions", "signature",
+    "arguments", "args", "argsschema", "params", "inputs", "schema", "properties",
+    "parameterdefinitions", "signature", "jsonschema", "argsjsonschema", "argumentsschema",
+    "argumentschema", "parameterschema", "parametersschema", "paramsschema", "functionparameters",
+    "toolparameters", "inputparameters", "inputparams", "inputjsonschema", "requestschema",
+    "input", "kwargs", "매개변수", "인자",
 )  # fmt: skip
 # Known keys of a tool that no model is shown: vLLM drops all but name, description, parameters and
 # strict. Others (title, annotations, cache_control, …) say nothing about how to call.
 _UNREAD = (
-    "returns",
-    "return",
-    "response",
-    "responses",
-    "output_schema",
-    "outputSchema",
-    "output",
-    "examples",
-    "input_examples",
-    "required",
+    "returns", "return", "returntype", "response", "responses", "outputschema", "output",
+    "examples", "inputexamples", "required",
+)  # fmt: skip
+_LISTED = ("requiredparameters", "optionalparameters")  # ToolBench
+# What a tool has besides that is no schema, though it is an object.
+_NEUTRAL = frozenset(
+    (
+        *("type", "title", "strict", "annotations", "cachecontrol", "meta", "metadata", "icons"),
+        *("execution", "auth", "authentication", "config", "tags", "deferloading", "server"),
+        *("allowedcallers", "extra", "extrainfo", *_UNREAD),
+    )
 )
 _TYPES = (None, "function", "custom")
 _OPENAI = {"type", "function"}
@@ -48,10 +69,64 @@ _FUNCTION = {"name", "description", "parameters", "strict"}
 _EXPECTED = 'expected {"type": "function", "function": {…}}'
 
 
-def row_tools(row: dict[str, Any]) -> Any:
-    """The tools that a row holds, as it holds them; None of a row without."""
-    tools = row.get("tools")
-    return row.get("functions") if tools is None else tools  # functions: OpenAI's of old
+def take_tools(row: dict[str, Any]) -> Any:
+    """Take the tools of a row, or those that stand under another name where it has none.
+
+    Args:
+        row: Its cells that say something; what is read is taken out.
+
+    Returns:
+        As the row holds them; None of a row without.
+    """
+    if says(row.get("tools")) or says(row.get("functions")):
+        key = next(key for key in TOOL_KEYS if says(row.get(key)))
+        return table_tools(row.pop(key))
+    for (key, *inside), value in other_tools(row):
+        if not inside:
+            del row[key]
+        return table_tools(value)
+    for key in TOOL_KEYS:
+        row.pop(key, None)
+    return None
+
+
+def other_tools(holder: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The tools of a row or a turn that stand under another name, or in an object beside it.
+
+    Args:
+        holder: The row or the turn.
+
+    Yields:
+        The keys at which they stand, and the tools as they are written.
+    """
+    for key, value in list(holder.items()):
+        name = plain(key)
+        if name in _PERHAPS_TOOLS and _seem_tools(value):
+            yield (key,), value
+        elif name in HOLDERS and isinstance(value, dict):
+            for inner, tools in value.items():
+                if (inner in TOOL_KEYS or plain(inner) in _PERHAPS_TOOLS) and _seem_tools(tools):
+                    yield (key, inner), tools
+
+
+def _seem_tools(value: Any) -> bool:
+    """Whether a value declares tools, rather than naming them or being something else."""
+    if isinstance(value, str):
+        try:
+            value = parse_json(value) if value.lstrip()[:1] in ("[", "{") else None
+        except ValueError:
+            return False
+    tools = _listed(value) if value else None
+    return bool(tools) and all(isinstance(tool, dict) and _declares(tool) for tool in tools or ())
+
+
+def _declares(tool: dict[str, Any]) -> bool:
+    names = set(map(plain, tool))
+    if not names.isdisjoint(("function", "toolspec", "functiondeclarations")):
+        return True
+    return not names.isdisjoint(_NAMES) and not names.isdisjoint(
+        (*_DESCRIPTIONS, *_SCHEMAS, *_PERHAPS_SCHEMAS)
+    )
 
 
 def read_tools(raw: Any, problems: list[Problem]) -> list[Any] | None:
@@ -143,7 +218,7 @@ def _by_name(raw: dict[str, Any]) -> list[Any] | None:
     """``{"get_stock": {"description": …, "parameters": …}}``."""
     if not all(
         isinstance(tool, dict)
-        and tool.keys() & {"description", "function", *_SCHEMAS}
+        and not {"description", "function", *_SCHEMAS}.isdisjoint(map(plain, tool))
         and tool.get("name", name) == name
         for name, tool in raw.items()
     ):
@@ -171,35 +246,76 @@ def _read_tool(tool: Any) -> tuple[dict[str, Any], list[str]]:
             if not isinstance(inner, dict):
                 raise ValueError(_EXPECTED)
             flat |= inner
-    function = {key: flat[key] for key in ("name", "description", "strict") if key in flat}
-    function["parameters"] = _parameters(flat)
-    unread = [key for key in _UNREAD if flat.get(key) not in (None, "", [], {})]
-    return {"type": "function", "function": function}, unread
+    written = {plain(key): key for key in flat}  # how each key is written
+    said = {name: flat[key] for name, key in written.items()}
+    function: dict[str, Any] = {}
+    if (name := _first(said, _NAMES)) is not None:
+        function["name"] = said[name]
+    if (described := _first(said, _DESCRIPTIONS)) is not None:
+        function["description"] = said[described]
+    if "strict" in said:
+        function["strict"] = said["strict"]
+    function["parameters"] = _parameters(said, written)
+    left = [key for key in _DESCRIPTIONS if key != described and says(said.get(key))]
+    left = [key for key in left if said[key] != function["description"]]
+    left += [key for key in _UNREAD if says(said.get(key))]
+    return {"type": "function", "function": function}, [written[key] for key in left]
 
 
-def _parameters(flat: dict[str, Any]) -> Any:
+def _first(said: dict[str, Any], names: Iterable[str]) -> str | None:
+    """The first of some names that says something, or is there."""
+    there = [name for name in names if name in said]
+    return next((name for name in there if says(said[name])), there[0] if there else None)
+
+
+def _parameters(said: dict[str, Any], written: dict[str, str]) -> Any:
     """A tool's JSON Schema, whatever its key; None of a tool that declares nothing.
 
     ``required`` is taken out where it stands beside the properties.
     """
-    given = [_schema(flat[key]) for key in _SCHEMAS if flat.get(key) not in (None, "")]
+    given = [_schema(said[key]) for key in _SCHEMAS if said.get(key) not in (None, "")]
     if any(schema != given[0] for schema in given[1:]):
         raise ValueError("the parameters stand under two keys; keep parameters")
     if given:
         return object_schema(given[0]) if given[0] is not None else None
-    perhaps = [key for key in _PERHAPS_SCHEMAS if flat.get(key) not in (None, "", [], {})]
+    listed = [said.get(key) for key in _LISTED]
+    if any(listed):
+        return _listed_parameters(*(items or [] for items in listed))
+    perhaps = [key for key in _PERHAPS_SCHEMAS if says(said.get(key))]
     if not perhaps:
+        if any(_seems_schema(value) for key, value in said.items() if key not in _NEUTRAL):
+            raise ValueError(
+                "what seems to be its parameters stands under another key; write them as "
+                "parameters, a JSON Schema object"
+            )
         return None
     key = perhaps[0]
     try:
         if len(perhaps) == 1:
-            required = flat.pop("required") if isinstance(flat.get("required"), list) else None
-            return object_schema(_schema(flat[key]), required)
+            required = said.pop("required") if isinstance(said.get("required"), list) else None
+            return object_schema(_schema(said[key]), required)
     except ValueError:
         pass
     raise ValueError(
-        f"the parameters stand under {key}; write them as parameters, a JSON Schema object"
+        f"the parameters stand under {written[key]}; write them as parameters, a JSON Schema object"
     )
+
+
+def _listed_parameters(needed: Any, others: Any) -> Any:
+    """The schema of parameters in two lists, of those that must be given and of the others."""
+    if not isinstance(needed, list) or not isinstance(others, list):
+        raise ValueError("required_parameters and optional_parameters have to be lists")
+    required = [item["name"] for item in needed if isinstance(item, dict) and "name" in item]
+    return object_schema([*needed, *others], required)
+
+
+def _seems_schema(value: Any) -> bool:
+    """Whether a value that nobody reads describes parameters."""
+    if isinstance(value, dict):
+        inner = [item for item in value.values() if isinstance(item, dict)]
+        return "properties" in value or any("type" in item for item in inner)
+    items = value if isinstance(value, list) else []
+    return bool(items) and all(isinstance(item, dict) and "name" in item for item in items)
 
 
 def _schema(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from axtune.data.labels import as_context
 from axtune.data.literals import parse_json, parse_json_at
 from axtune.data.messages import Placed
-from axtune.data.tools import in_json_schema, row_tools
+from axtune.data.tools import in_json_schema, take_tools
 from axtune.errors import Problem
 
 # Turns and tools, as `axtune.data.turns` and `axtune.data.tools` read them.
@@ -45,12 +45,6 @@ def open_trace(row: dict[str, Any], problems: list[Problem]) -> Trace | None:
     return None
 
 
-def _take_tools(row: dict[str, Any]) -> Any:
-    tools = row_tools(row)
-    row.pop("tools" if "tools" in row else "functions", None)
-    return tools
-
-
 def _system(key: str, value: Any) -> list[Placed]:
     return [] if value in (None, "", []) else [(key, {"role": "system", "content": value})]
 
@@ -76,7 +70,7 @@ def _open_xlam(row: dict[str, Any], problems: list[Problem]) -> Trace:
     turns = _system("system", row.pop("system", None))
     turns.append(("query", {"role": "user", "content": row.pop("query")}))
     turns.append(("answers", {"role": "tool_call", "content": row.pop("answers")}))
-    return turns, in_json_schema(_take_tools(row), problems)
+    return turns, in_json_schema(take_tools(row), problems)
 
 
 # --- Glaive -----------------------------------------------------------------------------------
@@ -95,7 +89,7 @@ def _open_glaive(row: dict[str, Any], problems: list[Problem]) -> Trace:
     for number, (role, text) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
         said = text.replace("<|endoftext|>", "").strip()
         turns.append((f"chat[{number}]", {"role": _GLAIVE_ROLES[role], "content": said}))
-    return turns, tools or _take_tools(row)
+    return turns, tools or take_tools(row)
 
 
 def _glaive_system(text: str) -> tuple[str, list[Any]]:
@@ -133,7 +127,7 @@ def _open_responses(row: dict[str, Any], problems: list[Problem]) -> Trace:
         turns += [(f"input[{n}]", as_context(item)) for n, item in enumerate(given)]
     answer = _values(row.pop("output")) or []
     turns += [(f"output[{n}]", item) for n, item in enumerate(answer)]
-    return turns, _take_tools(row)
+    return turns, take_tools(row)
 
 
 # --- Gemini -----------------------------------------------------------------------------------
@@ -151,7 +145,7 @@ def _open_gemini(row: dict[str, Any], problems: list[Problem]) -> Trace:
             key, value["parts"] if isinstance(value, dict) and "parts" in value else value
         )
     turns += [(f"contents[{n}]", turn) for n, turn in enumerate(row.pop("contents"))]
-    return turns, _take_tools(row)
+    return turns, take_tools(row)
 
 
 _OPENERS: tuple[

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from axtune.data.calls import ArgumentsError, Call, read_call, read_written_calls
-from axtune.data.labels import LABELLED
+from axtune.data.labels import is_mark
 from axtune.data.literals import parse_literal
 from axtune.data.messages import Message, Placed
 from axtune.data.unread import NOTHING, unread_key
@@ -40,7 +40,7 @@ def read_call_turn(
     Returns:
         The message with the calls; nothing when they cannot be read.
     """
-    item = {name: value for name, value in turn.items() if name not in LABELLED}
+    item = {name: value for name, value in turn.items() if not is_mark(name)}
     value = item if key is None else turn[key]
     at = place if key is None else f"{place}.{key}"
     text = ""

@@ -14,7 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 from axtune.data.calls import is_openai
-from axtune.data.labels import LABELLED, MASKED, read_label
+from axtune.data.cells import says
+from axtune.data.cut_answers import cut_answer
+from axtune.data.key_names import named_keys
+from axtune.data.labels import BARE, is_mark, read_label
 from axtune.data.messages import (
     CALL_ROLES,
     ROLE_NAMES,
@@ -26,6 +29,7 @@ from axtune.data.messages import (
     known_role,
 )
 from axtune.data.parts import CALL_PARTS, RESULT_PARTS, PartsReader, is_text_part
+from axtune.data.tools import TOOL_KEYS, other_tools
 from axtune.data.turn_calls import CALL_KEYS, call_id, read_call_turn, read_calls_beside
 from axtune.data.unread import (
     NOTHING,
@@ -35,6 +39,7 @@ from axtune.data.unread import (
     report_unread,
     unread_key,
 )
+from axtune.data.verdicts import bad_answer
 from axtune.errors import Problem
 
 # Under which keys a turn says who speaks; LangChain's type comes last.
@@ -43,6 +48,8 @@ _PLAIN = {"role", "content"}
 _PLAIN_ROLES = ("user", "assistant", "system", "developer", "tool")
 _PLAIN_RESULT = {"role", "content", "tool_call_id", "name"}
 _PLAIN_CALLS = {"role", "content", "tool_calls"}
+
+_BARE = BARE | {"weight"}
 
 _CONTENTS = ("content", "value", "text", "message", "parts")
 # Read, or said elsewhere: no meaning of a turn is lost with these.
@@ -61,8 +68,6 @@ _USED = {
     "id",
     *_CONTENTS,
     *CALL_KEYS,
-    *LABELLED,
-    *MASKED,
     *SERVED_REASONING,
     *REASONING,
 }
@@ -84,16 +89,33 @@ def read_turns(turns: list[Placed], problems: list[Problem]) -> tuple[list[Place
         if _is_plain(turn) or not isinstance(turn, dict):
             out.append((place, turn))
             continue
-        for key in ("tools", "functions"):
-            if turn.get(key) not in (None, "", []):
-                tools.append((f"{place}.{key}", turn[key]))
-        messages = _read_turn(place, _unwrapped(turn), problems)
+        if not _is_bare(turn):
+            tools += _tools_of(place, turn)
+        messages = _read_turn(place, unwrapped(turn), problems)
+        if not _is_bare(turn) and any(map(_is_learned, messages)):
+            problems += cut_answer(place, turn)
         if messages and out and _continues(out[-1][1], turn, messages[0][1]):
             first, message = out[-1]
             out[-1] = (first, _joined(place, message, messages[0][1], problems))
         else:
             out += messages
     return out, tools
+
+
+def _is_bare(turn: Message) -> bool:
+    """Whether a turn has a role, a content and calls, and OpenAI's weight at most besides."""
+    return turn.keys() <= _BARE and not isinstance(turn.get("content"), list)
+
+
+def _is_learned(placed: Placed) -> bool:
+    _, message = placed
+    return bool(message["role"] == "assistant" and message.get("weight") != 0)
+
+
+def _tools_of(place: str, turn: Message) -> list[Placed]:
+    """The tools that a turn holds, each with its place."""
+    own = [(f"{place}.{key}", turn[key]) for key in TOOL_KEYS if says(turn.get(key))]
+    return own + [(".".join((place, *keys)), value) for keys, value in other_tools(turn)]
 
 
 def _is_plain(turn: Any) -> bool:
@@ -114,7 +136,7 @@ def _is_plain(turn: Any) -> bool:
 def _continues(before: Any, turn: Message, message: Message) -> bool:
     """Whether a turn of nothing but calls is part of the assistant's message before it."""
     return (
-        _written_role(turn)[1] == "tool_call"
+        written_role(turn)[1] == "tool_call"
         and isinstance(before, dict)
         and before.get("role") == "assistant"
         and not message["content"]
@@ -133,7 +155,7 @@ def _joined(place: str, first: Message, second: Message, problems: list[Problem]
 # --- one turn ---------------------------------------------------------------------------------
 
 
-def _unwrapped(turn: Message) -> Message:
+def unwrapped(turn: Message) -> Message:
     """A turn out of the object that some dumps put around it."""
     if isinstance(turn.get("data"), dict) and "content" not in turn:  # LangChain's messages_to_dict
         return {"type": turn.get("type"), **turn["data"]}
@@ -157,7 +179,7 @@ def _is_ui_message(turn: Message) -> bool:
     )
 
 
-def _written_role(turn: Message) -> tuple[str, str | None]:
+def written_role(turn: Message) -> tuple[str, str | None]:
     """The key of a turn's role, and the role that stands there; None of an unknown one."""
     key = next((key for key in _SPEAKERS if turn.get(key) is not None), "role")
     written = turn.get(key)
@@ -182,9 +204,14 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
         )
         problems.append(Problem("bad-content", text))
         return []
-    report_unread(place, turn, role, where, problems)
     message: Message = {"role": "assistant" if role in CALL_ROLES else role}
-    read_label(place, turn, message, problems)
+    bare = _is_bare(turn)
+    if not bare:
+        report_unread(place, turn, role, where, problems)
+    if not bare or "weight" in turn:
+        read_label(place, turn, message, problems)
+    if not bare and _is_learned((place, message)):
+        problems += bad_answer(place, turn)
     for key in SERVED_REASONING:
         if key in turn:
             message[key] = turn[key]
@@ -198,7 +225,9 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
     sharegpt = "from" in turn and "role" not in turn
     if where is None and not calls and (sharegpt or _says_elsewhere(turn)):
         expected = "from and value" if sharegpt else "role and content"
-        problems.append(Problem("bad-messages", f"{place}: expected keys {expected}."))
+        problems.append(
+            Problem("bad-messages", f"{place}: expected keys {expected}. Found {named_keys(turn)}.")
+        )
         return []
     content = turn[where] if where else None
     if isinstance(content, dict) and content.get("type") in ("text", *CALL_PARTS, *RESULT_PARTS):
@@ -212,15 +241,17 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
 
 def _role(place: str, turn: Message, problems: list[Problem]) -> str | None:
     """The role of a turn; those of calls are kept."""
-    key, role = _written_role(turn)
+    key, role = written_role(turn)
     if role is None:
         if key == "type":
             text = f"{place}: an item of a type that is not read; expected keys role and content."
             problems.append(Problem("bad-messages", text))
         else:
-            problems.append(
-                bad_role(place, turn.get(key), SHAREGPT_ROLES if key == "from" else ROLES)
-            )
+            problem = bad_role(place, turn.get(key), SHAREGPT_ROLES if key == "from" else ROLES)
+            if turn.get(key) is None:
+                text = f"{problem.message.removesuffix('.')}; found {named_keys(turn)}."
+                problem = problem._replace(message=text)
+            problems.append(problem)
         return None
     if role == "tool_call":
         return role
@@ -245,6 +276,9 @@ def _content_key(place: str, turn: Message, problems: list[Problem]) -> str | No
 def _says_elsewhere(turn: Message) -> bool:
     """Whether a turn without content holds something under a key of its own."""
     return any(
-        key not in _USED and value not in NOTHING and not isinstance(value, bool)
+        key not in _USED
+        and value not in NOTHING
+        and not isinstance(value, bool)
+        and not is_mark(key)
         for key, value in turn.items()
     )

@@ -14,9 +14,6 @@ REASONING = ("thinking", "thought", "thoughts", "reasoning_details", "analysis")
 _UNREAD = (
     "prefix",  # Mistral, DeepSeek: an answer to be continued
     "partial",  # Qwen: the same
-    "train_detail",  # axolotl: which characters are labelled
-    "mask",  # labelled or not: tools differ
-    "loss_mask",
     "files",
     "attachments",
     "documents",
@@ -40,7 +37,19 @@ _UNREAD = (
     "action_input",
     "image_url",
     "ipython",  # torchtune: the turn calls a built-in tool
+    "api_call",
+    "api_calls",
+    "artifact",  # LangChain: what a tool gave besides its text
+    "artifacts",
+    "alternatives",  # other answers, and what each was worth
+    "candidates",
+    "score",
+    "rating",
+    "feedback",
 )
+# What a call has, whatever its key: a name, and arguments.
+_CALLED = {"name", "function", "tool", "tool_name", "toolName", "function_name", "action"}
+_GIVEN = {"arguments", "args", "parameters", "params", "input", "kwargs", "action_input"}
 # What a model that reads text is not shown; an answer about it would be learned blindly.
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 NOTHING: tuple[Any, ...] = (None, "", [], {}, False)
@@ -61,6 +70,19 @@ def reasoning_unseen(place: str, key: str) -> Problem:
     return Problem("reasoning-unseen", text, "warning")
 
 
+def _are_calls(value: Any) -> bool:
+    """Whether a value is a call, or a list of them, in a form like OpenAI's."""
+    items = value if isinstance(value, list) else [value]
+    return bool(items) and all(
+        isinstance(item, dict) and item.keys() & _CALLED and item.keys() & _GIVEN for item in items
+    )
+
+
+def _unread_calls(place: str, key: str) -> Problem:
+    text = f"{place}: the key {key} holds calls and is not read; write them as tool_calls."
+    return Problem("bad-tool-calls", text)
+
+
 def report_unread(
     place: str, turn: Message, role: str, content_key: str | None, problems: list[Problem]
 ) -> None:
@@ -75,7 +97,8 @@ def report_unread(
     """
     for key in _UNREAD:
         if key in turn and turn[key] not in NOTHING and key != content_key:
-            problems.append(unread_key(place, key))
+            calls = _are_calls(turn[key]) and role in ("assistant", "tool_call")
+            problems.append(_unread_calls(place, key) if calls else unread_key(place, key))
     for key in _MEDIA:
         if turn.get(key) not in NOTHING:
             text = f"{place}.{key}: the models read text only; remove the row, or the key."

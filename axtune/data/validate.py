@@ -18,6 +18,7 @@ import jsonschema_rs
 
 from axtune.data.conversation import Conversation
 from axtune.data.documents import TEXT, DocumentRow
+from axtune.data.garbled import is_escaped, is_mojibake, media_placeholder
 from axtune.data.markup import foreign_markup
 from axtune.data.messages import Message
 from axtune.data.parse import AnyRow, PreferenceRow
@@ -28,7 +29,11 @@ from axtune.errors import Problem, Severity
 _NFD_HANGUL = re.compile("[\u1100-\u11ff]")
 # Characters of other categories that show nothing: Hangul fillers, a joiner, an empty Braille cell.
 _UNSEEN = frozenset("\u115f\u1160\u3164\uffa0\u034f\u2800\ufe0e\ufe0f")
+_PROSE = ("system", "developer", "user", "assistant", "document")
 _THINK = frozenset(("<think>", "</think>"))
+_THOUGHTS = re.compile(
+    r"<(think|thinking|thought|thoughts|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE
+)
 
 
 def check(row: AnyRow) -> tuple[AnyRow, list[Problem]]:
@@ -95,6 +100,8 @@ def text_problems(row: AnyRow, control: re.Pattern[str] | None, *, nfd: bool) ->
                 "decoded; make the file again from its source, or remove the row."
             )
             problems.append(Problem("replacement-character", message, "warning"))
+        if role in _PROSE:
+            problems += _garbled(place, role, text)
         if role == "assistant" and (sign := foreign_markup(text, names)):
             message = (
                 f"{place} holds {sign}, as other models write a call or an end of turn; to this "
@@ -113,6 +120,28 @@ def text_problems(row: AnyRow, control: re.Pattern[str] | None, *, nfd: bool) ->
         )
         problems.append(Problem("nfd", message, "warning"))
     return problems
+
+
+def _garbled(place: str, role: str, text: str) -> Iterator[Problem]:
+    """What is wrong with a text that is not what was written."""
+    if is_mojibake(text):
+        message = (
+            f"{place} seems to have been decoded as another encoding than its own (UTF-8 or "
+            "CP949); make the file again from its source, or remove the row."
+        )
+        yield Problem("mojibake", message, "warning")
+    if is_escaped(text):
+        message = (
+            f"{place} has line ends or letters written as escapes (\\n, \\uXXXX), as text that "
+            "was encoded as JSON once too often; decode it, or leave it where that is meant."
+        )
+        yield Problem("escaped-text", message, "warning")
+    if role == "user" and (alone := media_placeholder(text)) is not None:
+        message = (
+            f"{place} has the place of an image, a video or a sound, and the models read text "
+            "only; remove the row, or the mark where the text says it all."
+        )
+        yield Problem("missing-media", message, "error" if alone else "warning")
 
 
 def _tool_names(row: AnyRow) -> list[str]:
@@ -156,18 +185,25 @@ def _check_turns(conversation: Conversation, problems: list[Problem]) -> list[in
     learn = conversation.learn
     for index in assistants:
         message = messages[index]
-        if _says_nothing(message["content"]) and not message.get("tool_calls"):
+        said = _without_thoughts(message["content"])
+        if _says_nothing(said) and not message.get("tool_calls"):
+            what = "empty" if said == message["content"] else "a thought and no answer"
             if index == assistants[-1]:
                 text = (
-                    f"{places[index]}: the last assistant turn is empty; give it a text or a call."
+                    f"{places[index]}: the last assistant turn is {what}; give it a text or a call."
                 )
                 problems.append(Problem("empty-assistant", text))
             else:  # a serving engine shows such a turn, so it stays as context
-                text = f"{places[index]}: an assistant turn is empty; it is not labelled."
+                text = f"{places[index]}: an assistant turn is {what}; it is not labelled."
                 problems.append(Problem("empty-assistant", text, "warning"))
                 learn = [turn for turn in learn if turn != index]
         if message.get("reasoning_content"):
             problems.append(reasoning_unseen(places[index], "reasoning_content"))
+    for index in learn:
+        asked = messages[index - 1] if index else {}
+        if asked.get("role") == "user" and _says_nothing(asked["content"]):
+            text = f"{places[index - 1]}: the question says nothing; give it a text."
+            problems.append(Problem("empty-prompt", text))
     if not learn:
         text = "no assistant turn with text is labelled (weight 0 on every one?)."
         problems.append(Problem("nothing-to-learn", text))
@@ -175,6 +211,11 @@ def _check_turns(conversation: Conversation, problems: list[Problem]) -> list[in
         text = "the turns after the last assistant turn are left out; nothing in them is labelled."
         problems.append(Problem("trailing-turns", text, "warning"))
     return learn
+
+
+def _without_thoughts(text: str) -> str:
+    """A text without the thoughts in it, also those that are not closed."""
+    return _THOUGHTS.sub("", text).rpartition("</think>")[2] if "<" in text else text
 
 
 def _says_nothing(text: str) -> bool:

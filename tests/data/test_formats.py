@@ -23,13 +23,14 @@ from support.judged import (
     whole,
 )
 from support.rows import chat, check_rows, codes
-from support.strategies import wild_preferences, wild_rows
+from support.strategies import wild_documents, wild_preferences, wild_rows, with_columns
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import RowFormat
 from axtune.data.conversation import Conversation
-from axtune.data.formats import KNOWN, open_row
+from axtune.data.formats import open_row
 from axtune.data.parse import PreferenceRow, read_row
+from axtune.data.unread_columns import KNOWN
 from axtune.errors import Problem
 
 
@@ -211,7 +212,10 @@ def test_every_shape_of_a_conversation_is_the_same(
         assert said(conversation) == [(turn["role"], turn["content"]) for turn in first + messages]
 
 
-@given(wild_rows | wild_preferences, st.sampled_from(["auto", *get_args(RowFormat)]))
+@given(
+    wild_rows | wild_preferences | wild_documents | with_columns(wild_rows),
+    st.sampled_from(["auto", *get_args(RowFormat)]),
+)
 def test_whatever_a_row_is_it_opens_or_has_problems(row: Any, row_format: str) -> None:
     problems: list[Problem] = []
     assert open_row(row, row_format, problems) is not None or problems
@@ -316,8 +320,6 @@ def test_keys_that_no_tool_reads_are_free(row: Any) -> None:
         ({"messages": TURNS, "prompt": "다른 질문"}, "prompt"),
         ({"messages": TURNS, "weight": 0.5}, "weight"),
         ({"messages": TURNS, "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
-        ({"prompt": "q", "completion": "a", "input": "i"}, "input"),
-        ({"question": "q", "answer": "a", "context": "c"}, "context"),
         ({"prompt": [ASKED], "completion": "a", "history": [["b", "c"]]}, "history"),
         ({"prompt": "q", "chosen": "a", "rejected": "b", "margin": 1.5}, "margin"),
         (
@@ -432,7 +434,7 @@ def test_beside_a_trace_nothing_is_silent_either(row: Any, unread: list[str]) ->
 
 @pytest.mark.parametrize(
     "key",
-    ["Complex_CoT", "options", "passage", "reward", "kto_label", "rejected_answer", "image_path",
+    ["Complex_CoT", "text", "reward", "kto_label", "rejected_answer", "image_path",
      "available_tools", "tool_calls", "train_mask", "preamble", "response_format"],
 )  # fmt: skip
 def test_what_columns_of_other_names_say_is_named(tiny: AxTokenizer, key: str) -> None:

@@ -24,7 +24,7 @@ def learned(*turns: Any) -> list[str]:
 @pytest.mark.parametrize("key", [*labels.LABELLED, *labels.MASKED])
 @pytest.mark.parametrize(("yes", "no"), [(True, False), (1, 0), ("true", "False"), (1.0, 0.0)])
 def test_a_turn_that_is_marked_is_not_learned(key: str, yes: Any, no: Any) -> None:
-    yes, no = (no, yes) if key == "masked" else (yes, no)
+    yes, no = (no, yes) if key in labels.MASKED else (yes, no)
     asked = {**USER, key: no}
     first, second = {**ANSWER, "content": "하나", key: no}, {**ANSWER, "content": "둘", key: yes}
     assert learned(asked, first, USER, second) == ["둘"]
@@ -40,14 +40,62 @@ def test_a_turn_that_is_marked_is_not_learned(key: str, yes: Any, no: Any) -> No
             {**ANSWER, "weight": 1, "loss": False},
             "bad-weight: turns[0]: weight and loss contradict",
         ),
-        ({**ANSWER, "train": "later"}, "unread-key: turns[0]: the key train"),
-        ({**ANSWER, "mask": True}, "unread-key: turns[0]: the key mask"),
+        ({**ANSWER, "train": "later"}, "bad-weight: turns[0].train: expected true or false"),
+        ({**ANSWER, "mask": True}, "bad-weight: turns[0].mask: it seems to say what is labelled"),
+        ({**ANSWER, "mask": 0}, "bad-weight: turns[0].mask"),
+        ({**ANSWER, "train_detail": [{"train": False}]}, "bad-weight: turns[0].train_detail"),
+        ({**ANSWER, "loss_mask": [0, 1]}, "bad-weight: turns[0].loss_mask"),
+        ({**ANSWER, "use_in_sft_loss": False}, "bad-weight: turns[0].use_in_sft_loss"),
+        ({**ANSWER, "maskFromSft": True}, "bad-weight: turns[0].maskFromSft"),
+        ({**ANSWER, "label": "quality:4"}, "unread-key: turns[0]: the key label"),
         ({**USER, "loss": True}, "unread-key: turns[0]: only an assistant's turn is labelled"),
     ],
 )
 def test_a_flag_that_cannot_be_kept_is_named(turn: Any, problem: str) -> None:
     (found,) = read(turn)[1]
     assert found.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"Weight": 0}, {"exclude-from-loss": True}, {"excludeFromLoss": True}, {"do train": False},
+        {"labels": -100}, {"label": False}, {"skip": True}, {"ignore": 1}, {"keep": "no"},
+        {"loss_scale": [0.0]}, {"is_target": "off"},
+        {"metadata": {"weight": 0}}, {"additional_kwargs": {"train": False}},
+        {"extra": {"axolotl": 1, "training": {"enabled": 1, "loss": 0}}},
+        {"meta": {"ignore": True}}, {"metadata": {"label": False}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_mark_is_read_however_it_is_written_and_wherever_it_stands(mark: dict[str, Any]) -> None:
+    assert learned(USER, {**ANSWER, **mark}, USER, {**ANSWER, "content": "둘"}) == ["둘"]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"train_id": 0}, {"train_step": 0}, {"loss_type": False}, {"training_set": False},
+        {"metadata": {"label": 0}}, {"metadata": {"weight": 0.3}}, {"unmasked": True},
+        {"target": "text"}, {"mask": None}, {"weight": float("nan")}, {"extra": [0]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_mark_keeps_no_turn_from_being_learned(beside: dict[str, Any]) -> None:
+    assert learned(USER, {**ANSWER, **beside}) == [ANSWER["content"]]
+
+
+def test_marks_on_the_parts_of_a_content_have_to_agree() -> None:
+    off, on = ({"type": "text", "text": "가", "weight": weight} for weight in (0, 1))
+    unsaid = {"type": "text", "text": "나"}
+    last = {**ANSWER, "content": "둘"}
+    assert learned(USER, {**ANSWER, "content": [off, off]}, USER, last) == ["둘"]
+    assert len(learned(USER, {**ANSWER, "content": [on, unsaid]}, USER, last)) == 2
+    _, (problem,) = read({**ANSWER, "content": [off, unsaid]})
+    assert problem.startswith("bad-weight: turns[0].content: some of its parts")
+    _, (problem,) = read({**ANSWER, "content": [{**on, "weight": 0.5}]})
+    assert problem.startswith("bad-weight: turns[0].content[0].weight")
+    assert read({**USER, "content": [off, unsaid]})[1] == []  # nobody learns it
 
 
 def test_context_stays_context_unless_it_says_otherwise() -> None:

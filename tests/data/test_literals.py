@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import json_values
 
-from axtune.data.literals import parse_json, parse_json_at, parse_literal, parse_sequence
+from axtune.data.literals import (
+    parse_json,
+    parse_json_at,
+    parse_literal,
+    parse_sequence,
+    watching_keys,
+)
 
 
 @given(json_values)
@@ -47,3 +53,15 @@ def test_a_value_ends_where_it_ends() -> None:
     assert parse_json_at('a {"b": 1} c', 2) == ({"b": 1}, 10)
     with pytest.raises(ValueError, match=r"\w"):
         parse_json_at("[" * 100_000, 0)
+
+
+def test_keys_that_stand_twice_are_seen_while_somebody_watches() -> None:
+    parse_json('{"a": 1, "a": 2}')
+    with watching_keys() as keys:
+        assert parse_json('{"a": 1, "a": 1}') == {"a": 1}
+        assert not keys.found
+        with watching_keys() as inner:
+            assert parse_json('[{"a": 1, "a": 2}]') == [{"a": 2}]
+        assert (keys.found, inner.found) == (False, True)
+        parse_json_at('{"a": 1, "a": 2}', 0)
+        assert keys.found

@@ -248,3 +248,43 @@ def test_shapes_make_the_same_ids(
     made = [check_rows(tiny, [row])[0] for row in rows]
     assert all(codes(checked) == [] for checked in made)
     assert all(checked.samples == made[0].samples for checked in made)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"o": {"a": 1, "a": 2}}'])
+def test_a_key_that_stands_twice_in_arguments_is_named(text: str) -> None:
+    for call in (
+        {"type": "function", "function": {"name": "f", "arguments": text}},
+        {"name": "f", "args": text},
+    ):
+        row = {
+            "messages": [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "tool_calls": [call]},
+            ]
+        }
+        _, (problem,) = read_row(row)
+        assert (problem.code, problem.severity) == ("duplicate-key", "warning")
+    said = f'<tool_call>{{"name": "f", "arguments": {text}}}</tool_call>'
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": said}]}
+    assert [problem.code for problem in read_row(row)[1]] == ["duplicate-key"]
+
+
+def test_a_key_that_stands_twice_and_says_the_same_is_fine() -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": '{"a": 1, "a": 1}'}}
+    row = {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [call]}]
+    }
+    assert read_row(row)[1] == []
+
+
+@pytest.mark.parametrize(("one", "two"), [("a", " a"), ("a\n", "a"), ("a", "\ta ")])
+def test_answers_that_differ_in_outer_spaces_alone_are_the_same(one: str, two: str) -> None:
+    for row in (
+        {"prompt": "q", "chosen": one, "rejected": two},
+        {
+            side: [{"role": "user", "content": "q"}, {"role": "assistant", "content": text}]
+            for side, text in (("chosen", one), ("rejected", two))
+        },
+    ):
+        _, problems = read_row(row)
+        assert [problem.code for problem in problems] == ["same-answers"]

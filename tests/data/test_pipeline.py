@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.rows import TEMPLATES, calls, chat, check_rows, codes, read_jsonl, tool, write_jsonl
-from support.strategies import SECRET, wild_preferences, wild_rows
+from support.strategies import (
+    SECRET,
+    wild_documents,
+    wild_preferences,
+    wild_rows,
+    with_columns,
+)
 
 import axtune
 from axtune.checkpoint.tokenizer import AxTokenizer
@@ -27,7 +33,11 @@ from axtune.errors import AxtuneError, DataError, RecipeError
 
 @settings(max_examples=250)
 @given(
-    rows=st.lists(wild_rows | wild_preferences, min_size=1, max_size=3),
+    rows=st.lists(
+        wild_rows | wild_preferences | wild_documents | with_columns(wild_rows | wild_preferences),
+        min_size=1,
+        max_size=3,
+    ),
     options=st.fixed_dictionaries(
         {},
         optional={
@@ -62,8 +72,13 @@ def test_no_row_breaks_the_check(
 
 @pytest.mark.parametrize(
     ("wild", "kinds"),
-    [(wild_rows, {Sample}), (wild_preferences, {PairSample, UnpairedSample})],
-    ids=["rows", "preferences"],
+    [
+        (wild_rows, {Sample}),
+        (wild_preferences, {PairSample, UnpairedSample}),
+        (wild_documents, {Sample}),
+        (with_columns(wild_rows), {Sample}),
+    ],
+    ids=["rows", "preferences", "documents", "columns"],
 )
 def test_wild_rows_are_not_all_refused(tiny: AxTokenizer, wild: Any, kinds: set[type]) -> None:
     """The strategies above reach the far end of the pass too."""
@@ -253,7 +268,7 @@ def test_of_several_samples_those_with_nothing_to_learn_are_dropped(tiny: AxToke
 
 def test_check_from_python(tiny: AxTokenizer, tmp_path: Path) -> None:
     good = write_jsonl(
-        tmp_path / "a.jsonl", [chat("q", "a"), chat("r", "<think>x</think>", "s", "b")]
+        tmp_path / "a.jsonl", [chat("q", "a"), chat("r", "<think>x</think>y", "s", "b")]
     )
     bad = tmp_path / "b.jsonl"
     bad.write_text("oops\n\n{}\n", encoding="utf-8")

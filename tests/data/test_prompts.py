@@ -9,8 +9,9 @@ from support.judged import ASKED, GOOD, SYSTEM
 
 from axtune.data.cells import says
 from axtune.data.conversation import Conversation
-from axtune.data.parse import read_row
+from axtune.data.parse import PreferenceRow, read_row
 from axtune.data.prompts import (
+    behind_transcript,
     repeats_prompt,
     take_answer,
     take_conversation,
@@ -233,3 +234,16 @@ def test_turns_say_themselves_who_repeats() -> None:
     answer = {"role": "assistant", "content": f"{QUESTION}\n여섯 시"}
     row = {"messages": [{"role": "user", "content": QUESTION}, answer]}
     assert read_row(row)[1] == []
+
+
+@pytest.mark.parametrize("keys", [("chosen", "rejected"), ("completion",), ("response",)])
+def test_an_answer_behind_a_transcript_has_no_space_of_its_own(keys: tuple[str, ...]) -> None:
+    answers = {key: f" {key} " for key in keys}
+    row = {"prompt": "\n\nHuman: q\n\nAssistant:", **answers}
+    read, problems = read_row(row)
+    assert problems == []
+    assert isinstance(read, (Conversation, PreferenceRow))
+    read = read if isinstance(read, Conversation) else read.learned
+    assert [message["content"] for message in read.messages] == ["q", keys[0]]
+    (turn,) = behind_transcript({"prompt": "q"}, [("a", {"role": "assistant", "content": " a"})])
+    assert turn[1]["content"] == " a"

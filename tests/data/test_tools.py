@@ -13,7 +13,7 @@ from support.strategies import json_values
 
 from axtune.data.conversation import Conversation
 from axtune.data.parse import read_row
-from axtune.data.tools import as_json_schema, in_json_schema, read_tools, row_tools
+from axtune.data.tools import as_json_schema, in_json_schema, read_tools, take_tools
 from axtune.errors import Problem
 
 SCHEMA = {"type": "object", "properties": {"sku": {"type": "string"}}, "required": ["sku"]}
@@ -113,9 +113,105 @@ def test_tools_of_a_row_are_those_of_its_text_or_its_turns_when_it_has_none() ->
 
 
 def test_a_row_without_tools_has_none() -> None:
-    assert row_tools({"messages": []}) is None
-    assert row_tools({"tools": []}) == []
-    assert row_tools({"tools": None, "functions": [FUNCTION]}) == [FUNCTION]
+    assert take_tools({"messages": []}) is None
+    assert take_tools({"tools": []}) is None
+    assert take_tools({"tools": None, "functions": [FUNCTION]}) == [FUNCTION]
+
+
+BEDROCK = {"tools": [{"toolSpec": {**BARE, "inputSchema": {"json": SCHEMA}}}], "toolChoice": {}}
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"toolConfig": BEDROCK},
+        {"available_tools": [TOOL]},
+        {"tool-definitions": json.dumps([FUNCTION])},
+        {"tool": FUNCTION},
+        {"metadata": {"tools": [TOOL]}},
+        {"extra_info": {"functions": [FUNCTION]}},
+        {"additional_kwargs": {"toolConfig": BEDROCK}},
+    ],
+    ids=str,
+)
+def test_tools_under_another_name_are_the_rows(beside: dict[str, Any]) -> None:
+    for row in (chat("q", "a") | beside, chat({"role": "system", "content": "s", **beside}, "a")):
+        conversation, problems = read_row(row)
+        assert problems == []
+        assert isinstance(conversation, Conversation)
+        assert conversation.tools == [TOOL]
+    conversation, (problem,) = read_row(chat("q", "a", tools=[tool("g")]) | beside)
+    assert problem.code == "unread-key"
+    assert isinstance(conversation, Conversation)
+    assert [one["function"]["name"] for one in conversation.tools or ()] == ["g"]
+
+
+def test_a_system_prompt_beside_the_row_is_named() -> None:
+    _, (problem,) = read_row(chat("q", "a", metadata={"system": "짧게."}))
+    assert problem.code == "unread-key"
+    assert problem.message.startswith("not read: metadata.system;")
+    said = chat({"role": "system", "content": "짧게."}, "q", "a")
+    assert read_row(said | {"metadata": {"system": "짧게."}})[1] == []
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"metadata": {"tools": ["search"]}}, {"metadata": {"apis": 3}}, {"extra": {"functions": []}}],
+    ids=str,
+)
+def test_names_of_tools_are_no_tools(beside: dict[str, Any]) -> None:
+    conversation, problems = read_row(chat("q", "a") | beside)
+    assert problems == []
+    assert isinstance(conversation, Conversation)
+    assert conversation.tools is None
+
+
+@pytest.mark.parametrize("key", ["json_schema", "argsSchema", "input-json-schema", "kwargs"])
+def test_a_schema_under_another_key(key: str) -> None:
+    tools, problems = read([{**BARE, key: SCHEMA}])
+    assert (tools, problems) == ([TOOL], [])
+
+
+@pytest.mark.parametrize("key", ["desc", "docstring", "description_for_model", "Description"])
+def test_a_description_under_another_key(key: str) -> None:
+    tools, problems = read([{"function_name": "f", key: "설명", "parameters": SCHEMA}])
+    assert (tools, problems) == ([TOOL], [])
+    _, problems = read([{**FUNCTION, "desc": "다른 설명"}])
+    assert problems == ["unread-key: tools[0]: the key desc is not read; nothing of it is shown."]
+    assert read([{**FUNCTION, "desc": "설명"}])[1] == []
+
+
+@pytest.mark.parametrize(
+    "schema", [SCHEMA, {"sku": {"type": "string"}}, [{"name": "sku", "type": "string"}]]
+)
+def test_parameters_under_a_key_that_nobody_knows_refuse_the_tool(schema: Any) -> None:
+    tools, (problem,) = read([{**BARE, "takes": schema}])
+    assert tools is None
+    assert problem.startswith("bad-tools: tools[0]: what seems to be its parameters stands under")
+    assert read([{**BARE, "annotations": {"hint": {"type": 1}}, "takes": "x"}])[1] == []
+
+
+def test_parameters_of_toolbench_say_by_their_list_whether_they_must_be_given() -> None:
+    sku, lot = ({"name": name, "type": "STRING", "default": "x"} for name in ("sku", "lot"))
+    described = {"api_name": "f", "api_description": "설명"}
+    tools, problems = read(
+        [{**described, "required_parameters": [sku], "optional_parameters": [lot]}]
+    )
+    assert problems == []
+    assert tools is not None
+    assert tools[0]["function"]["name"] == "f"
+    assert list(tools[0]["function"]["parameters"]["properties"]) == ["sku", "lot"]
+    assert tools[0]["function"]["parameters"]["required"] == ["sku"]
+    _, (problem,) = read([{**described, "required_parameters": {"sku": 1}}])
+    assert problem.startswith("bad-tools")
+
+
+def test_two_tools_of_one_name_that_differ_are_refused() -> None:
+    other = {"type": "function", "function": {**FUNCTION, "description": "다른 설명"}}
+    _, problems = read_row(chat("q", "a", tools=[TOOL, other]))
+    assert [problem.code for problem in problems] == ["bad-tools"]
+    assert problems[0].message.startswith("tools[1]: another tool of the row has its name")
+    assert read_row(chat("q", "a", tools=[TOOL, TOOL]))[1] == []
 
 
 _keys = st.sampled_from([*FUNCTION, "type", "function", "tools", "input_schema", "arguments", "x"])

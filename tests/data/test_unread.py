@@ -79,3 +79,13 @@ def test_what_a_turn_calls_in_a_form_that_is_not_read_is_named(tiny: AxTokenizer
     row = {"messages": [{"role": "user", "content": "q"}, turn]}
     (checked,) = check_rows(tiny, [row])
     assert codes(checked, "warning") == ["unread-key"]
+
+
+@pytest.mark.parametrize("key", ["api_call", "calls", "action", "actions", "invalid_tool_calls"])
+def test_calls_under_a_key_that_is_not_read_refuse_the_row(key: str) -> None:
+    call = {"name": "f", "arguments": {"a": 1}}
+    for calls in (call, [call]):
+        _, (problem,) = read({**ANSWER, key: calls})
+        assert problem.startswith(f"bad-tool-calls: turns[0]: the key {key} holds calls")
+    _, (problem,) = read({**ANSWER, key: "f(a=1)"})
+    assert problem.startswith("unread-key")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.rows import calls, chat, check_rows, codes, tool
+from support.turns import ANSWER
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.data.conversation import Conversation
@@ -293,3 +294,24 @@ def test_a_schema_is_a_validator_unless_it_is_broken() -> None:
     assert violations(validator, ["57600"]) == ["type"]
     assert schema_validator({"type": 12}) is None
     assert schema_validator({"$ref": "https://example.com/schema.json"}) is None
+
+
+@pytest.mark.parametrize("asked", ["", "  \n", "\u200b"])
+def test_a_question_that_says_nothing_is_refused(tiny: AxTokenizer, asked: str) -> None:
+    (checked,) = check_rows(tiny, [chat(asked, "a")])
+    assert codes(checked) == ["empty-prompt"]
+    (checked,) = check_rows(tiny, [chat(asked, {**ANSWER, "weight": 0}, "q", "a")])
+    assert codes(checked) == []
+
+
+@pytest.mark.parametrize(
+    "thought", ["<think>왜</think>", "<think>왜", "왜</think>\n", "<reasoning>왜</reasoning> "]
+)
+def test_a_thought_alone_is_no_answer(tiny: AxTokenizer, thought: str) -> None:
+    (checked,) = check_rows(tiny, [chat("q", thought)])
+    assert codes(checked) == ["empty-assistant"]
+    assert "a thought and no answer" in checked.faults[0].message
+    (checked,) = check_rows(tiny, [chat("q", thought, "r", "a")])
+    assert (codes(checked), codes(checked, "warning")) == ([], ["empty-assistant"])
+    (checked,) = check_rows(tiny, [chat("q", f"{thought}</think>답" if "<" in thought else "답")])
+    assert codes(checked) == []

@@ -147,6 +147,36 @@ wild_rows = (
     )
     | _some({"prompt": _mostly(_messages) | wild_texts, "completion": _messages | wild_texts}, {})
 )
+_flags = st.sampled_from([0, 1, True, False, -100, "false", [0, 1], None]) | _junk
+# What rows and turns say besides, in the names of many tools.
+_beside_rows = st.dictionaries(
+    st.sampled_from(
+        [
+            *("weight", "loss_mask", "train_on_turns", "mask", "mask_history", "skip", "metadata"),
+            *("context", "passages", "table", "choices", "options", "A", "B", "answerKey"),
+            *("preference", "margin", "chosen_rating", "rejected_rating", "is_correct"),
+            *("incorrect_answers", "finish_reason", "status", "toolConfig", "available_tools"),
+        ]
+    ),
+    _flags | st.dictionaries(st.sampled_from(["weight", "split", "tools", "A", "B"]), _flags),
+    max_size=4,
+)
+wild_documents = st.builds(
+    lambda row, beside: row | beside,
+    _some(
+        {"text": _mostly(wild_texts)},
+        {"meta": _mostly(_some({"source": wild_texts}, {"pages": _junk, "split": _junk}))},
+    ),
+    st.dictionaries(st.sampled_from(["id", "label", "weight", "turns"]) | wild_texts, _flags)
+    | _beside_rows,
+)
+
+
+def with_columns(rows: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Rows with columns that mean something in some tool."""
+    return st.builds(lambda row, b: row | b if isinstance(row, dict) else row, rows, _beside_rows)
+
+
 _tame_texts = st.sampled_from(["네", "아니요", "<think>음</think>네", "각 1,000원"]).map(
     SECRET.__add__
 )
