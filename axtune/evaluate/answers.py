@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -176,18 +177,28 @@ def _line(answer: Kept) -> str:
 
 
 def differing(answers: Iterable[Kept], before: str, after: str) -> list[tuple[Kept, Kept]]:
-    """The answers of two models to questions that they answer differently, in order.
+    """The answers of two models to questions that they answer differently, by the questions' names.
 
     Args:
-        answers: Of `read_answers`; the last one to a question counts.
+        answers: Of `read_answers`, in any order; the last one to a question counts.
         before: The name of one model.
         after: Of the other.
     """
     asked: dict[tuple[str, int], dict[str, Kept]] = {}
     for one in answers:
         asked.setdefault((one.question, one.sample), {})[one.model] = one
-    pairs = [(pair[before], pair[after]) for pair in asked.values() if {before, after} <= {*pair}]
+    pairs = [
+        (pair[before], pair[after])
+        for _, pair in sorted(asked.items(), key=lambda item: _in_order(*item[0]))
+        if {before, after} <= {*pair}
+    ]
     return [(left, right) for left, right in pairs if left.said != right.said]
+
+
+def _in_order(question: str, sample: int) -> tuple[list[str | int], int]:
+    """As people count: line 9 before line 10."""
+    parts = re.split(r"(\d+)", question)  # text and digits in turn
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], sample
 
 
 def _read_lines(file: Path, lines: bytes) -> list[Kept]:

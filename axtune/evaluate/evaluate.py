@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import isnan, nan
@@ -127,7 +128,7 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
                 + [("answers" if selected.questions else "figures", str(folder))]
             )
         began = time.monotonic()
-        with open_answers(folder) as answers:
+        with open_answers(folder) as answers, _told_what_is_kept(answers, report):
             after = _heard(model, selected, tasks, settings, answers, report)
             before = _heard(other, selected, tasks, settings, answers, report) if other else None
         result = Result(
@@ -304,6 +305,17 @@ def _heard(
         for (question, _), said in zip(selected.questions, of_each, strict=True)
     ]
     return _Heard(answers, heard, losses, scores)
+
+
+@contextmanager
+def _told_what_is_kept(answers: Answers, report: Report) -> Iterator[None]:
+    """Say at Ctrl-C and SIGTERM that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"{plural(len(answers), 'answer')} in {answers.file.parent}"
+        report.say(f"Stopped with {kept}: the same command goes on from there.", "yellow")
+        raise
 
 
 def _answers(

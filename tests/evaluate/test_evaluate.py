@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from support.rows import write_jsonl
 from support.tiny import LIBRARY_WARNINGS
 
 from axtune.errors import AxtuneError
-from axtune.evaluate.answers import ANSWERS
+from axtune.evaluate.answers import ANSWERS, Answers, Kept
 from axtune.evaluate.evaluate import AT_MOST, Settings, below, bounds, evaluate
 from axtune.evaluate.generate import Sampling
 from axtune.evaluate.models import LocalModel
 from axtune.evaluate.results import RESULT, Result, read_result
+from axtune.signals import Terminated
 from axtune.training.progress import Report
 
 pytestmark = LIBRARY_WARNINGS
@@ -118,6 +119,29 @@ def test_an_evaluation_that_was_stopped_gives_the_same_figures(
         for name in ("whole", "cut")
     ]
     assert lines[0] == lines[1]
+
+
+def test_a_stop_says_what_is_kept_and_that_it_goes_on(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answer by answer, though all are of one batch."""
+    asked = settings(rows, tmp_path / "out", sampling=Sampling(0.0, 6))
+    real = Answers.add
+
+    def stopped(self: Answers, new: Iterable[Kept]) -> None:
+        for each in new:
+            if len(self) == 3:
+                raise Terminated
+            real(self, [each])
+
+    monkeypatch.setattr(Answers, "add", stopped)
+    with pytest.raises(Terminated):
+        evaluate("tiny-ax-4.0", asked, Report())
+    said = capsys.readouterr().out
+    assert f"Stopped with 3 answers in {tmp_path / 'out'}: the same command goes on" in said
+    monkeypatch.setattr(Answers, "add", real)
+    evaluate("tiny-ax-4.0", asked, Report())
+    assert "tiny-ax-4.0: 3 answers kept from before" in capsys.readouterr().out
 
 
 def test_draws_differ_and_are_drawn_again_alike(rows: Path, tmp_path: Path) -> None:
