@@ -25,6 +25,9 @@ _MARGIN_BYTES = 1 << 20
 # In a folder that can be gone on with: what it is of.
 RESUMES = ".resumes"
 _NAME_BYTES = 255  # the longest name on Linux
+# Of what cannot be written: the disk is full, the user's share of it is, or the file may not become
+# so large (`ulimit -f`, or the file system's own limit).
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def hidden(target: Path, end: str) -> Path:
@@ -72,7 +75,7 @@ def staged(target: Path, needed: int, resumes: str | None = None) -> Iterator[Pa
 
     Raises:
         AxtuneError: When `target` exists or cannot be created, another process is producing it, the
-            disk has too little room, or fills up on the way.
+            disk has too little room, or fills up on the way, or a file may not become so large.
     """
     refuse_existing(target)
     folder = hidden(target, "partial")
@@ -98,17 +101,23 @@ def staged(target: Path, needed: int, resumes: str | None = None) -> Iterator[Pa
             folder.rename(target)
             fsync(target.parent)
         except BaseException as error:
-            full = errno_of(error) in (errno.ENOSPC, errno.EDQUOT)
+            number = errno_of(error)
+            full = number in FULL
             # What is wrong with the input stays wrong; what was interrupted goes on.
             kept = resumes and (full or not isinstance(error, Exception))
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
+            elif isinstance(error, KeyboardInterrupt):
+                error.add_note(f"What was done is kept in {folder}; the same command goes on.")
             if full:
-                left = "what was done is kept in" if kept else "nothing was left behind"
+                left = f"what was done is kept in {folder}" if kept else "nothing was left behind"
                 again = "give the same command again" if kept else "give a folder on another disk"
+                found, remedy = f"The disk of {target} filled up", "Free some space"
+                if number == errno.EFBIG:
+                    found = f"A file of {target} would be larger than files may be here"
+                    remedy = "Raise the limit (ulimit -f says it)"
                 raise AxtuneError(
-                    f"The disk of {target} filled up; {left}{f' {folder}' if kept else ''}.",
-                    f"Free some space, {'and ' if kept else 'or '}{again}.",
+                    f"{found}; {left}.", f"{remedy}, {'and' if kept else 'or'} {again}."
                 ) from error
             raise
     finally:

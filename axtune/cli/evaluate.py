@@ -149,7 +149,7 @@ def evaluate(
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     result, folder = run_evaluate(model, settings, Report(console))
     if as_json:
-        print((folder / "result.json").read_text(encoding="utf-8"), end="")
+        print(result.text(), end="")
     else:
         show(console, result)
         if examples:

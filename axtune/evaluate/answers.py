@@ -107,15 +107,26 @@ class Answers(Mapping[str, Kept]):
         """
         new = [answer for answer in answers if answer.key not in self._kept]
         text = "".join(_line(answer) for answer in new).encode()
-        try:
+        with writing(self.file):
             while text:
                 text = text[os.write(self._descriptor, text) :]
-        except OSError as error:
-            raise AxtuneError(
-                f"{self.file} cannot be written: {reason_of(error)}.",
-                "Free some space and run the same command again: it goes on from here.",
-            ) from None
         self._kept.update((answer.key, answer) for answer in new)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Say which file of an evaluation cannot be written, and that nothing is lost.
+
+    Raises:
+        AxtuneError: When it cannot: a full disk, a limit on files, rights.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise AxtuneError(
+            f"{file} cannot be written: {reason_of(error)}.",
+            "Make room for it, and run the same command again: it goes on from here.",
+        ) from None
 
 
 @contextmanager

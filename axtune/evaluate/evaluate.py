@@ -17,7 +17,7 @@ from axtune.checkpoint.leftovers import private_files
 from axtune.checkpoint.model_card import add_evaluation
 from axtune.checkpoint.run_dir import EVALUATION, Run
 from axtune.errors import AxtuneError
-from axtune.evaluate.answers import Answers, Kept, key_of, open_answers
+from axtune.evaluate.answers import Answers, Kept, key_of, open_answers, writing
 from axtune.evaluate.benchmarks import unscored_in_words
 from axtune.evaluate.figures import METRICS, Scored, figures, reasons, scored
 from axtune.evaluate.generate import Sampling
@@ -102,6 +102,9 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
         tasks = load_tasks(settings.tasks, settings.task_folders) if settings.tasks else None
         model = _model(name, settings.url, settings, report)
         other = _other(name, run, settings, report)
+        if other and other.facts == model.facts:
+            line = f"{other.name} is {model.name} itself: both give the same answers."
+            report.say(line, "yellow")
         # A checkpoint of a run is not the run, whose own evaluation stays as it is.
         itself = run is not None and Path(name).resolve() == run.path.resolve()
         folder = settings.out or (
@@ -160,7 +163,8 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
         if note := result.put(folder):
             report.say(note)
         if run and folder == run.path / EVALUATION:
-            add_evaluation(run)
+            with writing(run.adapter):
+                add_evaluation(run)
     return result, folder
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from axtune.evaluate.answers import Kept, differing
 from axtune.evaluate.figures import ALL
 from axtune.evaluate.results import Estimate, Measured, Result
+from axtune.units import plural
 
 _STYLES = {"better": "green", "worse": "red", "cannot be told": "dim"}
 # Figures that are no shares, and how they are written.
@@ -37,8 +38,8 @@ def show(console: Console, result: Result) -> None:
             console.print(f"{title}: " + ", ".join(f"{code} {count:,}" for code, count in most))
     for name, count in result.cut.items():
         longest = result.settings.get("max_new_tokens")
-        text = f"{name}: {count:,} answers were cut at {longest} tokens (--max-new-tokens)"
-        console.print(Text(text, style="yellow"))
+        cut = f"{plural(count, 'answer')} cut at {longest} tokens (--max-new-tokens)"
+        console.print(Text(f"{name}: {cut}", style="yellow"))
     if result.ties:
         console.print(ties_in_words(result.ties))
 

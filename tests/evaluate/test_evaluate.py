@@ -154,9 +154,12 @@ def test_draws_differ_and_are_drawn_again_alike(rows: Path, tmp_path: Path) -> N
     assert [len(ids) for ids in by_question.values()] == [2, 2, 2, 2]
 
 
-def test_the_same_weights_twice_have_no_ties(rows: Path, tmp_path: Path) -> None:
+def test_the_same_weights_twice_have_no_ties_and_are_said_to_be_the_same(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = settings(rows, tmp_path / "out", against="tiny-ax-4.0")
-    result, _ = evaluate("tiny-ax-4.0", asked, SILENT)
+    result, _ = evaluate("tiny-ax-4.0", asked, Report())
+    assert "tiny-ax-4.0 is tiny-ax-4.0 itself" in capsys.readouterr().out
     assert result.ties is not None
     assert (result.ties["compared"], result.ties["differ"]) == (4, 0)
 
