@@ -30,12 +30,17 @@ class Estimate:
     Attributes:
         value: A share from 0 to 1, or in the metric's own unit (chrF: 0 to 100; loss: nats).
         low: Of the interval.
-        high: Of the interval.
+        high: Of the interval; both are the value where the questions tell none.
     """
 
     value: float
     low: float
     high: float
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is an interval: one question, or several alike, say nothing of a loss."""
+        return self.low < self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class Measured:
         value: Of the model.
         before: Of what it is held against; None without.
         difference: `value` less `before`, with an interval of its own: the same questions.
-        verdict: What the difference says at 95%.
+        verdict: What the difference says at 95%: whether its interval leaves 0 out.
     """
 
     metric: str
