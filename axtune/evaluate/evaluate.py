@@ -226,7 +226,10 @@ def below(
         value = next((one.value.value for one in result.measured if one.metric == metric), None)
         if value is None:
             why = "was not measured" if metric in _LOSSES else "is of no question"
-            found.append(f"{metric} {why}, and was to be at {side} {bound:g}.")
+            line = f"{metric} {why}, and was to be at {side} {bound:g}."
+            known = metric in METRICS or metric in _LOSSES
+            there = ", ".join(dict.fromkeys(one.metric for one in result.measured))
+            found.append(line if known else f"{line} There are {there}.")
         elif value < bound if side == "least" else value > bound:
             found.append(f"{metric} is {value:.4g}, and was to be at {side} {bound:g}.")
     return found

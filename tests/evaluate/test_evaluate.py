@@ -200,6 +200,9 @@ def test_bounds_are_metrics_with_numbers(rows: Path, tmp_path: Path) -> None:
         "accuracy is 0, and was to be at least 1.",
         f"loss is {loss:.4g}, and was to be at most 0.5.",
     ]
+    (unknown,) = below(result, {"kmmlu/acc": 0.5})
+    assert unknown.startswith("kmmlu/acc is of no question, and was to be at least 0.5. There are ")
+    assert "decision, " in unknown
     assert below(replace(result, measured=[]), {}, {"loss": 0.5}) == [
         "loss was not measured, and was to be at most 0.5."
     ]
