@@ -46,6 +46,7 @@ from axtune.evaluate.benchmarks import (
     benchmark_rows,
     is_benchmark,
     read_questions,
+    require_scored,
     unscored_in_words,
 )
 from axtune.evaluate.questions import Question
@@ -210,6 +211,7 @@ def _files(data: Sequence[str]) -> tuple[list[Path], Counter[str]]:
     """The benchmark's files, each once, and what of BFCL is not scored, by its categories."""
     named, unscored = asked_files(data_options(data).train)
     files = list(dict.fromkeys(named))
+    require_scored(files)
     seen: dict[str, Path] = {}
     for file in files:
         if not is_benchmark(file):

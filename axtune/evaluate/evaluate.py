@@ -32,6 +32,7 @@ from axtune.evaluate.losses import (
 from axtune.evaluate.models import Asked, Endpoint, LocalModel, Model
 from axtune.evaluate.results import Measured, Result
 from axtune.evaluate.sources import Selection, select, trained_on
+from axtune.evaluate.task_answers import open_task_answers
 from axtune.evaluate.ties import ties_of
 from axtune.quiet import quiet_libraries
 from axtune.training.progress import Report
@@ -302,7 +303,7 @@ def _heard(
     try:
         answers = _answers(model, selected, settings, kept, report)
         losses = _losses(model, selected, kept.file.parent, report) if selected.samples else None
-        scores = _tasks(model, tasks, settings, report) if tasks else []
+        scores = _tasks(model, tasks, settings, kept.file.parent, report) if tasks else []
     finally:
         model.release()
     count = settings.samples
@@ -387,13 +388,17 @@ def _losses(
     return losses
 
 
-def _tasks(model: Model, tasks: TaskDict, settings: Settings, report: Report) -> list[TaskScore]:
+def _tasks(
+    model: Model, tasks: TaskDict, settings: Settings, folder: Path, report: Report
+) -> list[TaskScore]:
     """The figures of lm-evaluation-harness."""
     asked = model.for_tasks(settings.sampling, chat=settings.chat)
     report.say(f"{model.name}: asking {', '.join(settings.tasks)} …")
-    run = run_tasks(
-        asked, tasks, chat=settings.chat, limit=settings.limit, num_fewshot=settings.num_fewshot
-    )
+    with open_task_answers(folder, {"model": model.facts, "chat": settings.chat}) as kept:
+        run = run_tasks(
+            asked, tasks, chat=settings.chat, limit=settings.limit,
+            num_fewshot=settings.num_fewshot, kept=kept,
+        )  # fmt: skip
     if run.truncated:
         cut = f"{plural(run.truncated, 'prompt')} lost the beginning, being too long for the model"
         report.say(f"{model.name}: {cut}", "yellow")

@@ -18,6 +18,7 @@ from axtune.evaluate.evaluate import AT_MOST, Settings, below, bounds, evaluate
 from axtune.evaluate.generate import Sampling
 from axtune.evaluate.models import LocalModel
 from axtune.evaluate.results import RESULT, Result, read_result
+from axtune.evaluate.task_answers import TASK_ANSWERS
 from axtune.signals import Terminated
 from axtune.training.progress import Report
 
@@ -221,7 +222,9 @@ def test_what_is_better_when_lower_is_bounded_from_above() -> None:
             bounds([word], AT_MOST)
 
 
-def test_tasks_stand_beside_the_rows(rows: Path, tmp_path: Path) -> None:
+def test_tasks_stand_beside_the_rows_and_are_asked_once(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("lm_eval")
     (tmp_path / "tasks").mkdir()
     write_jsonl(
@@ -239,11 +242,21 @@ def test_tasks_stand_beside_the_rows(rows: Path, tmp_path: Path) -> None:
         "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n",
         encoding="utf-8",
     )
-    asked = settings(
+    asked_of = settings(
         rows, tmp_path / "out", data=(), tasks=["capital"], task_folders=[tmp_path / "tasks"],
         against="tiny-ax-3.1",
     )  # fmt: skip
-    result, _ = evaluate("tiny-ax-4.0", asked, SILENT)
+    result, _ = evaluate("tiny-ax-4.0", asked_of, SILENT)
     assert [(one.metric, one.n) for one in result.measured] == [("capital/acc", 6)]
     assert result.measured[0].verdict == "cannot be told"
     assert result.questions == 0
+    kept = (tmp_path / "out" / TASK_ANSWERS).read_bytes()
+    assert kept.count(b"\n") == 2 * 6 * 2  # of two models, each of two choices
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("a question was asked again")
+
+    monkeypatch.setattr("lm_eval.models.huggingface.HFLM._loglikelihood_tokens", asked)
+    again, _ = evaluate("tiny-ax-4.0", asked_of, SILENT)
+    assert again.measured == result.measured
+    assert (tmp_path / "out" / TASK_ANSWERS).read_bytes() == kept
