@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +38,6 @@ from axtune.config.initialisation import initialisation
 from axtune.config.recipe import LORA_DEFAULTS
 from axtune.errors import AxtuneError
 from axtune.model.finite import count_nonfinite
-
-_OTHER_SHAPE = re.compile(
-    r"size mismatch for (\S+): copying a param with shape torch\.Size\(\[(.*?)\]\) from "
-    r"checkpoint, the shape in current model is torch\.Size\(\[(.*?)\]\)"
-)
 
 # One summand of a layer's update: A (rank, in), and B (out, rank) with the scale in it; float32.
 Term = tuple[torch.Tensor, torch.Tensor]
@@ -161,7 +155,7 @@ def load_adapter(
             raise
         except Exception as error:  # other layers, other shapes: PEFT raises nearly anything
             raise AxtuneError(
-                f"The adapter {folder} does not fit the base: {_in_words(first_line(error))}",
+                f"The adapter {folder} does not fit the base: {first_line(error)}",
                 "Give the base that it was trained on.",
             ) from error
     wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
@@ -177,16 +171,6 @@ def load_adapter(
             "the adapter again.",
         )
     return adapted
-
-
-def _in_words(reason: str) -> str:
-    """What PyTorch says of a tensor of another shape, with the tensor's own name."""
-    found = _OTHER_SHAPE.search(reason)
-    if not found:
-        return reason
-    name, adapter, base = found.groups()
-    name = name.removeprefix(PREFIX).replace(".default.", ".")
-    return f"size mismatch of {name}, ({adapter}) in the adapter and ({base}) for the base."
 
 
 def save_raw(

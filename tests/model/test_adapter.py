@@ -13,7 +13,6 @@ from support.tiny import LIBRARY_WARNINGS, checkpoint
 
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import AxtuneError, RecipeError
-from axtune.model import adapter as adapters
 from axtune.model.adapter import add_adapter, load_adapter, lora_config, save_raw
 from axtune.model.load import load_model, measure
 
@@ -269,16 +268,3 @@ def test_a_raw_adapter_whose_initialisation_moved_the_base_is_refused(base, tmp_
     file.write_text(json.dumps({**json.loads(file.read_text()), "init_lora_weights": name}))
     with pytest.raises(AxtuneError, match=f"initialised with {name}"):
         load_adapter(base(), adapter)
-
-
-def test_a_tensor_of_another_shape_is_called_by_its_own_name() -> None:
-    said = (
-        "size mismatch for base_model.model.model.layers.0.self_attn.k_proj.lora_B.default.weight: "
-        "copying a param with shape torch.Size([64, 16]) from checkpoint, the shape in current "
-        "model is torch.Size([192, 16])."
-    )
-    assert adapters._in_words(said) == (
-        "size mismatch of model.layers.0.self_attn.k_proj.lora_B.weight, (64, 16) in the adapter "
-        "and (192, 16) for the base."
-    )
-    assert adapters._in_words("something else") == "something else"
