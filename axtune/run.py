@@ -64,6 +64,7 @@ from axtune.training.initial_adapter import start_adapter
 from axtune.training.memory_check import (
     PeakMemory,
     check_memory,
+    check_rehearsal_memory,
     is_out_of_memory,
     out_of_memory,
     planned,
@@ -178,6 +179,7 @@ def _train(recipe: Recipe) -> Run:
                 precision=precision,
                 attention=recipe.attention,
                 quantization=recipe.quantization,
+                documents=recipe.objective.learns_documents,
             )
             _offload(model, recipe, args, report)
             slow = faster_on_this_cpu(recipe.quantization, precision)
@@ -206,7 +208,9 @@ def _train(recipe: Recipe) -> Run:
             # The training.
             status = "failed"
             try:
-                report.say(rehearsed(trainer.rehearse()))
+                rehearsal = trainer.rehearse()
+                check_rehearsal_memory(rehearsal, search, report)
+                report.say(rehearsed(rehearsal))
                 trainer.make_ready(checkpoint, precision)
                 with trainer.stopper.watching():
                     resumed = run_dir.resumes_from

@@ -41,8 +41,16 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 
 def was_terminated(error: BaseException | None) -> bool:
     """Whether SIGTERM is what an exception came of."""
+    return any(isinstance(one, Terminated) for one in _came_of(error))
+
+
+def notes_of(error: BaseException | None) -> list[str]:
+    """What was noted on the way, a sentence each, with the signal that an exception came of."""
+    stops = (one for one in _came_of(error) if isinstance(one, KeyboardInterrupt))
+    return [note for stop in stops for note in getattr(stop, "__notes__", [])]
+
+
+def _came_of(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, Terminated):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False

@@ -33,11 +33,13 @@ from axtune.checkpoint.run_dir import (
     MERGED,
     REPORT,
     SERVED,
+    STAGES,
     Run,
     open_run,
     read_manifest,
 )
 from axtune.checkpoint.run_lock import locked
+from axtune.checkpoint.schemas import StagesRecord
 from axtune.config.loader import data_options
 from axtune.config.paths import HUB, require_writable
 from axtune.config.recipe import Recipe, Source
@@ -54,8 +56,6 @@ from axtune.report.page import write_report
 from axtune.run import train
 from axtune.training.progress import Report
 from axtune.verify.certificate import FILE as CERTIFICATE
-
-RECORD = "stages.json"
 
 # What can follow the last stage: where its result is, and what makes it of the run.
 _MADE: dict[str, tuple[str, Callable[[Run, Report], Path]]] = {
@@ -102,7 +102,7 @@ def run_stages(stages: Stages) -> Path:
         )
     require_writable(stages.output_dir)
     with Report() as report, locked(Path(stages.output_dir)):
-        record = _Record(Path(stages.output_dir) / RECORD)
+        record = _Record(Path(stages.output_dir) / STAGES)
         steps = list(_steps(stages, record))
         done = [record.has(step) and step.there() for step in steps]
         names = [f"{step.name} (done)" if was else step.name
@@ -282,7 +282,7 @@ class _Record:
         self.begun: dict[str, str] = {}
         self._done: dict[str, dict[str, Any]] = {}
         if file.is_file():
-            values = read_json(file)
+            values = read_json(file, StagesRecord)
             self.begun, self._done = values["begun"], values["done"]
 
     def has(self, step: Step) -> bool:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The plan's memory beside measured memory: twelve settings, each trained in a process of its own.
+"""The plan's memory beside measured memory: fifteen settings, each trained in a process of its own.
 
 Builds random checkpoints in the proportions of A.X 4.0 Light and A.X 3.1 Light at a quarter of
 their width and three layers, trains a few steps of each setting on this machine's CPU, and prints
@@ -19,12 +19,13 @@ import argparse
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from measuring import child, machine, reset_memory, resident
+from measuring import child, machine, memory, reset_memory, resident
 
 VOCABULARY = 25_600  # a quarter of the real one, as the widths
 WIDTHS: dict[str, dict[str, int]] = {
@@ -102,6 +103,9 @@ GRID = (
     Setting("3.1", task="dpo", four_bit="bfloat16", checkpointing=False, batch=2, lengths=(192,)),
     Setting("4.0", task="dpo", lengths=(512,), answer=128, shared_prefix=False),
     Setting("3.1", packing=True, batch=4, lengths=(300, 500, 700), answer=96),
+    Setting("4.0", lengths=(8192,)),
+    Setting("3.1", lengths=(8192,)),
+    Setting("4.0", four_bit="bfloat16", lengths=(6144,)),
 )
 
 
@@ -140,8 +144,14 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     print(f"largest error {max(errors):.1%}, mean {sum(errors) / len(errors):.1%}")
 
 
-def checkpoint(folder: Path, layout: str, layers: int) -> Any:
-    """A random checkpoint in the layout of a real one; built once."""
+def checkpoint(folder: Path, layout: str, shape: dict[str, int]) -> Any:
+    """A random checkpoint in the layout of a real one; built once.
+
+    Args:
+        folder: In which it is made.
+        layout: 4.0 or 3.1.
+        shape: Of its ``config.json``, where it is not the embedded model's.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -150,15 +160,14 @@ def checkpoint(folder: Path, layout: str, layers: int) -> Any:
     made = folder / f"base-{layout}"
     if not made.is_dir():
         like = locate.find(f"tiny-ax-{layout}", weights=False)
-        config = {**like.config, **WIDTHS[layout], "vocab_size": VOCABULARY}
-        config |= {"num_hidden_layers": layers}
+        config = {**like.config, **shape}
         if "max_window_layers" in config:
-            config["max_window_layers"] = layers
+            config["max_window_layers"] = config["num_hidden_layers"]
         made.mkdir()
         (made / "config.json").write_text(json.dumps(config), encoding="utf-8")
         torch.manual_seed(0)
-        shape = AutoConfig.from_pretrained(made)
-        AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).save_pretrained(made)
+        loaded = AutoConfig.from_pretrained(made)
+        AutoModelForCausalLM.from_config(loaded, dtype=torch.bfloat16).save_pretrained(made)
         (made / "config.json").write_text(json.dumps(config), encoding="utf-8")
         for name in (*locate.TOKENIZER_FILES, "generation_config.json"):
             if (like.folder / name).is_file():
@@ -196,82 +205,120 @@ def run(setting: Setting, folder: Path, layers: int) -> dict[str, Any]:
     Returns:
         The ``predicted`` and the ``measured`` peak in bytes, and the prediction's ``parts``.
     """
-    base = checkpoint_apart(folder, setting.model, layers)
+    shape = {**WIDTHS[setting.model], "vocab_size": VOCABULARY, "num_hidden_layers": layers}
+    base = checkpoint_apart(folder, setting.model, shape)
 
-    import bitsandbytes  # noqa: F401  what training loads late is not the model's memory
-
-    from axtune.checkpoint.run_dir import claim
     from axtune.checkpoint.tokenizer import load_tokenizer
-    from axtune.config.recipe import Recipe
-    from axtune.data.dataset import prepare
-    from axtune.model.load import load_model
-    from axtune.plan.architecture import read_architecture
-    from axtune.plan.estimate import PlanInputs, make_plan
-    from axtune.plan.memory import CPU
-    from axtune.quiet import quiet_libraries
-    from axtune.training.arguments import training_arguments
-    from axtune.training.initial_adapter import start_adapter
-    from axtune.training.progress import Report
-    from axtune.training.trainer import RunContext, make_trainer
 
-    tokenizer = load_tokenizer(base)
     rows = folder / "rows.jsonl"
-    write_rows(setting, tokenizer, rows)
-    data = {"train": str(rows), "max_length": 4096, "packing": setting.packing}
+    write_rows(setting, load_tokenizer(base), rows)
     values: dict[str, Any] = {
         "task": setting.task,
-        "model": str(base.folder),
-        "output_dir": str(folder / "run"),
         "precision": setting.precision,
-        "data": data,
+        "data": {"max_length": 16384, "packing": setting.packing},
         "training": {
             "per_device_train_batch_size": setting.batch,
             "per_device_eval_batch_size": setting.batch,
             "gradient_accumulation_steps": 1 if not setting.packing else 2,
             "gradient_checkpointing": setting.checkpointing,
             "max_steps": 2,
-            "logging_steps": 1,
         },
     }
     if setting.four_bit:
         values["quantization"] = {**FOUR_BIT, "bnb_4bit_compute_dtype": setting.four_bit}
     if setting.task != "sft":
         values["preference"] = {"shared_prefix": setting.shared_prefix}
-    recipe = Recipe.model_validate(values)
-    scratch = folder / "run" / "scratch"
+    done = trained(values, base, rows, folder / "run")
+    plan = done["plan"]
+    return {"predicted": plan.peak, "measured": done["peak"], "parts": asdict(plan.longest)}
+
+
+def trained(values: dict[str, Any], base: Any, rows: Path, out: Path) -> dict[str, Any]:
+    """Train a recipe in this process.
+
+    Args:
+        values: The recipe, but for its paths.
+        base: The checkpoint.
+        rows: What is trained on.
+        out: Where the run goes.
+
+    Returns:
+        ``peak``, in bytes, of what the process took more than before it loaded the model (on a
+        card, of what torch allocated); ``seconds`` and ``losses`` of each step; ``plan``, what
+        axtune said of it.
+    """
+    import bitsandbytes  # noqa: F401  what training loads late is not the model's memory
+    import torch
+    from transformers import TrainerCallback
+
+    from axtune.checkpoint.run_dir import claim
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.config.recipe import Recipe
+    from axtune.data.dataset import prepare
+    from axtune.model.load import choose_precision, load_model
+    from axtune.plan.architecture import read_architecture
+    from axtune.plan.estimate import PlanInputs, make_plan
+    from axtune.plan.memory import CPU, GPU
+    from axtune.quiet import quiet_libraries
+    from axtune.training.arguments import training_arguments
+    from axtune.training.initial_adapter import start_adapter
+    from axtune.training.progress import Report
+    from axtune.training.trainer import RunContext, make_trainer
+
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            seconds.append(-time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            seconds[-1] += time.perf_counter()
+
+    on_gpu = torch.cuda.is_available()
+    tokenizer = load_tokenizer(base)
+    recipe = Recipe.model_validate(
+        values
+        | {
+            "model": str(base.folder),
+            "output_dir": str(out),
+            "data": {**values["data"], "train": str(rows)},
+            "training": {"logging_steps": 1, **values["training"]},
+        }
+    )
+    precision = choose_precision(recipe.precision)
     with quiet_libraries():
-        args = training_arguments(recipe, recipe.precision)
+        args = training_arguments(recipe, precision)
         run_dir = claim(recipe)
+        scratch = out / "scratch"
         scratch.mkdir(parents=True)
         prepared = prepare(recipe, tokenizer, scratch, lambda fault: None)
-        before = resident("VmRSS")
-        model = load_model(
-            base, tokenizer, precision=recipe.precision, quantization=recipe.quantization
-        )
+        before = 0 if on_gpu else resident("VmRSS")
+        model = load_model(base, tokenizer, precision=precision, quantization=recipe.quantization)
         report = Report(enabled=False)
         adapter = start_adapter(model, recipe, base, report)
         run_dir.begin(recipe, {})
         run = RunContext(adapter, args, tokenizer, prepared, run_dir, report, recipe)
         trainer = make_trainer(run)
+        trainer.add_callback(Clock())
         reset_memory()
-        trainer.make_ready(base, recipe.precision)
+        trainer.make_ready(base, precision)
         trainer.train()
-        measured = resident("VmHWM") - before
+        peak = memory() - before
     assert prepared.sizes is not None
     known = PlanInputs("bench", read_architecture(base.config, "bench"), prepared.sizes)
-    plan = make_plan(recipe, known, CPU)
-    parts = asdict(plan.longest)
-    return {"predicted": plan.peak, "measured": measured, "parts": parts}
+    plan = make_plan(recipe, known, GPU if on_gpu else CPU)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {"peak": peak, "seconds": seconds, "losses": losses, "plan": plan}
 
 
-def checkpoint_apart(folder: Path, layout: str, layers: int) -> Any:
+def checkpoint_apart(folder: Path, layout: str, shape: dict[str, int]) -> Any:
     """The checkpoint, built in a process of its own: building leaves memory behind."""
     import multiprocessing
 
     from axtune.checkpoint import locate
 
     builder = multiprocessing.get_context("spawn").Process(
-        target=checkpoint, args=(folder, layout, layers)
+        target=checkpoint, args=(folder, layout, shape)
     )
     builder.start()
     builder.join()

@@ -239,6 +239,7 @@ def axtune(options: argparse.Namespace, contender: str, rows: Any) -> Any:
         folder = claim(recipe)
         folder.begin(recipe, {})
         account: Any = None
+        rows = rows.add_column("place", [[0, line] for line in range(1, len(rows) + 1)])
         data = Prepared(rows, None, account, None)
         return make_trainer(RunContext(adapter, args, tokenizer, data, folder, report, recipe))
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from axtune.signals import Terminated, sigterm_as_ctrl_c, stopped_by, was_terminated
+from axtune.signals import Terminated, notes_of, sigterm_as_ctrl_c, stopped_by, was_terminated
 
 
 def test_sigterm_ends_as_ctrl_c_does_and_only_inside() -> None:
@@ -29,6 +29,14 @@ def test_a_thread_leaves_the_signals_alone() -> None:
     thread.start()
     thread.join()
     assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_what_was_noted_on_the_way_is_found_behind_the_exit_status() -> None:
+    end = SystemExit(130)
+    end.__cause__ = stopped_by(signal.SIGINT)
+    end.__cause__.add_note("It was at layer 2 of 4.")
+    assert notes_of(end) == ["It was at layer 2 of 4."]
+    assert notes_of(SystemExit(130)) == []
 
 
 def stopped(number: int) -> None:

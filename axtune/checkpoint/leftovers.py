@@ -7,7 +7,6 @@ nobody any more, and the next run or ``axtune clean`` removes it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -15,16 +14,14 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from axtune.checkpoint.atomic import hidden, reason_of
-from axtune.checkpoint.run_dir import is_run, read_manifest, require_whole
+from axtune.checkpoint.atomic import FULL, hidden, reason_of
+from axtune.checkpoint.run_dir import is_run, read_manifest, require_whole, stages_of
 from axtune.errors import AxtuneError
 
-# numpy has no number for what it could not write.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
 # Older versions named theirs axtune-… and held no lock: whether those still work cannot be told.
 _SCRATCH = re.compile(r"axtune-scratch-[0-9a-f]{16}")
 # As axtune.checkpoint.atomic names what is not whole yet, or has just been replaced.
@@ -116,8 +113,12 @@ def scratch(token: str | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def filling(folder: Path) -> Iterator[None]:
+def filling(folder: Path, what: str = "the prepared rows") -> Iterator[None]:
     """Say of a scratch folder that fills up where it is: it is not the folder that a user named.
+
+    Args:
+        folder: Of `scratch`.
+        what: Is written into it.
 
     Raises:
         AxtuneError: When its disk is full.
@@ -125,11 +126,10 @@ def filling(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in (*FULL, None):  # numpy has no number for what it could not write
             raise
         raise AxtuneError(
-            f"The temporary folder {folder.parent} has no room for the prepared rows: "
-            f"{reason_of(error)}.",
+            f"The temporary folder {folder.parent} has no room for {what}: {reason_of(error)}.",
             "Free some space there, or set TMPDIR to a folder on another disk.",
         ) from error
 
@@ -161,14 +161,30 @@ def clean_run(run: Path, *, checkpoints: bool) -> list[Removed]:
     """Remove what was begun in and beside a run folder and never became whole.
 
     Args:
-        run: The run folder.
+        run: The run folder, or one with the runs of stages, which are cleaned each.
         checkpoints: Remove its checkpoints, too; what it trained stays in ``adapter/``.
 
     Raises:
         AxtuneError: When it is no run folder, a run is writing into it, or its checkpoints are all
-            that it has.
+            that it has; of stages nothing is removed where that is so of one.
     """
     run = Path(os.path.abspath(run))  # noqa: PTH100 - "." has no name, and links stay links
+    if is_run(run) or not stages_of(run):
+        _require_clean(run, checkpoints=checkpoints)
+        with _held(run):
+            return _clean(run, checkpoints=checkpoints)
+    runs = sorted(path for path in run.iterdir() if is_run(path))  # those that were replaced, too
+    for one in runs:
+        _require_clean(one, checkpoints=checkpoints)
+    with ExitStack() as held:
+        for folder in (run, *runs):
+            held.enter_context(_held(folder))
+        removed = _clean(run, checkpoints=False)
+        return removed + [gone for one in runs for gone in _clean(one, checkpoints=checkpoints)]
+
+
+def _require_clean(run: Path, *, checkpoints: bool) -> None:
+    """Refuse what is no run, or has nothing but the checkpoints that are to go."""
     require_whole(run)
     if not is_run(run):
         raise AxtuneError(
@@ -181,19 +197,28 @@ def clean_run(run: Path, *, checkpoints: bool) -> list[Removed]:
             f"The run in {run} has not finished: its checkpoints are all that it has.",
             "Finish it with resume=true; or remove the folder, if you want nothing of it.",
         )
-    # A run that is training holds its folder.
+
+
+@contextmanager
+def _held(run: Path) -> Iterator[None]:
+    """Hold a folder as a run holds it that is training."""
     lock = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if not _lock(lock):
             raise AxtuneError(f"Another run is writing into {run}.", "Wait for it to end.")
-        beside = [hidden(run, end) for end in ("partial", "tmp", "old")]
-        parts = [*beside, *(path for path in run.iterdir() if _PART.fullmatch(path.name))]
-        removed = [gone for path in sorted(parts) if (gone := _remove_unused(path))]
-        if checkpoints and (gone := _remove_unused(run / "checkpoints")):
-            removed.append(gone)
-        return removed
+        yield
     finally:
         os.close(lock)
+
+
+def _clean(run: Path, *, checkpoints: bool) -> list[Removed]:
+    """Remove what never became whole in and beside a folder, and its checkpoints if told."""
+    beside = [hidden(run, end) for end in ("partial", "tmp", "old")]
+    parts = [*beside, *(path for path in run.iterdir() if _PART.fullmatch(path.name))]
+    removed = [gone for path in sorted(parts) if (gone := _remove_unused(path))]
+    if checkpoints and (gone := _remove_unused(run / "checkpoints")):
+        removed.append(gone)
+    return removed
 
 
 def _is_own_folder(path: Path) -> bool:

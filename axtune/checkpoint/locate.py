@@ -7,6 +7,7 @@ the package, the user's own, or a snapshot in the Hugging Face cache.
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,13 +137,16 @@ def model_folder(model: str) -> Path:
     return find(model).folder
 
 
-def find(model: str, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
+def find(
+    model: str, *, revision: str | None = None, weights: bool = True, local: bool = False
+) -> Checkpoint:
     """Find a checkpoint by name, from the Hub if it must be.
 
     Args:
         model: Embedded name, local folder, or Hub id.
         revision: Branch or commit of a Hub model.
         weights: Whether the weights are needed as well as tokenizer and config.
+        local: Whether what is not on this machine is left there.
 
     Returns:
         The checkpoint, with its files on this machine.
@@ -154,6 +158,8 @@ def find(model: str, *, revision: str | None = None, weights: bool = True) -> Ch
         return _open(model, _EMBEDDED / model, weights)
     with suppress(OSError, RuntimeError, ValueError):  # no such user, too long for a path
         folder = Path(model).expanduser()
+        if folder.suffix == ".gguf" and folder.is_file():
+            raise _for_llama_cpp(folder)
         if model and folder.is_dir():
             return _open(model, folder, weights)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
@@ -161,10 +167,10 @@ def find(model: str, *, revision: str | None = None, weights: bool = True) -> Ch
             f"There is no model {model}: no such folder, and not of the form of a Hub id.",
             f"Known by name: {', '.join(known_names())}; or give a folder that holds a checkpoint.",
         )
-    return _from_hub(model, revision, weights)
+    return _from_hub(model, revision, weights, local)
 
 
-def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
+def _from_hub(model: str, revision: str | None, weights: bool, local: bool) -> Checkpoint:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -192,7 +198,10 @@ def _from_hub(model: str, revision: str | None, weights: bool) -> Checkpoint:
             "Give such an id, or a folder that holds a checkpoint.",
         ) from None
     except (LocalEntryNotFoundError, _IncompleteError):
-        pass
+        if local:
+            raise CheckpointError(
+                f"{model} is not in the cache of this machine.", "Download it, or give its folder."
+            ) from None
     offline = "To try axtune without a network, use model=tiny-ax-4.0, which runs offline."
     try:
         return _open(model, snapshot(local=False), weights)
@@ -229,6 +238,8 @@ def _open(name: str, folder: Path, weights: bool) -> Checkpoint:
                 f"{name} holds two sets of weights: {SINGLE}, and those that {INDEX} names.",
                 "Delete the set that does not belong there.",
             )
+    if "config.json" in missing and (files := sorted(folder.glob("*.gguf"))):
+        raise _for_llama_cpp(files[0])
     if missing:
         hint = "Give the folder that holds them, or copy the checkpoint again."
         if "config.json" in missing and (folder / ADAPTER_CONFIG).is_file():
@@ -255,6 +266,17 @@ def _open(name: str, folder: Path, weights: bool) -> Checkpoint:
         config=read_json(folder / "config.json", ModelConfig),
         generation_config=read_json(generation, GenerationConfig) if generation.is_file() else {},
         commit=commit,
+    )
+
+
+def _for_llama_cpp(file: Path) -> CheckpointError:
+    """A GGUF file in the place of a checkpoint."""
+    return CheckpointError(
+        f"{file} is a GGUF file, which llama.cpp and Ollama serve; axtune itself loads folders of "
+        "safetensors.",
+        f"Start its server (llama-server --jinja -m {shlex.quote(str(file))}) and ask that: axtune "
+        "eval RUN --url http://localhost:8080. What is loaded and verified here is the run that it "
+        "was made from, or an export of that for vLLM.",
     )
 
 

@@ -83,11 +83,20 @@ def written(text: str, runs: Sequence[Run] = (), **metadata: Any) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
 
 
-def facts(runs: Sequence[Run]) -> str:
-    """How a model came about, in Markdown: data, recipe, losses, evaluation."""
+def facts(runs: Sequence[Run], *, rounded: bool = False) -> str:
+    """How a model came about, in Markdown: data, recipe, losses, evaluation.
+
+    Args:
+        runs: What it was trained by.
+        rounded: Whether its weights were rounded since; the figures are of those before.
+    """
     parts = [_training(run) for run in runs]
     evaluation = _evaluation(runs)
-    return "\n".join([*parts, _marked(_figures(evaluation) if evaluation else "")])
+    figures = ""
+    if evaluation:
+        bits = "4 bit, as it was trained" if runs[0].recipe.quantization else "16 bit"
+        figures = _figures(evaluation, bits if rounded else None)
+    return "\n".join([*parts, _marked(figures)])
 
 
 def add_evaluation(run: Run) -> None:
@@ -215,8 +224,13 @@ def _marked(text: str) -> str:
     return f"{_BEGIN}\n{text}{_END}\n"
 
 
-def _figures(found: _Evaluation) -> str:
-    """Every figure with its n and interval, and what it was before."""
+def _figures(found: _Evaluation, before_in: str | None = None) -> str:
+    """Every figure with its n and interval, and what it was before.
+
+    Args:
+        found: The evaluation.
+        before_in: In what the base was when it was measured, of weights that were rounded since.
+    """
     names = ["category", "metric", "n", "figure"]
     if found.against:
         names += ["before", "difference", "verdict"]
@@ -231,9 +245,13 @@ def _figures(found: _Evaluation) -> str:
     documents = sum(one.documents for one in found.data)
     said = [f"{found.questions:,} questions"] * bool(found.questions)
     said += [f"the loss of {documents:,} documents"] * bool(documents)
+    heading, by = "## Evaluation", "by the adapter on its base"
+    if before_in:
+        heading += " before rounding"
+        by += f" in {before_in}, not by the weights of this folder, which were rounded later"
     return (
-        f"## Evaluation\n\n{' and '.join(said)} of {found.asked}, by the adapter on its base. In "
-        f"brackets: 95% intervals.\n\n{lines}"
+        f"{heading}\n\n{' and '.join(said)} of {found.asked}, {by}. In brackets: 95% "
+        f"intervals.\n\n{lines}"
     )
 
 

@@ -34,6 +34,7 @@ from axtune.checkpoint.identity import changes, fork_facts, recipe_facts
 from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint, read_json
 from axtune.checkpoint.provenance import base_facts
 from axtune.checkpoint.record import require_as_written, write_record
+from axtune.checkpoint.schemas import StagesRecord
 from axtune.checkpoint.steps import (
     clear,
     facts_of,
@@ -44,7 +45,7 @@ from axtune.checkpoint.steps import (
 )
 from axtune.config import loader
 from axtune.config.recipe import Recipe
-from axtune.errors import AxtuneError
+from axtune.errors import AxtuneError, CheckpointError
 from axtune.units import package_version
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "tokenizers")
@@ -56,6 +57,7 @@ PRODUCTS = (MERGED, SERVED)
 REPORT = "report.html"
 EVALUATION = "evaluation"
 LOGS = "logs"
+STAGES = "stages.json"  # of a folder that holds the runs of stages: what was begun and what is done
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class Run:
     @property
     def learned_documents(self) -> bool:
         """Whether it learned documents, and so how they end."""
-        return self.recipe.objective.learns_from == "document"
+        return self.recipe.objective.learns_documents
 
 
 def open_run(path: str | Path) -> Run:
@@ -254,13 +256,35 @@ def is_run(folder: Path) -> bool:
     return not _absent(folder)
 
 
+def stages_of(folder: Path) -> list[Path]:
+    """The runs of a folder of stages (`axtune.stages`), in their order; none of any other folder.
+
+    What a run was before its stage changed is kept beside it, and no stage.
+    """
+    try:
+        begun = read_json(folder / STAGES, StagesRecord)["begun"]
+    except CheckpointError:  # there is none, or it is somebody else's
+        return []
+    return [path for name in begun if is_run(path := folder / name)]
+
+
 def require_whole(folder: Path) -> None:
-    """Refuse the folder of a run that was copied in part, or lost a file; pass any other folder.
+    """Refuse the folder of a run that was copied in part, or lost a file, and one of several runs.
+
+    Any other folder passes.
 
     Raises:
-        AxtuneError: When one of the two files that make it a run's is there, and not the other.
+        AxtuneError: When one of the two files that make it a run's is there, and not the other; or
+            when it holds the runs of stages, which are named.
     """
     absent = _absent(folder)
+    if absent and (stages := stages_of(folder)):
+        names = ", ".join(stage.name for stage in stages)
+        finished = [run for run in stages if read_manifest(run).get("status") == "finished"]
+        raise AxtuneError(
+            f"{folder} holds the runs of a recipe of stages: {names}.",
+            f"Name one of them: {(finished or stages)[-1]}.",
+        )
     if len(absent) == 1 and (folder / "metrics.jsonl").is_file():
         raise AxtuneError(
             f"The run in {folder} lacks {absent[0]}, which says how it was trained.",

@@ -168,6 +168,13 @@ class QuantizationRecord(Record):
     versions: dict[str, str | None]
 
 
+class StagesRecord(Record):
+    """``stages.json`` of a folder that holds the runs of stages (`axtune.stages`)."""
+
+    begun: dict[str, str]
+    done: dict[str, dict[str, Any]]
+
+
 def fault_of(value: dict[str, Any], record: type[Record]) -> str | None:
     """What keeps a file's content from being used: the key and the reason; None when nothing does.
 

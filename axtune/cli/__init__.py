@@ -15,7 +15,7 @@ import typer
 
 from axtune.cli import chat, checkpoints, data, evaluate, runs, train, verify
 from axtune.errors import AxtuneError, require_linux
-from axtune.signals import sigterm_as_ctrl_c, was_terminated
+from axtune.signals import notes_of, sigterm_as_ctrl_c, was_terminated
 
 app = typer.Typer(
     name="axtune",
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if end.code != _CTRL_C:
                 raise
             code, name = (_SIGTERM, "SIGTERM") if was_terminated(end) else (_CTRL_C, "Ctrl-C")
-            print(f"axtune: stopped by {name}.", file=sys.stderr)
+            print(*notes_of(end), f"axtune: stopped by {name}.", sep="\n", file=sys.stderr)
             raise SystemExit(code) from None
         except BrokenPipeError:  # the reader has gone, as in `axtune data check … | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from axtune.errors import AxtuneError
+from axtune.units import gigabytes
 
 app = typer.Typer()
 
@@ -54,7 +55,7 @@ def quantize(
         max_shard_size=max_shard_size,
     )
     print(f"{written.folder}: {written.layers} linear layers in 4 bit, "
-          f"{written.original_nbytes / 1e9:.2f} → {written.nbytes / 1e9:.2f} GB")  # fmt: skip
+          f"{gigabytes(written.original_nbytes)} → {gigabytes(written.nbytes)}")  # fmt: skip
     print(f"Train from it: model={written.folder}; merge and export find {base} by themselves.")
 
 
@@ -79,7 +80,7 @@ def merge(
     for note in written.notes:
         print(f"note: {note}")
     print(f"{written.folder}: {written.tensors} tensors, {written.changed} changed, "
-          f"{written.nbytes / 1e9:.2f} GB")  # fmt: skip
+          f"{gigabytes(written.nbytes)}")  # fmt: skip
 
 
 @app.command(
@@ -157,14 +158,15 @@ def export(
     from axtune.export.export import export as run_export
     from axtune.export.four_bit import FourBitOptions
     from axtune.training.progress import Report
-    from axtune.units import gigabytes
 
+    report = Report()
     rounding = RoundingOptions(
         fast=fast,
         calibrate=tuple(calibrate or ()),
         rows=rows,
         seed=seed,
-        counting=Report().counting,
+        counting=report.counting,
+        say=report.say,
     )
     four_bit = None
     if bits:
@@ -188,3 +190,5 @@ def export(
         print(exported.command)
     if exported.room:
         print(f"room: {exported.room}")
+    if exported.verify:
+        print(f"verify: {exported.verify}")

@@ -13,8 +13,10 @@ import typer
 from axtune.errors import AxtuneError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from axtune.checkpoint.tokenizer import AxTokenizer
-    from axtune.config.recipe import Data
+    from axtune.config.recipe import Data, Recipe
     from axtune.data.statistics import RowResult
 
 app = typer.Typer(no_args_is_help=True, help="Check, preview and render training data.")
@@ -66,7 +68,11 @@ _OPTIONS = (
     epilog="Example: axtune data check data_templates/chat.jsonl --model tiny-ax-4.0",
 )
 def check(
-    files: Files,
+    context: typer.Context,
+    files: Annotated[
+        list[str],
+        typer.Argument(help="files, folders, globs or hf:owner/name; or a recipe, with overrides"),
+    ],
     model: Model = DEFAULT_MODEL,
     max_length: MaxLength = None,
     control_tokens: Keep = "refuse",
@@ -80,9 +86,20 @@ def check(
     leaked: Leaked = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
-    """Check every row; print file:line: code: message for each fault; exit 1 on errors."""
+    """Check every row; print file:line: code: message for each fault; exit 1 on errors.
+
+    Of a recipe, check the rows of its run as that reads them, and say what each source has of an
+    epoch: axtune data check RECIPE [key.path=value]...
+    """
+    from axtune.config.stages import is_recipe
     from axtune.data.pipeline import check_rows
     from axtune.data.statistics import StatsBuilder
+
+    if is_recipe(files[0]):
+        _require_no_options(context)
+        if not _check_recipes(files[0], files[1:], as_json=as_json):
+            raise typer.Exit(1)
+        return
 
     tokenizer, data, paths = _open(
         files,
@@ -101,13 +118,7 @@ def check(
     ledger = StatsBuilder()
     for checked in check_rows(paths, tokenizer, data):
         ledger.add(checked)
-        for fault in _with_options(checked).faults:
-            if as_json:
-                from dataclasses import asdict
-
-                print(json.dumps(asdict(fault), ensure_ascii=False))
-            else:
-                print(fault)
+        _print_faults(_with_options(checked), as_json=as_json)
     account = ledger.account()
     if as_json:
         print(json.dumps({"account": account.to_json()}, ensure_ascii=False))
@@ -120,6 +131,69 @@ def check(
     _require_rows(account.rows_read, files)
     if account.rows_refused:
         raise typer.Exit(1)
+
+
+def _print_faults(checked: RowResult, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    for fault in checked.faults:
+        print(json.dumps(asdict(fault), ensure_ascii=False) if as_json else fault)
+
+
+def _require_no_options(context: typer.Context) -> None:
+    """Of a recipe's rows the recipe says what an option would."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in ("files", "as_json") and given and given.name == "COMMANDLINE":
+            key = parameter.name if parameter.name == "model" else f"data.{parameter.name}"
+            raise AxtuneError(
+                f"{parameter.opts[0]} is for files of rows; a recipe says it itself.",
+                f"Give it as an override: {key}=…",
+            )
+
+
+def _check_recipes(recipe: str, overrides: Sequence[str], *, as_json: bool) -> bool:
+    """Check the rows of a recipe, or of each of its stages; whether all of them can be used."""
+    from rich.console import Console
+
+    from axtune.config.stages import jobs_of
+
+    console, sound = Console(highlight=False), True
+    for stage, job in jobs_of(recipe, overrides).items():
+        if stage and not as_json:
+            console.rule(stage, align="left")
+        sound = _check_recipe(console, job, stage, as_json=as_json) and sound
+    return sound
+
+
+def _check_recipe(console: Console, recipe: Recipe, stage: str, *, as_json: bool) -> bool:
+    from functools import partial
+
+    from axtune.checkpoint.locate import find
+    from axtune.checkpoint.tokenizer import load_tokenizer
+    from axtune.data.preview import show_account, show_mixture
+    from axtune.data.recipe_check import check_recipe
+    from axtune.data.sources import unread_files
+
+    held_out = recipe.data.eval if isinstance(recipe.data.eval, list) else []
+    for source in (*recipe.data.sources, *held_out):
+        for fault in unread_files(source):
+            print(fault, file=sys.stderr)
+    checkpoint = find(recipe.model, revision=recipe.revision, weights=False)
+    tokenizer = load_tokenizer(checkpoint, learning=True)
+    account, held = check_recipe(recipe, tokenizer, partial(_print_faults, as_json=as_json))
+    if as_json:
+        accounts = {"account": account.to_json(), "eval": held.to_json() if held else None}
+        print(json.dumps(({"stage": stage} if stage else {}) | accounts, ensure_ascii=False))
+    else:
+        show_account(console, account)
+        if len(account.mixture) > 1 or any(part["asked"] for part in account.mixture):
+            console.print()
+            show_mixture(console, account.mixture)
+        if held:
+            console.print("\nheld out", style="bold")
+            show_account(console, held)
+    return bool(account.mixture) and not (account.rows_refused or (held and held.rows_refused))
 
 
 @app.command(

@@ -1,7 +1,9 @@
-"""Commands that take the folders of runs: clean, report."""
+"""Commands that take the folders of runs: runs, clean, report."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,6 +12,26 @@ import typer
 from axtune.errors import AxtuneError
 
 app = typer.Typer()
+
+
+@app.command(
+    short_help="List the runs in a folder.",
+    epilog="Example: axtune runs runs",
+)
+def runs(
+    folder: Annotated[Path, typer.Argument(help="what runs lie in")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="the list as JSON")] = False,
+) -> None:
+    """Say of each run how far it came, what it learned and what it holds on the disk."""
+    from rich.console import Console
+
+    from axtune.report.listing import list_runs, show_runs
+
+    found = list_runs(folder)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(run) for run in found], ensure_ascii=False, indent=1))
+        return
+    show_runs(Console(), found, str(folder))
 
 
 @app.command(

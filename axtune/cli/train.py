@@ -82,11 +82,12 @@ def plan(
 ) -> None:
     """Say whether a recipe fits a GPU, what makes it fit, and how long it takes.
 
-    Exits with 1 when it fits none of the GPUs that --gpu names. Of a recipe of stages, each is
-    planned.
+    Exits with 1 when it, or with --serve every export, fits none of the GPUs that --gpu names. Of a
+    recipe of stages, each is planned.
     """
     if serve:
-        _plan_serving(recipe, overrides or [], gpu or [], tokens or 4096, as_json=as_json)
+        if not _plan_serving(recipe, overrides or [], gpu or [], tokens or 4096, as_json=as_json):
+            raise typer.Exit(1)
         return
     if recipe is None:
         raise AxtuneError("There is no recipe to plan.", "Name it: axtune plan RECIPE.")
@@ -143,8 +144,8 @@ def _plan_training(
 
 def _plan_serving(
     model: str | None, overrides: list[str], gpu: list[str], tokens: int, *, as_json: bool
-) -> None:
-    """Say which export serves where."""
+) -> bool:
+    """Say which export serves where; whether one does on one of the GPUs that are named."""
     from axtune.checkpoint.base import run_of
     from axtune.checkpoint.locate import find
     from axtune.config.loader import load
@@ -160,10 +161,14 @@ def _plan_serving(
     elif model and (run := run_of(Path(model))):
         model = run.recipe.model
     cards = [find_card(name) for name in gpu] or [find_card(f"{size}GB") for size in SIZES[:4]]
-    models = {model: find(model, weights=False).config} if model else LIGHTS
+    models = LIGHTS
+    if model:  # the sizes of the Lights are known without their files
+        models = {model: LIGHTS.get(model) or find(model, weights=False).config}
+    planned = to_json(models, cards, tokens)
     if as_json:
-        print(json.dumps(to_json(models, cards, tokens), ensure_ascii=False, indent=2))
+        print(json.dumps(planned, ensure_ascii=False, indent=2))
     else:
         from rich.console import Console
 
         show(Console(highlight=False), models, cards, tokens)
+    return not gpu or any(one["context"] for one in planned)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 import typer.core
 
+from axtune.errors import AxtuneError
+
 if TYPE_CHECKING:
     from axtune.verify.certificate import Check
 
@@ -93,11 +95,14 @@ def verify(
 
 
 @app.command(
-    short_help="Examine any A.X checkpoint; repair its tokenizer.",
+    short_help="Examine this machine, or an A.X checkpoint; repair a tokenizer.",
     epilog="Example: axtune doctor models/downloaded --repair models/repaired",
 )
 def doctor(
-    checkpoint: Annotated[str, typer.Argument(help="checkpoint: Hub id, folder or name")],
+    checkpoint: Annotated[
+        Optional[str],
+        typer.Argument(help="checkpoint: Hub id, folder or name; without one, this machine"),
+    ] = None,
     base: Annotated[
         Optional[str], typer.Option(help="what it comes from: Hub id, folder or name")
     ] = None,
@@ -110,13 +115,28 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="checks as JSON")] = False,
 ) -> None:
-    """Examine any A.X checkpoint, and repair a damaged tokenizer; exit 1 on a failure."""
+    """Say what this machine has for axtune; or examine any A.X checkpoint, and repair a tokenizer.
+
+    Exits with 1 on a failure.
+    """
     from dataclasses import asdict
 
     from axtune.checkpoint.locate import find
     from axtune.verify.doctor import examine
     from axtune.verify.doctor import repair as run_repair
 
+    if checkpoint is None:
+        if base or repair:
+            raise AxtuneError(
+                "--base and --repair need a checkpoint.", "Name it: axtune doctor CHECKPOINT."
+            )
+        from axtune.verify.machine import examine_machine
+
+        checks = examine_machine()
+        _show(checks, [asdict(check) for check in checks] if as_json else None)
+        if any(check.status == "fail" for check in checks):
+            raise typer.Exit(1)
+        return
     found = find(checkpoint)
     if repair is not None:
         checks = run_repair(found, repair, base)

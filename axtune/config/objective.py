@@ -70,6 +70,11 @@ class Objective:
         return self.learns_from in ("pair", "judged")
 
     @property
+    def learns_documents(self) -> bool:
+        """Whether it learns documents, and so how they end."""
+        return self.learns_from == "document"
+
+    @property
     def accepts(self) -> tuple[RowKind, ...]:
         """The kinds of rows that it takes."""
         return _FURTHER.get(self.learns_from, (self.learns_from,))

@@ -22,7 +22,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from axtune.config.keys import Keys, read_keys
-from axtune.config.loader import faults_of
+from axtune.config.loader import faults_of, load
 from axtune.config.paths import KeyPath, missing_paths
 from axtune.config.recipe import Files, Recipe
 from axtune.errors import Fault, RecipeError
@@ -83,6 +83,32 @@ def has_stages(path: str | Path) -> bool:
         RecipeError: When it cannot be read, or is no recipe.
     """
     return STAGES in read_keys(path).values
+
+
+def is_recipe(path: str) -> bool:
+    """Whether a file is a recipe, of one job or of stages; a YAML file may also be a document."""
+    if Path(path).suffix not in (".yaml", ".yml") or not Path(path).is_file():
+        return False
+    try:
+        keys = read_keys(path).values
+    except RecipeError:
+        return False
+    return not ({"data", STAGES}.isdisjoint(keys) or {"model", "output_dir"}.isdisjoint(keys))
+
+
+def jobs_of(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Recipe]:
+    """The jobs of a recipe: those of its stages by their names, or its own without one.
+
+    Args:
+        path: The YAML file.
+        overrides: As `axtune.config.loader.load` takes them.
+
+    Raises:
+        RecipeError: With every fault of the file and of the overrides.
+    """
+    if has_stages(path):
+        return load_stages(path, overrides).recipes
+    return {"": load(path, overrides)}
 
 
 def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> Stages:

@@ -9,7 +9,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from axtune.checkpoint.leftovers import filling
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import Data, Recipe, Source
-from axtune.data.mixture import mix, parts_of, spans_of
+from axtune.data.epoch import draw, hold_out
 from axtune.data.overlap_gate import overlap_gate
 from axtune.data.pipeline import RowChecker
 from axtune.data.samples import SAMPLE_TYPES, AnySample
-from axtune.data.sources import digest, files_of, unread_files
+from axtune.data.sources import digest, files_of, source_names, unread_files
 from axtune.data.statistics import DatasetStats, RowResult, Sizes, StatsBuilder
 from axtune.errors import CheckpointError, DataError, Fault
 
@@ -50,6 +50,7 @@ class Prepared:
         sizes: How long the training samples are, or None when nobody measured them.
         eval_sizes: The same for the held-out samples.
         files: The files of the training rows, as ``place`` counts them.
+        eval_sources: The source of each file of the held-out rows, as their ``place`` counts them.
     """
 
     train: datasets.Dataset
@@ -59,6 +60,7 @@ class Prepared:
     sizes: Sizes | None = None
     eval_sizes: Sizes | None = None
     files: tuple[str, ...] = ()
+    eval_sources: tuple[str, ...] = ()
 
     def where(self, place: Sequence[int]) -> str:
         """``file:line`` of a training row.
@@ -89,8 +91,16 @@ class Prepared:
             parts[name] = (samples, DatasetStats(**part["account"]), sizes)
         train, account, sizes = parts["train"]  # prepare writes no plan without it
         held_out, eval_account, eval_sizes = parts.get("eval", (None, None, None))
-        files = tuple(plan["train"]["files"])
-        return Prepared(train, held_out, account, eval_account, sizes, eval_sizes, files)
+        return Prepared(
+            train,
+            held_out,
+            account,
+            eval_account,
+            sizes,
+            eval_sizes,
+            files=tuple(plan["train"]["files"]),
+            eval_sources=tuple(plan.get("eval", {}).get("sources", ())),
+        )
 
 
 def prepare(
@@ -114,10 +124,9 @@ def prepare(
     """
     data = recipe.data
     plan: dict[str, Any] = {}
-    rng = np.random.default_rng(recipe.seed)
     checker = training_checker(recipe, tokenizer)
     kind = SAMPLE_TYPES[recipe.objective.learns_from]
-    ledger, counts, keys, names = _write(
+    ledger, counts, keys, files = _write(
         data.sources, checker, kind, folder / "train.arrow", report
     )
     if data.privacy_kinds:  # as much a part of what is trained on as the files of rows
@@ -127,41 +136,17 @@ def prepare(
         for path in checker.overlaps.files:  # what they hold decides which rows stay
             ledger.digests[f"{path.name} (not in)"] = digest(path)
         checker.overlaps = None  # held-out rows are not held against each other
-    row_of = np.asarray(ledger.row, np.int64)  # the row of each sample, ascending
-    used = np.unique(row_of)
-    if not len(used):
-        raise _nothing_to_train_on(ledger)
-    held_out = np.zeros(ledger.rows_read, bool)
-    if isinstance(data.eval, float):
-        held_out[_hold_out(used, np.asarray(keys)[used], data.eval, rng)] = True
-    sizes = ledger.sizes()
-    tokens = np.bincount(row_of, sizes.tokens, ledger.rows_read).astype(np.int64)
-    spans = spans_of(data, counts)
-    times = mix(spans, tokens * ~held_out, rng)
-    train = np.repeat(np.arange(len(row_of)), times[row_of])
-    if not len(train):
-        raise DataError(
-            f"There is nothing to train on: the weights of data.train leave none of {len(used)} "
-            "rows.",
-            [],
-            "Raise a weight.",
-        )
-    held = int(held_out.sum())
-    _save(folder, "train", train, sizes)
-    account = ledger.account(train, ledger.rows_read - held).to_json()
-    account["mixture"] = [asdict(part) for part in parts_of(spans, tokens, times)]
-    plan["train"] = {"file": "train.arrow", "account": account, "files": list(names)}
-    if held:
-        samples = np.flatnonzero(held_out[row_of])
-        account = ledger.account(samples, held).to_json()
-        account |= {"rows_read": held, "rows_refused": 0, "refused": {}, "warnings": {}}
-        # Counted with the rows that they were read with.
-        account |= {"rows_left_out": 0, "personal_data": {}, "dropped": {}, "overlaps": {}}
-        _save(folder, "eval", samples, sizes)
-        plan["eval"] = {"file": "train.arrow", "account": account}
+    drawn = draw(recipe, ledger, counts, keys)
+    _save(folder, "train", drawn.train, ledger.sizes())
+    account = drawn.account.to_json()
+    plan["train"] = {"file": "train.arrow", "account": account, "files": list(files)}
+    if drawn.eval_account:
+        _save(folder, "eval", drawn.held_out, ledger.sizes())
+        account = drawn.eval_account.to_json()
+        plan["eval"] = {"file": "train.arrow", "account": account, "sources": [*files.values()]}
     elif isinstance(data.eval, list):
         # The same checker: a held-out row that stands in the training data is a duplicate.
-        ledger, *_ = _write(data.eval, checker, kind, folder / "eval.arrow", report)
+        ledger, *_, files = _write(data.eval, checker, kind, folder / "eval.arrow", report)
         if not len(ledger.row):
             raise DataError(
                 "There is nothing to evaluate on: no row of data.eval can be used.",
@@ -169,7 +154,8 @@ def prepare(
                 "axtune data check says why.",
             )
         _save(folder, "eval", np.arange(len(ledger.row)), ledger.sizes())
-        plan["eval"] = {"file": "eval.arrow", "account": ledger.account().to_json()}
+        account = ledger.account().to_json()
+        plan["eval"] = {"file": "eval.arrow", "account": account, "sources": [*files.values()]}
     with filling(folder):
         (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     return Prepared.load(folder)
@@ -224,7 +210,7 @@ def _held_out_of_training(recipe: Recipe, tokenizer: AxTokenizer, share: float) 
             keys.append(checked.key)
     rng = np.random.default_rng(recipe.seed)
     rows = np.asarray(used, np.int64)
-    return set(_hold_out(rows, np.asarray(keys), share, rng).tolist())
+    return set(hold_out(rows, np.asarray(keys), share, rng).tolist())
 
 
 def _training_files(
@@ -250,23 +236,6 @@ def training_checker(
     asked = recipe.evaluate.data if recipe.evaluate else None
     overlaps = overlap_gate(recipe.data, asked or ())
     return RowChecker(tokenizer, recipe.data, recipe.task, with_turns=with_turns, overlaps=overlaps)
-
-
-def _nothing_to_train_on(ledger: StatsBuilder) -> DataError:
-    if not ledger.rows_read:
-        return DataError(
-            "There is nothing to train on: the files of data.train hold no rows.",
-            [],
-            "Give files that hold some.",
-        )
-    kept_out = ledger.refused + ledger.dropped
-    codes = ", ".join(f"{code} {count}" for code, count in kept_out.most_common())
-    return DataError(
-        f"There is nothing to train on: of {ledger.rows_read} rows of data.train none can be used "
-        f"({codes}).",
-        [],
-        "axtune data check says why, line by line.",
-    )
 
 
 def _save(folder: Path, name: str, samples: NDArray[np.int64], sizes: Sizes) -> None:
@@ -295,12 +264,12 @@ def _write(
     kind: type[AnySample],
     path: Path,
     report: Callable[[Fault], None],
-) -> tuple[StatsBuilder, list[int], array[int], dict[str, int]]:
+) -> tuple[StatsBuilder, list[int], array[int], dict[str, str]]:
     """Write the samples of some sources to an Arrow file.
 
     Returns:
-        The ledger; how many rows each source has; the key of each row; the number of each file, as
-        the samples' ``place`` has it.
+        The ledger; how many rows each source has; the key of each row; the source of each file, by
+        the files' names in the order in which the samples' ``place`` counts them.
     """
     import pyarrow as pa
 
@@ -310,7 +279,8 @@ def _write(
     ledger = StatsBuilder()
     counts: list[int] = []
     keys = array("Q")
-    names: dict[str, int] = {}
+    numbers: dict[str, int] = {}
+    source_of: dict[str, str] = {}
     named: Counter[str] = Counter()
     errors: list[Fault] = []
     found = [(source, files_of(source)) for source in sources]  # a wrong path fails at once
@@ -319,7 +289,7 @@ def _write(
         pa.OSFile(str(path), "wb") as sink,
         pa.ipc.new_stream(sink, placed) as writer,
     ):
-        for source, files in found:
+        for (source, files), called in zip(found, source_names(sources), strict=True):
             for fault in unread_files(source):
                 report(fault)
             before = ledger.rows_read
@@ -337,13 +307,14 @@ def _write(
                         for field in schema
                     ]
                     places = [
-                        (names.setdefault(checked.file, len(names)), checked.line)
+                        (numbers.setdefault(checked.file, len(numbers)), checked.line)
                         for checked in batch
                         for _ in checked.samples
                     ]
                     arrays.append(pa.array(places, placed.field("place").type))
                     writer.write_batch(pa.record_batch(arrays, schema=placed))
                 for checked in batch:
+                    source_of.setdefault(checked.file, called)
                     keys.append(checked.key)
                     ledger.add(checked)
                     _tell(checked, checker.data, ledger, errors, report)
@@ -365,7 +336,7 @@ def _write(
         if count > _SHOWN:
             message = f"{count - _SHOWN} more; axtune data check lists them all."
             report(Fault("data", 0, code, message, "warning"))
-    return ledger, counts, keys, names
+    return ledger, counts, keys, {file: source_of[file] for file in numbers}
 
 
 def _tell(
@@ -388,35 +359,3 @@ def _tell(
                 report(fault)
         elif ledger.warnings[fault.code] + ledger.dropped[fault.code] <= _SHOWN:
             report(fault)
-
-
-def _hold_out(
-    used: NDArray[np.int64], keys: NDArray[np.uint64], fraction: float, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw rows for evaluation; rows of one key stay together, so that none leaks across.
-
-    Args:
-        used: Rows with samples.
-        keys: Of each of them (`axtune.data.statistics.RowResult`).
-        fraction: How many of the rows.
-        rng: Draws.
-    """
-    _, group_of, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    if len(sizes) < 2:
-        raise DataError(
-            "data.eval is a fraction, and there are too few different rows to hold some out.",
-            [],
-            "Give a file as data.eval, or set data.eval=null.",
-        )
-    wanted = max(1, round(len(used) * fraction))
-    order = rng.permutation(len(sizes))
-    order = order[np.argsort(sizes[order] > wanted, kind="stable")]  # a big one only if it must be
-    chosen: list[int] = []
-    size = 0
-    for group in order[:-1].tolist():
-        if not chosen or size + sizes[group] <= wanted:
-            chosen.append(group)
-            size += int(sizes[group])
-        if size >= wanted:
-            break
-    return used[np.isin(group_of, chosen)]

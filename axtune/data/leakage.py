@@ -236,9 +236,13 @@ def _longest_run(one: str, two: str, least: int) -> int:
 
 
 def _other_numbers(item: str, row: str) -> bool:
-    """Whether most of an item's numbers do not stand in a row."""
+    """Whether most of the digits of an item's numbers are of numbers that a row does not have.
+
+    A month and a day are soon the same in two rows; a receipt's number of eight digits never is.
+    """
     numbers = set(_NUMBER.findall(item))
-    return len(numbers & set(_NUMBER.findall(row))) * 2 < len(numbers)
+    shared = numbers & set(_NUMBER.findall(row))
+    return 2 * sum(map(len, shared)) < sum(map(len, numbers))
 
 
 def _windows(text: str, size: int) -> _Hashes:

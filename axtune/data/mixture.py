@@ -41,6 +41,8 @@ class Part:
     Attributes:
         source: Its path.
         replay: Whether it is a source of replay.
+        asked: What its recipe says of it: ``weight 2``, ``limit 100``, ``share 20%``.
+        read: Its rows.
         rows: Different rows that are seen.
         seen: How often one of them is seen on average.
         tokens: Of an epoch.
@@ -49,6 +51,8 @@ class Part:
 
     source: str
     replay: bool
+    asked: str
+    read: int
     rows: int
     seen: float
     tokens: int
@@ -107,9 +111,30 @@ def parts_of(spans: Sequence[Span], tokens: Counts, times: Counts) -> list[Part]
         rows, mass = int((seen > 0).sum()), int((own * seen).sum())
         average = float(seen.sum()) / max(rows, 1)
         found.append(
-            Part(span.source.path, span.replay is not None, rows, average, mass, mass / whole)
+            Part(
+                span.source.path,
+                span.replay is not None,
+                _asked(span),
+                span.rows,
+                rows,
+                average,
+                mass,
+                mass / whole,
+            )
         )
     return found
+
+
+def _asked(span: Span) -> str:
+    """What a recipe says of how often a source is seen; nothing where it is silent."""
+    source = span.source
+    said = {
+        "weight": source.weight if source.weight != 1 else None,
+        "limit": source.limit,
+        "share": source.share,
+        "replay": span.replay,
+    }
+    return ", ".join(f"{name} {value:g}" for name, value in said.items() if value is not None)
 
 
 def _factors(spans: Sequence[Span], masses: Sequence[float]) -> list[float]:

@@ -7,8 +7,9 @@ answers by + and -, so that a preview in a log file says the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -86,6 +87,30 @@ def _append(text: Text, said: str, style: str) -> None:
     text.append(said[end:], style=style)
 
 
+def show_mixture(console: Console, parts: Sequence[Mapping[str, Any]]) -> None:
+    """Print what each source has of an epoch, as a table.
+
+    Args:
+        console: Where to.
+        parts: As an account has them (`axtune.data.mixture.Part`).
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("source", overflow="fold")
+    for name in ("rows", "seen", "tokens", "share"):
+        table.add_column(name, justify="right")
+    table.add_column("recipe", style="dim")
+    for part in parts:
+        table.add_row(
+            Text(part["source"]),
+            f"{part['read']:,}",
+            f"{part['rows']:,} × {part['seen']:.2f}",
+            f"{part['tokens']:,}",
+            f"{part['share']:.1%}",
+            part["asked"],
+        )
+    console.print(table)
+
+
 def show_account(console: Console, account: DatasetStats) -> None:
     """Print where every row went, as a table."""
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -104,7 +129,7 @@ def show_account(console: Console, account: DatasetStats) -> None:
     for code, count in sorted(account.dropped.items()):
         table.add_row(f"    {code}", f"{count:,}", "")
     if account.rows_left_out:
-        table.add_row("  left out", f"{account.rows_left_out:,}", "by weight")
+        table.add_row("  left out", f"{account.rows_left_out:,}", "by weight, limit or share")
     table.add_row("samples", f"{account.samples:,}", "")
     table.add_row("tokens", f"{account.tokens:,}", f"a sample: {spread}" if spread else "")
     if account.prompt_tokens:

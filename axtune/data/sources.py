@@ -7,6 +7,9 @@ into a timestamp or fill absent keys with null.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from axtune.config.paths import (
@@ -29,6 +32,8 @@ from axtune.config.splits import AUTO, SHARD, Splits, keyword, splits_said, word
 from axtune.data.llama_factory import DATASET_INFO, unread_mapping
 from axtune.errors import AxtuneError, Fault
 
+_NOT_NAMED = re.compile(r"[^\w.-]+")
+
 
 def files_of(source: Source) -> list[Path]:
     """The files that a source stands for, sorted by name.
@@ -41,6 +46,21 @@ def files_of(source: Source) -> list[Path]:
         split = first_split(source.split, lambda one: _split_files(folder, one, source.path))
         return _split_files(folder, split, source.path)
     return local_files(source.path, source.split)
+
+
+def source_names(sources: Sequence[Source]) -> list[str]:
+    """What sources are called where figures are told by source: without folders, each its own.
+
+    Trackers take such a name into a metric's, so that it holds letters, digits, ``-``, ``_`` and
+    ``.`` alone.
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for source in sources:
+        name = _NOT_NAMED.sub("_", Path(source.path.removeprefix(HUB)).absolute().name)
+        seen[name] += 1
+        names.append(f"{name}-{seen[name]}" if seen[name] > 1 else name)
+    return names
 
 
 def unread_files(source: Source) -> list[Fault]:

@@ -31,7 +31,7 @@ from axtune.evaluate.losses import (
 )
 from axtune.evaluate.models import Asked, Endpoint, LocalModel, Model
 from axtune.evaluate.results import Measured, Result
-from axtune.evaluate.sources import Selection, select, trained_on
+from axtune.evaluate.sources import Selection, listed, select, trained_on
 from axtune.evaluate.task_answers import open_task_answers
 from axtune.evaluate.ties import ties_of
 from axtune.quiet import quiet_libraries
@@ -129,6 +129,7 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             report.table(
                 [("questions", asked)] * bool(selected.questions)
                 + [("documents", documents)] * bool(selected.documents)
+                + [("masked", listed(selected.personal_data))] * bool(selected.personal_data)
                 + [("answers" if selected.questions else "figures", str(folder))]
             )
         began = time.monotonic()
@@ -152,6 +153,7 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             data=selected.files,
             questions=len(selected.questions),
             left_out=dict(selected.left_out),
+            personal_data=dict(selected.personal_data),
             measured=_measured(after, before, [source for source, _ in selected.samples]),
             reasons=reasons(after.scores),
             reasons_before=reasons(before.scores) if before else {},

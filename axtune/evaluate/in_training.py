@@ -45,6 +45,7 @@ class TrainingQuestions:
     Attributes:
         left_out: How many were not taken, by why.
         files: How many files the others are of.
+        personal_data: How much of each kind was masked in them.
 
     Raises:
         AxtuneError: When there is nothing to ask, or a file cannot be read.
@@ -68,6 +69,7 @@ class TrainingQuestions:
         self._asked = selected.questions
         self.left_out = dict(selected.left_out)
         self.files = len(selected.files)
+        self.personal_data = dict(selected.personal_data)
         # What answers are worth hangs on them; which figures there are hangs on the questions.
         told = self.figures(dict.fromkeys(range(len(self)), Answer("", [])))
         best = best_figure(recipe)

@@ -89,6 +89,7 @@ class Result:
         seconds: That answers took; those kept from before cost none.
         created: When, in UTC, ISO 8601.
         versions: Of the packages that took part.
+        personal_data: How much of each kind the gate of the run's recipe found in what was asked.
     """
 
     model: str
@@ -105,6 +106,7 @@ class Result:
     seconds: float = 0.0
     created: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    personal_data: dict[str, int] = field(default_factory=dict)
 
     def put(self, folder: Path) -> str:
         """Write ``result.json``; what another evaluation left there is kept.

@@ -29,14 +29,14 @@ from axtune.model.load import choose_precision, load_model
 from axtune.plan.architecture import read_architecture
 from axtune.plan.estimate import free_memory
 from axtune.units import gigabytes
-from axtune.verify.agreement import how_made
-from axtune.verify.certificate import Check
+from axtune.verify.agreement import how_made, how_to_lose_less
+from axtune.verify.certificate import FOUR_BIT, Check
 
 QUESTIONS = 64
 
 _LONGEST = 256  # tokens of an answer
 _BESIDE = 1.2  # what answers take beside the weights
-_PART, _NAME = "4 bit", "answers"
+_NAME = "answers"
 
 
 def same_calls(
@@ -59,16 +59,21 @@ def same_calls(
         least: The share of questions on which they must agree; None judges nothing.
     """
     if reason := _too_large(base):
-        yield Check(_PART, _NAME, "skip", reason)
+        yield Check(FOUR_BIT, _NAME, "skip", reason)
         return
     tokenizer = load_tokenizer(checkpoint)
     try:
         recipe = run.recipe if run else None
         questions = select(tokenizer, recipe, data, room=_LONGEST, limit=QUESTIONS).questions
     except AxtuneError as error:
-        yield Check(_PART, _NAME, "skip", error.found.rstrip("."))
+        found = error.found.rstrip(".")
+        if run:  # paths of this machine are nobody else's business
+            for path in (str(run.path), *(source.path for source in run.recipe.data.sources)):
+                found = found.replace(path, Path(path).name)
+        yield Check(FOUR_BIT, _NAME, "skip", f"no questions to ask: {found}; give --data FILE")
         return
-    beside = adapter is not None and how_made(checkpoint.folder).get("adapters") == []
+    made = how_made(checkpoint.folder)
+    beside = adapter is not None and made.get("adapters") == []
     wanted = _answers(base, adapter, tokenizer, questions)
     given = _answers(checkpoint, adapter if beside else None, tokenizer, questions)
     same = [
@@ -93,10 +98,10 @@ def same_calls(
             marks |= {"accuracy_16_bit": one.before.value, "accuracy": one.value.value}
             break
     if least is not None and share.value < least:
-        remedy = "Calibrate on more rows like these (--calibrate, --rows), or use --group 64."
-        yield Check(_PART, _NAME, "fail", f"{found}; expected {least:.0%}", remedy, marks)
+        remedy = f"Export it again {how_to_lose_less(made, checkpoint.config)}."
+        yield Check(FOUR_BIT, _NAME, "fail", f"{found}; expected {least:.0%}", remedy, marks)
     else:
-        yield Check(_PART, _NAME, "pass", found, "", marks)
+        yield Check(FOUR_BIT, _NAME, "pass", found, "", marks)
 
 
 def _too_large(base: Checkpoint) -> str | None:

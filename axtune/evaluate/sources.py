@@ -49,6 +49,8 @@ class Selection:
             what a loss is taken of.
         left_out: Questions that are not asked, by why.
         unscored: Those of BFCL whose categories are not scored, by these.
+        personal_data: How much of each kind the recipe's gate found in the rows. A benchmark is
+            asked as it is published.
     """
 
     questions: list[tuple[Question, list[int]]] = field(default_factory=list)
@@ -56,6 +58,7 @@ class Selection:
     samples: list[tuple[str, Sample]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     unscored: Counter[str] = field(default_factory=Counter)
+    personal_data: Counter[str] = field(default_factory=Counter)
 
     @property
     def files(self) -> list[dict[str, Any]]:
@@ -72,7 +75,7 @@ class Selection:
 
     def but(self) -> str:
         """What was left out, in words."""
-        return f"; not asked: {_listed(self.left_out)}" if self.left_out else ""
+        return f"; not asked: {listed(self.left_out)}" if self.left_out else ""
 
 
 def select(
@@ -121,7 +124,7 @@ def select(
         selected.left_out["not-scored"] = selected.unscored.total()
     if not selected.questions and not kept.documents:
         raise AxtuneError(
-            f"None of {plural(found, 'question')} can be asked: {_listed(selected.left_out)}.",
+            f"None of {plural(found, 'question')} can be asked: {listed(selected.left_out)}.",
             "Give shorter answers room with --max-new-tokens, or other files.",
         )
     if limit is not None and limit < len(selected.questions):
@@ -137,6 +140,7 @@ def select(
         for sample in kept.samples.get((file, line), ())
         if sample.length <= tokenizer.context
     ]
+    selected.personal_data = kept.personal_data
     selected.documents = Counter(sources[file] for file, _ in kept.documents)
     return selected
 
@@ -199,15 +203,19 @@ class _Kept:
     Attributes:
         samples: Of documents and conversations, by file and line.
         documents: Which of these rows are documents.
+        personal_data: How much of each kind the gate found in them.
     """
 
     samples: dict[tuple[str, int], list[Sample]] = field(default_factory=dict)
     documents: list[tuple[str, int]] = field(default_factory=list)
+    personal_data: Counter[str] = field(default_factory=Counter)
 
     def those_of(self, rows: Iterable[RowResult]) -> Iterator[RowResult]:
         """The same rows."""
         for checked in rows:
             place = checked.file, checked.line
+            if not checked.refused:
+                self.personal_data.update(checked.personal_data)
             self.samples[place] = [one for one in checked.samples if isinstance(one, Sample)]
             if checked.document:
                 self.documents.append(place)
@@ -276,5 +284,6 @@ def _digests(run: Run, part: str) -> dict[str, str]:
     return dict(account.get("digests") or {})
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def listed(counts: Mapping[str, int]) -> str:
+    """Counts by their names: ``telephone 4, card 1``."""
     return ", ".join(f"{code} {count:,}" for code, count in counts.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from safetensors.torch import save_file
 from axtune.checkpoint import locate
 from axtune.checkpoint.atomic import staged
 from axtune.checkpoint.base import run_of
-from axtune.checkpoint.families import Family, relative_of_a_x
-from axtune.checkpoint.locate import ADAPTER_CONFIG
+from axtune.checkpoint.families import relative_of_a_x
+from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint
 from axtune.checkpoint.record import write_record
 from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
+from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.serving import Exported, serving, vllm_command
+from axtune.model.int4 import WEAK_BENEATH_ADAPTERS
 from axtune.weights.folder import served_card, write_json
 from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.safetensors_file import load
@@ -48,16 +51,23 @@ def export_adapter(source: Path, target: Path, base: str | None) -> Exported:
         )
     size = sum(tensor.nbytes for tensor in adapter.tensors.values())
     slots = next(value for value in _VLLM_RANKS if value >= rank)
-    context, family = _facts(name)
+    found = _at_hand(name)
+    context = int(found.config["max_position_embeddings"]) if found else None
+    family = found.family if found else relative_of_a_x("llama")  # whose layout vLLM serves
     command = vllm_command(Path("BASE"), context, family) + (
         f" --enable-lora --max-lora-rank {slots}"
         f" --lora-modules {shlex.quote(f'{target.name}={target}')}"
     )
-    notes = [f"BASE is the folder that `axtune export {name} --to vllm --out BASE` makes."]
+    of_base = shlex.join(["axtune", "export", str(name), "--to", "vllm"])
+    notes = [f"BASE is the folder that `{of_base} --out BASE` makes."]
     if run and run.recipe.quantization:
-        notes.append(
-            "The run was trained on 4-bit weights; vLLM adds this adapter to the 16-bit ones."
-        )
+        notes.append(_over_4_bit(of_base, source))
+    stops: list[int] = []
+    if run and run.learned_documents:
+        stops = list(load_tokenizer(found).stop_ids) if found else []
+        if stops:
+            command += f" --generation-config {shlex.quote(str(target))}"
+        notes.append(_where_documents_end(stops))
     # Ranks are padded where they differ.
     with staged(target, size * rank // min(t.shape[0] for t in _halves(adapter, "A"))) as folder:
         _write_adapter(adapter, rank, folder)
@@ -65,7 +75,10 @@ def export_adapter(source: Path, target: Path, base: str | None) -> Exported:
         (folder / "SERVING.md").write_text(text, encoding="utf-8")
         card = served_card(target.name, [run] if run else [], library="peft", tags=["lora"])
         (folder / "README.md").write_text(card, encoding="utf-8")
-        write_record(folder)
+        if found and stops:
+            ends = {**found.generation_config, "eos_token_id": stops}
+            write_json(folder / "generation_config.json", ends)
+        write_record(folder, facts={"adapter": {"stop_token_ids": stops}} if stops else None)
     return Exported(target, size, command, tuple(notes))
 
 
@@ -147,9 +160,48 @@ def _halves(adapter: SavedAdapter, half: str) -> list[Any]:
     ]
 
 
-def _facts(model: str | None) -> tuple[int | None, Family]:
-    """The base's context and family, where it is at hand; the adapter itself does not need it."""
+def _at_hand(model: str | None) -> Checkpoint | None:
+    """The base, without its weights; the adapter itself does not need it."""
     with suppress(CheckpointError):
-        base = locate.find(str(model), weights=False)
-        return int(base.config["max_position_embeddings"]), base.family
-    return None, relative_of_a_x("llama")  # the layout in which vLLM serves it
+        return locate.find(str(model), weights=False)
+    return None
+
+
+def _over_4_bit(of_base: str, source: Path) -> str:
+    """Where to serve an adapter that was trained over 4-bit weights, and what that costs.
+
+    Args:
+        of_base: The line that exports its base, without ``--out``.
+        source: The run.
+    """
+    merged = shlex.join(["axtune", "export", str(source), "--to", "vllm", "--bits", "4"])
+    return (
+        "The run was trained over a base in 4 bit. This adapter is served over the base in 16 bit, "
+        f"or, where that is too large, over the one in 4 bit that `{of_base} --bits 4 --calibrate "
+        f"FILE --out BASE` makes, FILE having rows like those that it will be asked. A known "
+        f"weakness: {WEAK_BENEATH_ADAPTERS}. `axtune verify BASE --adapter RUN` measures it; "
+        f"`{merged} --out DIR` merges the adapter before the weights are rounded, and has no such "
+        "weakness."
+    )
+
+
+def _where_documents_end(stops: Sequence[int]) -> str:
+    """How a server comes to stop where documents end; of the base it knows where turns do.
+
+    vLLM 0.32 takes ``eos_token_id`` from a folder's generation_config.json alone, and none from
+    --override-generation-config (vllm/config/model.py, try_get_generation_config).
+
+    Args:
+        stops: What ends a turn and what ends a document; empty where the base is not at hand.
+    """
+    if not stops:
+        return (
+            "The run learned documents, and the base's generation_config.json may not stop where "
+            "they end: send requests with the id of <|endoftext|> as stop_token_ids."
+        )
+    listed = " and ".join(map(str, stops))
+    return (
+        f"The run learned documents: it stops at {listed}, as generation_config.json of this "
+        "folder says and --generation-config passes on. On a server without that, requests take "
+        f"stop_token_ids: {stops[1:]}."
+    )

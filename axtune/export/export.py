@@ -27,6 +27,7 @@ from axtune.export.adapter import export_adapter
 from axtune.export.calibration import RoundingOptions
 from axtune.export.four_bit import FourBitOptions, in_four_bit
 from axtune.export.gguf import (
+    EIGHT_BIT,
     Numbers,
     complete_config,
     gguf_file,
@@ -36,7 +37,7 @@ from axtune.export.gguf import (
 )
 from axtune.export.k_quants import K_QUANTS, k_quants
 from axtune.export.ollama import modelfile
-from axtune.export.serving import Exported, room, serving, vllm_command
+from axtune.export.serving import Exported, room, serving, verify_command, vllm_command
 from axtune.model.dtypes import stated_dtype, with_dtype
 from axtune.plan.serving import Form as ServedForm
 from axtune.plan.serving import KQuant
@@ -180,7 +181,10 @@ def export(
 
     write_folder(written, target, tokenizer=tokenizer, finish=say_how_to_serve)
     fits = room(planned.config, target.name, form, group) if command else None
-    return Exported(target, written.nbytes, command, notes, fits)
+    check = verify_command(target, str(source), base, adapted=adapted)
+    if rounded and not adapted:
+        check += " --data FILE"  # a checkpoint has no rows of its own
+    return Exported(target, written.nbytes, command, notes, fits, check)
 
 
 def _refuse_for_four_bit(
@@ -223,7 +227,7 @@ def _export_gguf(
     notes = planned.notes
     facts: Mapping[str, Any] = {}
     digests: dict[str, str] = {}
-    with staged(target, needed) as folder:
+    with staged(target, needed, rounded.resumes if rounded else None) as folder:
         path = folder / file.path
         if rounded:
             with quiet_libraries():
@@ -234,7 +238,9 @@ def _export_gguf(
         (folder / "Modelfile").write_text(modelfile(tokenizer, path.name), encoding="utf-8")
         text = serving_gguf(target.name, tokenizer.context, fits)
         (folder / "SERVING.md").write_text(text, encoding="utf-8")
-        card = served_card(target.name, planned.runs(), library="gguf", tags=["gguf"])
+        how = rounded.scheme() if rounded else EIGHT_BIT if dtype == "q8_0" else None
+        runs = planned.runs()
+        card = served_card(target.name, runs, library="gguf", tags=["gguf"], rounded=how)
         (folder / "README.md").write_text(card, encoding="utf-8")
         copy_licences(planned.base.folder, folder)
         write_record(folder, known=digests, facts=facts)

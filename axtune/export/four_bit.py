@@ -12,30 +12,41 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
-from axtune.checkpoint.atomic import fsync, written_whole
+from axtune.checkpoint.locate import INDEX
 from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError
-from axtune.export.calibration import Calibration, Counting, RoundingOptions, rounding_facts
+from axtune.export.calibration import (
+    Calibration,
+    Counting,
+    RoundingOptions,
+    rounding_facts,
+)
+from axtune.export.layer_pass import LayerPass, counted, stopped_at, write_tensors
+from axtune.model.dtypes import stated_dtype
 from axtune.model.int4 import Int4, group_of, quantization_config, round_to_nearest
 from axtune.weights import gptq
 from axtune.weights.decoder import LINEAR, SAME_INPUTS, Decoder, watched
-from axtune.weights.folder import CheckpointPlan, FolderPlan, served_card
+from axtune.weights.folder import (
+    CheckpointPlan,
+    FolderPlan,
+    certified,
+    public_name,
+    served_card,
+)
 from axtune.weights.output_tensor import OutputTensor, in_memory
 from axtune.weights.safetensors_file import read_header
 from axtune.weights.stream_writer import write_checkpoint, write_index
 
-# In the folder while it is being written: what goes into the next layer, and that the rest is done.
-_WORK, _STATES, _REST = ".work", "states.safetensors", "rest-is-written"
+# In the folder while it is being written: what a pass keeps, and that all but the layers is done.
+_WORK, _REST = ".work", "rest-is-written"
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 # The second moment of a layer with more inputs is kept in blocks of at most so many on a CPU, where
@@ -57,7 +68,7 @@ class FourBitPlan(FolderPlan):
         group: Inputs that share a scale.
         calibration: The rows that it is rounded by; None to round to nearest.
         facts: What its record says of how it was made.
-        counting: Shows how many layers are done.
+        counting: Shows how many linear layers are done.
     """
 
     pieces: Sequence[OutputTensor]
@@ -86,8 +97,24 @@ class FourBitPlan(FolderPlan):
 
     def card(self) -> str:
         """README.md: what this is, and how to load it."""
-        tags = ["compressed-tensors", "w4a16"]
-        return served_card(self.title, self.runs, library="vllm", tags=tags)
+        tags = ["compressed-tensors", "w4a16", self.facts["method"]]
+        return served_card(self.title, self.runs, library="vllm", tags=tags, rounded=self._scheme())
+
+    def _scheme(self) -> str:
+        how = "rounded to nearest, without calibration"
+        if self.calibration:
+            how = f"by GPTQ, calibrated on {self.calibration.size}"
+        rest = stated_dtype(self.config)
+        measured = certified(
+            "How far its answers are from those of the 16-bit weights is measured by `axtune "
+            "verify THIS_FOLDER`, which was not run yet."
+        )
+        return (
+            f"Its linear layers are in 4 bit (compressed-tensors, W4A16): {how}; groups of "
+            f"{self.group} inputs share a scale. Embeddings and head are in {rest}. It was rounded "
+            f"from the 16-bit weights of {public_name(self.base)}"
+            f"{' with its adapter merged' if self.facts['adapters'] else ''}.\n\n{measured}"
+        )
 
     @property
     def learned_documents(self) -> bool:
@@ -97,6 +124,8 @@ class FourBitPlan(FolderPlan):
     def write_weights(self, folder: Path) -> dict[str, str]:
         """Round and write the layers, those behind the last one that is there already."""
         work = folder / _WORK
+        if (folder / INDEX).is_file() and not work.is_dir():
+            return {}  # interrupted behind the last layer
         work.mkdir(exist_ok=True)
         layers = 1 + max(int(found[1]) for p in self.pieces if (found := _LAYER.match(p.name)))
         names = [f"model-{n:05d}-of-{layers + 1:05d}.safetensors" for n in range(1, layers + 2)]
@@ -110,17 +139,18 @@ class FourBitPlan(FolderPlan):
             rounding: _Rounding = _ByRows(decoder, self.calibration, self.group, work)
         else:
             rounding = _Rounding(self.pieces, self.group)
-        with self.counting("layers in 4 bit", layers) as count:
-            for index in range(layers):
-                file = folder / names[index]
-                if not rounding.has_done(index, file):
-                    tensors = rounding.layer(index)
-                    _write(file, tensors)
+        begins_at = rounding.begins_at([folder / name for name in names[:-1]])
+        what = counted("linear layers in 4 bit", begins_at, layers)
+        linear = [found for p in self.pieces if (found := LINEAR.fullmatch(p.name))]
+        left = sum(int(found[1]) >= begins_at for found in linear)
+        with self.counting(what, left) as count:
+            for index in range(begins_at, layers):
+                with stopped_at(index, layers):
+                    write_tensors(folder / names[index], rounding.layer(index, count))
                     rounding.keep(index)
-                count()
-        shutil.rmtree(work)
         written = {tensor.name: name for name in names for tensor in read_header(folder / name)}
         write_index(folder, written, self.nbytes)
+        shutil.rmtree(work)
         return {}
 
     def _nbytes(self, piece: OutputTensor) -> int:
@@ -217,20 +247,30 @@ class _Rounding:
         self._pieces = pieces
         self._group = group
 
-    def layer(self, index: int) -> dict[str, torch.Tensor]:
-        """The tensors of a layer, in 4 bit those of its linear layers."""
+    def begins_at(self, files: Sequence[Path]) -> int:
+        """The first layer that an interrupted pass left to do.
+
+        Args:
+            files: Of the layers.
+        """
+        return next((index for index, file in enumerate(files) if not file.is_file()), len(files))
+
+    def layer(self, index: int, count: Callable[[], None]) -> dict[str, torch.Tensor]:
+        """The tensors of a layer, in 4 bit those of its linear layers.
+
+        Args:
+            index: Of the layer.
+            count: Called for each of its linear layers.
+        """
         tensors: dict[str, torch.Tensor] = {}
         for piece in self._pieces:
             if piece.name.startswith(f"model.layers.{index}."):
                 if LINEAR.fullmatch(piece.name):
                     tensors |= _named(piece.name, self._nearest(piece))
+                    count()
                 else:
                     tensors[piece.name] = in_memory(piece)
         return tensors
-
-    def has_done(self, index: int, file: Path) -> bool:
-        """Whether an interrupted pass wrote a layer."""
-        return file.is_file()
 
     def keep(self, index: int) -> None:
         """Note that a layer is written."""
@@ -263,16 +303,13 @@ class _ByRows(_Rounding):
     def __init__(self, decoder: Decoder, calibration: Calibration, group: int, work: Path) -> None:
         super().__init__(decoder.pieces, group)
         self._decoder = decoder
-        self._file = work / _STATES
-        self._begins_at = 0
-        if self._file.is_file():
-            with safe_open(self._file, framework="pt") as file:
-                self._begins_at = int(file.metadata()["layer"])
-                self._states = [file.get_tensor(str(n)) for n in range(len(calibration.sequences))]
-        else:
-            self._states = decoder.embed(calibration.sequences)
+        self._rows = LayerPass(decoder, calibration.sequences, work)
 
-    def layer(self, index: int) -> dict[str, torch.Tensor]:
+    def begins_at(self, files: Sequence[Path]) -> int:
+        """As `_Rounding.begins_at`: what enters the layer has to be known as well."""
+        return self._rows.begins_at
+
+    def layer(self, index: int, count: Callable[[], None]) -> dict[str, torch.Tensor]:
         """As `_Rounding.layer`; what goes into the next one is what comes out of these weights."""
         layer = self._decoder.layer(index)
         moments = self._moments(layer, index)
@@ -294,21 +331,17 @@ class _ByRows(_Rounding):
                 rounded = gptq.gptq(linear.weight.data, factors, self._group, dtype)
                 linear.weight.data = rounded.dequantized().float()
                 tensors |= _named(full, rounded)
+                count()
         for name in self._decoder.names(index):
             if not LINEAR.fullmatch(name):
                 tensors[name] = in_memory(self._decoder.piece(name))
-        self._states = list(self._decoder.run(layer, self._states))
-        self._decoder.require_finite(index, self._states)
+        self._rows.states = list(self._decoder.run(layer, self._rows.states))
+        self._decoder.require_finite(index, self._rows.states)
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-
-    def has_done(self, index: int, file: Path) -> bool:
-        """Whether an interrupted pass wrote a layer, and what goes into the next one."""
-        return index < self._begins_at
 
     def keep(self, index: int) -> None:
         """Write down what goes into the next layer."""
-        states = {str(n): state for n, state in enumerate(self._states)}
-        _write(self._file, states, layer=str(index + 1))
+        self._rows.keep(index)
 
     def _moments(self, layer: torch.nn.Module, index: int) -> dict[str, gptq.SecondMoment]:
         """Of the inputs of a layer's linear layers, by the first of those that share them."""
@@ -318,7 +351,7 @@ class _ByRows(_Rounding):
             width: int = linear.in_features
             moments[names[0]] = gptq.SecondMoment(width, self._blocks(width), self._decoder.device)
         with watched(layer, lambda names, inputs: moments[names[0]].add(inputs)):
-            for _ in self._decoder.run(layer, self._states):
+            for _ in self._decoder.run(layer, self._rows.states):
                 pass
         return moments
 
@@ -332,13 +365,6 @@ class _ByRows(_Rounding):
         groups = width // self._group
         fits = (n for n in range(2, groups + 1) if groups % n == 0 and width / n <= _BLOCK)
         return next(fits, 1)
-
-
-def _write(file: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> None:
-    """A safetensors file, whole or not at all; its mode is the umask's, as safetensors' is not."""
-    with written_whole(file) as part:
-        part.write_bytes(save(tensors, metadata={"format": "pt", **metadata}))
-        fsync(part)
 
 
 def _named(name: str, rounded: Int4) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from axtune.checkpoint.families import LAYOUTS
-from axtune.checkpoint.leftovers import scratch
+from axtune.checkpoint.leftovers import filling, scratch
 from axtune.checkpoint.locate import read_json
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 
 # What matrices become; vectors are always float32, which llama.cpp wants of norms and biases.
 Numbers = Literal["bfloat16", "float16", "float32", "q8_0"]
+
+# What a card says of q8_0.
+EIGHT_BIT = (
+    "The matrices of the GGUF file are in 8 bit (q8_0), rounded to nearest in blocks of 32; "
+    "vectors are in float32."
+)
 
 _FILE_TYPES = {
     "bfloat16": "MOSTLY_BF16",
@@ -80,26 +87,26 @@ def gguf_file(
     _refuse_other_tokenizers(tokenizer)
     kind = numbers or _dtype(planned)
     pieces = _pieces(planned, config, kind)
-    with scratch() as place:
+    with scratch() as place, filling(place, "the header of a GGUF file"):
         path = place / "header"
-        writer = gguf.GGUFWriter(path, LAYOUTS[config["model_type"]].gguf_architecture)
-        for piece in pieces:
-            tensor_type = "Q8_0" if piece.packed else _TENSOR_TYPES[piece.dtype]
-            writer.add_tensor_info(
-                piece.name,
-                piece.shape,
-                np.dtype(np.float32),  # not asked where raw_dtype is given
-                piece.nbytes,
-                raw_dtype=gguf.GGMLQuantizationType[tensor_type],
-            )
-        _add_model(writer, planned, config, name)
-        writer.add_file_type(gguf.LlamaFileType[_FILE_TYPES[kind]])
-        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        _add_vocabulary(writer, tokenizer, int(config["vocab_size"]))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        writer.close()
+        architecture = LAYOUTS[config["model_type"]].gguf_architecture
+        with closing(gguf.GGUFWriter(path, architecture)) as writer:
+            for piece in pieces:
+                tensor_type = "Q8_0" if piece.packed else _TENSOR_TYPES[piece.dtype]
+                writer.add_tensor_info(
+                    piece.name,
+                    piece.shape,
+                    np.dtype(np.float32),  # not asked where raw_dtype is given
+                    piece.nbytes,
+                    raw_dtype=gguf.GGMLQuantizationType[tensor_type],
+                )
+            _add_model(writer, planned, config, name)
+            writer.add_file_type(gguf.LlamaFileType[_FILE_TYPES[kind]])
+            writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+            _add_vocabulary(writer, tokenizer, int(config["vocab_size"]))
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
         header = path.read_bytes()
     placed = []
     position = len(header)

@@ -3,31 +3,40 @@
 A file in the checkpoint's own dtype is written first, and llama.cpp's quantiser makes the other one
 of it. It rounds so that least is lost where the inputs are large: its importance matrix has for
 each input of a linear layer the mean of its squares, over calibration rows that go through the
-checkpoint's layers in 16 bit. Embeddings and head have none, as with llama.cpp's own tool.
+checkpoint's layers in 16 bit. Embeddings and head have none, as with llama.cpp's own tool. An
+interrupted export goes on behind the last layer that was seen, or behind the last of its files.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
+import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.numpy import save_file
 
-from axtune.checkpoint.leftovers import scratch
+from axtune.checkpoint.atomic import written_whole
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError, MissingPackageError
-from axtune.export.calibration import Calibration, Counting, RoundingOptions, device, rounding_facts
+from axtune.export.calibration import (
+    Calibration,
+    Counting,
+    RoundingOptions,
+    device,
+    rounding_facts,
+)
 from axtune.export.gguf import (
     Numbers,
     complete_config,
@@ -35,6 +44,7 @@ from axtune.export.gguf import (
     matrix_dtypes,
     tensor_names,
 )
+from axtune.export.layer_pass import LayerPass, counted, stopped_at, write_tensors
 from axtune.plan.architecture import read_architecture
 from axtune.plan.serving import FALLS_BACK, KQuant, weight_bytes
 from axtune.units import gigabytes, package_version
@@ -44,7 +54,9 @@ from axtune.weights.stream_writer import File, write_files
 
 _PROGRAM = Path(__file__).with_name("llama_quantizer.py")
 
-_UNROUNDED = ".unrounded.gguf"  # in the folder while it is being written
+# In the folder while it is being written: what a pass keeps, its outcome, and both files.
+_WORK = ".work"
+_MATRIX, _UNROUNDED, _ROUNDED = "importance.safetensors", "unrounded.gguf", "rounded.gguf"
 # What most of a file's matrices become.
 K_QUANTS: dict[KQuant, str] = {"q4_k_m": "Q4_K", "q5_k_m": "Q5_K", "q6_k": "Q6_K"}
 _TENSOR = re.compile(rb"\[ *\d+/ *\d+\] ")  # a line that llama.cpp logs for each
@@ -78,6 +90,13 @@ class KQuantPlan:
         model = read_architecture(complete_config(self.planned), self.planned.base.name)
         return self.file.size + len(self.file.header) + int(weight_bytes(self.kind, model))
 
+    @property
+    def resumes(self) -> str:
+        """What an interrupted export must have been of, so that what it left is this one's."""
+        header = hashlib.sha256(self.file.header).hexdigest()
+        text = json.dumps([self.facts(), str(self.file.path), header], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def facts(self) -> dict[str, Any]:
         """What a record says of it, under ``gguf``."""
         facts = rounding_facts(self.planned, self.calibration)
@@ -85,8 +104,20 @@ class KQuantPlan:
         facts["versions"] |= {program: package_version(program)}
         return {"gguf": {"type": self.kind, **facts}}
 
+    def scheme(self) -> str:
+        """How its numbers are rounded, for a card."""
+        how = "without an importance matrix"
+        if self.calibration:
+            on = self.calibration.size
+            how = f"with an importance matrix that was calibrated on {on}"
+        return (
+            f"The matrices of the GGUF file are in llama.cpp's {self.kind.upper()}, rounded {how} "
+            "from the 16-bit weights. What that costs was not measured here: `axtune eval RUN "
+            "--url URL` asks the server that runs it."
+        )
+
     def write(self, folder: Path) -> tuple[str, ...]:
-        """Write it into a folder that has room for both files.
+        """Write it into a folder that has room for both files, or go on with what is there.
 
         Returns:
             Which tensors have another type than their kind of file gives them, a sentence each.
@@ -96,19 +127,30 @@ class KQuantPlan:
                 fails.
             OSError: When the disk fills up.
         """
-        unrounded, written = folder / _UNROUNDED, folder / self.file.path
-        with scratch() as place:
-            matrix = None
-            if self.calibration:
-                matrix = place / "importance.safetensors"
-                save_file(importance(self.planned, self.calibration, self.counting), matrix)
-            write_files([dataclasses.replace(self.file, path=unrounded)])
-            with self.counting(f"tensors in {self.kind}", len(self.file.pieces)) as count:
-                for line in _quantizing(unrounded, written, self.kind, matrix):
-                    if _TENSOR.match(line):
-                        count()
-        unrounded.unlink()
+        work, written = folder / _WORK, folder / self.file.path
+        if not written.is_file():
+            work.mkdir(exist_ok=True)
+            self._round(work).rename(written)
+        shutil.rmtree(work, ignore_errors=True)
         return fallen_back(written, self.kind)
+
+    def _round(self, work: Path) -> Path:
+        """Matrix, file and rounded file, those that are not in the folder yet; the last of them."""
+        matrix = None
+        if self.calibration:
+            matrix = work / _MATRIX
+            if not matrix.is_file():
+                found = importance(self.planned, self.calibration, self.counting, work)
+                write_tensors(matrix, found)
+        unrounded, rounded = work / _UNROUNDED, work / _ROUNDED
+        if not unrounded.is_file():
+            with written_whole(unrounded) as part:
+                write_files([dataclasses.replace(self.file, path=part)])
+        with self.counting(f"tensors in {self.kind}", len(self.file.pieces)) as count:
+            for line in _quantizing(unrounded, rounded, self.kind, matrix):
+                if _TENSOR.match(line):
+                    count()
+        return rounded
 
 
 def k_quants(
@@ -146,14 +188,15 @@ def k_quants(
 
 
 def importance(
-    planned: CheckpointPlan, calibration: Calibration, counting: Counting
-) -> dict[str, np.ndarray[Any, Any]]:
+    planned: CheckpointPlan, calibration: Calibration, counting: Counting, work: Path
+) -> dict[str, torch.Tensor]:
     """How much each input of the linear layers counts, the mean of its squares.
 
     Args:
         planned: The checkpoint, in 16 bit; a layer at a time is in memory.
         calibration: The rows.
-        counting: Shows how many layers are done.
+        counting: Shows how many rows went through how many layers.
+        work: A folder in which an interrupted pass is kept.
 
     Returns:
         (inputs,) in float32 by the name that llama.cpp has for a layer's weight.
@@ -164,30 +207,38 @@ def importance(
     names = tensor_names(complete_config(planned))
     pieces = [piece for shard in planned.shards.values() for piece in shard]
     decoder = Decoder(planned.config, pieces, torch.device(device()))
-    states = decoder.embed(calibration.sequences)
-    found = {}
-    with counting("layers seen", len(decoder)) as count:
-        for index in range(len(decoder)):
-            squares: defaultdict[Sequence[str], Any] = defaultdict(int)
+    rows, layers = LayerPass(decoder, calibration.sequences, work), len(decoder)
+    what = counted("rows through layers", rows.begins_at, layers)
+    with counting(what, (layers - rows.begins_at) * len(rows.states)) as count:
+        for index in range(rows.begins_at, layers):
+            with stopped_at(index, layers):
+                for modules, total in _squares(decoder, index, rows, count).items():
+                    mean = _never_zero(total / calibration.tokens).cpu()
+                    for module in modules:
+                        name = f"model.layers.{index}.{module}.weight"
+                        ours = str(names.get_name(name, try_suffixes=(".weight",)))
+                        rows.found[ours] = mean.clone()
+                rows.keep(index)
+    return rows.found
 
-            def add(
-                modules: Sequence[str],
-                inputs: torch.Tensor,
-                squares: defaultdict[Sequence[str], Any] = squares,
-            ) -> None:
-                squares[modules] += inputs.square().sum(dim=0)
 
-            layer = decoder.layer(index)
-            with watched(layer, add):
-                states = list(decoder.run(layer, states))
-            decoder.require_finite(index, states)
-            for modules, total in squares.items():
-                values = _never_zero(total / calibration.tokens).cpu().numpy()
-                for module in modules:
-                    name = f"model.layers.{index}.{module}.weight"
-                    found[str(names.get_name(name, try_suffixes=(".weight",)))] = values
+def _squares(
+    decoder: Decoder, index: int, rows: LayerPass, count: Callable[[], None]
+) -> Mapping[Sequence[str], torch.Tensor]:
+    """Rows go through a layer: the sums of the squares of what its linear layers see."""
+    squares: defaultdict[Sequence[str], Any] = defaultdict(int)
+
+    def add(modules: Sequence[str], inputs: torch.Tensor) -> None:
+        squares[modules] += inputs.square().sum(dim=0)
+
+    layer, states = decoder.layer(index), []
+    with watched(layer, add):
+        for state in decoder.run(layer, rows.states):
+            states.append(state)
             count()
-    return found
+    decoder.require_finite(index, states)
+    rows.states = states
+    return squares
 
 
 def _never_zero(mean: torch.Tensor) -> torch.Tensor:
@@ -253,7 +304,7 @@ def _quantizing(source: Path, target: Path, kind: KQuant, matrix: Path | None) -
             raise
     if not process.returncode:
         return
-    _require_room(target.parent)
+    _require_room(target)
     how = "failed"
     if process.returncode < 0:
         how = f"was ended by {signal.Signals(-process.returncode).name}"
@@ -265,12 +316,13 @@ def _quantizing(source: Path, target: Path, kind: KQuant, matrix: Path | None) -
     )
 
 
-def _require_room(folder: Path) -> None:
-    """llama.cpp does not say what it could not write for.
+def _require_room(file: Path) -> None:
+    """llama.cpp does not say what it could not write for: a little more is written to its file.
 
     Raises:
-        OSError: When the disk is full.
+        OSError: When the disk is full, or the file may not become larger.
     """
-    probe = folder / ".probe"
-    probe.write_bytes(bytes(_PROBE_BYTES))
-    probe.unlink()
+    with file.open("ab") as stream:
+        stream.write(bytes(_PROBE_BYTES))
+        stream.flush()
+        os.fsync(stream.fileno())

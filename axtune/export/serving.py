@@ -26,6 +26,7 @@ class Exported:
         command: The line that serves it with vLLM or llama.cpp; None for transformers.
         notes: What a user should know, a sentence each.
         room: Which cards serve it, with how long a context, in words; None where that is not known.
+        verify: The line that certifies it; None for what is not verified here.
     """
 
     folder: Path
@@ -33,6 +34,22 @@ class Exported:
     command: str | None
     notes: tuple[str, ...]
     room: str | None = None
+    verify: str | None = None
+
+
+def verify_command(folder: Path, source: str, base: str | None, *, adapted: bool) -> str:
+    """The line that certifies an export.
+
+    Args:
+        folder: The export's.
+        source: What was exported.
+        base: The base that was given; None where the source names it.
+        adapted: Whether the source is a run or an adapter.
+    """
+    words = ["axtune", "verify", str(folder)]
+    words += ["--adapter", source] if adapted else ["--against", source]
+    words += ["--against", base] if adapted and base else []
+    return shlex.join(words)
 
 
 def vllm_command(folder: Path, context: int | None, family: Family) -> str:
@@ -104,12 +121,19 @@ def _room(config: dict[str, Any], name: str, form: Form, group: int) -> str:
         for size, one in found
     ]
     table = "\n".join(rows)
-    less = (
-        " `--quantization fp8_per_tensor` rounds\nthe linear layers to 8 bit when they are loaded, "
-        "which halves them; `axtune export --bits 4` writes them\nin a quarter."
-        if form == "bf16"
-        else ""
-    )
+    less = ""
+    if form == "bf16":
+        less = (
+            " `--quantization fp8_per_tensor` rounds\nthe linear layers to 8 bit when they are "
+            "loaded, which halves them; `axtune export --bits 4` writes them\nin a quarter."
+        )
+    elif form == "w4a16":
+        in_fp8 = gigabytes(served("fp8", config, name, Card("", SIZES[-1])).weights)
+        less = (
+            " In 8 bit instead, on GPUs, it is the\n16-bit export of the same model that is served "
+            f"(`axtune export SOURCE --to vllm --out BASE`),\n{in_fp8} of weights, rounded when "
+            "they are loaded:\n\n```sh\nvllm serve BASE --quantization fp8_per_tensor\n```"
+        )
     weights = gigabytes(found[0][1].weights)
     return f"""
 ## Memory

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,17 @@ class Adapter:
         config.save_pretrained(str(folder))
 
 
+_MISMATCH = re.compile(
+    r"size mismatch for (\S+): copying a param with shape torch\.Size\((.+?)\) from checkpoint, "
+    r"the shape in current model is torch\.Size\((.+?)\)"
+)
+
+
+def _shapes_of(said: str) -> str:
+    """What torch says of tensors that do not fit, in other words than those of its own classes."""
+    return _MISMATCH.sub(r"size mismatch of \1: \2 in the adapter, \3 in the base", said)
+
+
 def load_adapter(
     model: PreTrainedModel,
     folder: Path,
@@ -155,7 +167,7 @@ def load_adapter(
             raise
         except Exception as error:  # other layers, other shapes: PEFT raises nearly anything
             raise AxtuneError(
-                f"The adapter {folder} does not fit the base: {first_line(error)}",
+                f"The adapter {folder} does not fit the base: {_shapes_of(first_line(error))}",
                 "Give the base that it was trained on.",
             ) from error
     wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)

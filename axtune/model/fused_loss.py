@@ -17,7 +17,7 @@ from axtune.plan.memory import HEAD_ROWS
 
 def next_token_loss(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Negative log-likelihood of tokens, summed, and how many of them are the most likely one.
 
     Args:
@@ -27,13 +27,14 @@ def next_token_loss(
         targets: (positions,); the token that each position has to say.
 
     Returns:
-        The loss, a float32 scalar; and the count, an integer scalar without gradient.
+        The loss, a float32 scalar; the count, an integer scalar; and the loss of each position,
+        (positions,), float32. The last two have no gradient.
     """
     learning = torch.is_grad_enabled()  # inside of a Function's forward it never is
     wanted, trained = learning and hidden.requires_grad, learning and weight.requires_grad
     apply: Any = _NextTokenLoss.apply
-    loss, right = apply(hidden, weight, targets, wanted, trained)
-    return loss, right
+    loss, right, each = apply(hidden, weight, targets, wanted, trained)
+    return loss, right, each
 
 
 class _NextTokenLoss(torch.autograd.Function):
@@ -45,10 +46,11 @@ class _NextTokenLoss(torch.autograd.Function):
         targets: torch.Tensor,
         wanted: bool,
         trained: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         origin, weight = weight.device, weight.to(hidden.device)
         loss = hidden.new_zeros((), dtype=torch.float32)
         right = targets.new_zeros(())
+        each = hidden.new_empty(len(targets), dtype=torch.float32)
         grad = torch.empty_like(hidden) if wanted else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if trained else None
         for start in range(0, len(targets), HEAD_ROWS):
@@ -60,7 +62,8 @@ class _NextTokenLoss(torch.autograd.Function):
             # In place from here on: whatever stands beside the logits is as large as they are.
             probabilities = logits.sub_(largest).exp_()
             total = probabilities.sum(dim=1, keepdim=True)
-            loss += (total.log() + largest - wanted_logits).sum()
+            each[chunk] = (total.log() + largest - wanted_logits)[:, 0]
+            loss += each[chunk].sum()
             right += (likeliest == wants).sum()
             if not (wanted or trained):
                 continue
@@ -75,8 +78,8 @@ class _NextTokenLoss(torch.autograd.Function):
         if weight_grad is not None:
             weight_grad = weight_grad.to(origin, weight.dtype)
         ctx.save_for_backward(grad, weight_grad)
-        ctx.mark_non_differentiable(right)
-        return loss, right
+        ctx.mark_non_differentiable(right, each)
+        return loss, right, each
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -18,6 +18,10 @@ from axtune.checkpoint.provenance import is_for_serving
 from axtune.errors import CheckpointError
 
 LEAST, MOST = -8, 7
+WEAK_BENEATH_ADAPTERS = (
+    "adapters over 4-bit weights are reported weak and hard to reproduce from rank 32 on "
+    "(vllm#50059)"
+)
 GROUPS = (128, 64, 32)  # those that engines have kernels for
 PACKED, SCALE, SHAPE = "weight_packed", "weight_scale", "weight_shape"
 
@@ -218,6 +222,12 @@ def quantization_config(group: int) -> dict[str, Any]:
         },
         "ignore": ["lm_head"],
     }
+
+
+def stated_group(config: Mapping[str, Any]) -> int:
+    """How many inputs share a scale, in a config.json of `is_int4`."""
+    groups = config["quantization_config"]["config_groups"]
+    return int(next(iter(groups.values()))["weights"]["group_size"])
 
 
 def is_int4(config: Mapping[str, Any]) -> bool:

@@ -93,6 +93,7 @@ def load_model(
     precision: Precision,
     attention: Attention = "auto",
     quantization: dict[str, Any] | None = None,
+    documents: bool = False,
 ) -> PreTrainedModel:
     """Load a checkpoint's weights onto this process's device.
 
@@ -103,6 +104,8 @@ def load_model(
         attention: Attention kernels; ``auto`` is sdpa.
         quantization: ``BitsAndBytesConfig`` by its own names; None for plain weights, or for those
             of a folder that is quantised already. A folder in 4 bit for serving is unpacked.
+        documents: Whether documents are learned, or were: it then stops at their end too, as the
+            folders that are made of it do.
 
     Returns:
         The model, in evaluation mode, its ``name_or_path`` the name that the user gave; of a
@@ -178,6 +181,8 @@ def load_model(
     stated = checkpoint.generation_config.get("eos_token_id")
     if isinstance(stated, list) and tokenizer.end_of_turn_id in stated:
         model.generation_config.eos_token_id = stated  # of a folder that learned documents, too
+    if documents:
+        model.generation_config.eos_token_id = list(tokenizer.stop_ids)
     # What PEFT writes as base_model_name_or_path: the user's name, not this machine's cache path.
     name = made_from.name if made_from else checkpoint.name
     model.name_or_path = model.config.name_or_path = name

@@ -78,9 +78,8 @@ def load_trained(name: str, say: Callable[[str], None]) -> tuple[PreTrainedModel
             precision=choose_precision(recipe.precision),
             attention=recipe.attention,
             quantization=recipe.quantization,
+            documents=run.learned_documents,
         )
-        if run.learned_documents:  # as the folders that are made of it are served
-            model.generation_config.eos_token_id = list(tokenizer.stop_ids)
     return (load_adapter(model, adapter) if adapter else model).eval(), tokenizer
 
 

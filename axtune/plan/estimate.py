@@ -343,6 +343,18 @@ def seconds(plan: Plan, card: Card) -> float | None:
     return total + (answering(plan, card) or 0.0)
 
 
+def largest_pass(plan: Plan, card: Card) -> float | None:
+    """Seconds of the largest forward and backward pass on a card, where its rate is known.
+
+    Args:
+        plan: The run.
+        card: Where.
+    """
+    if not card.teraflops:
+        return None
+    return _pass(plan, card, plan.batches.longest, gradients=True)
+
+
 def answering(plan: Plan, card: Card) -> float | None:
     """How long a run's questions hold it up on a card, all times that they are asked.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from axtune.errors import AxtuneError
 
@@ -24,6 +24,9 @@ _SHOWN = 0.96
 _CONTEXT = 600_000_000
 # Blocks that the caching allocator holds and cannot use: assumed.
 _FRAGMENTS = 0.03
+# What Windows keeps of a card for itself and its screen, and a run under WSL2 cannot have: of 8 GB
+# a run gets 6.9.
+_WINDOWS = 520_000_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Card:
         teraflops: Dense tensor rate in 16 bit, in 10^12 operations a second; 0 when not known.
         bandwidth: Of its memory, in 10^9 bytes a second; 0 when not known.
         bf16: Whether it computes in bf16.
+        wsl: Whether Windows has it and lends it to WSL2.
     """
 
     name: str
@@ -43,11 +47,12 @@ class Card:
     teraflops: float = 0.0
     bandwidth: float = 0.0
     bf16: bool = True
+    wsl: bool = False
 
     @property
     def usable(self) -> float:
         """Bytes that a run can fill: an assumption, which the constants above spell out."""
-        return usable(self.gigabytes * GIB * _SHOWN)
+        return usable(self.gigabytes * GIB * _SHOWN) - (_WINDOWS if self.wsl else 0)
 
 
 def usable(total: float) -> float:
@@ -100,11 +105,14 @@ def find_card(text: str) -> Card:
 
     Args:
         text: A name, with or without maker, series and size (``RTX 3060 12GB``, ``geforce 4090``,
-            ``a100-80gb``), or a size alone (``12GB``).
+            ``a100-80gb``), or a size alone (``12GB``); with ``WSL2`` behind it, what Windows lends.
 
     Raises:
         AxtuneError: When there is no such card, with the nearest one.
     """
+    if wsl := re.fullmatch(r"(.*\S)[\s,]*WSL2?\s*", text, re.IGNORECASE):
+        card = find_card(wsl[1].rstrip(","))
+        return replace(card, name=f"{card.name} WSL2", wsl=True)
     if size := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:gb?|gib)\s*", text, re.IGNORECASE):
         if not 1 <= float(size[1]) <= 1024:
             raise AxtuneError(

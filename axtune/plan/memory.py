@@ -11,6 +11,7 @@ code shows are the constants of a `Device`, each with its source.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,6 +21,9 @@ from axtune.plan.architecture import Architecture, Trained
 Kind = Literal["gpu", "cpu"]
 
 HEAD_ROWS = 128  # labelled positions that `axtune.model.fused_loss` projects at a time
+# Tokens of a tile of `axtune.model.tiles`: enough to keep the matrix products of a card or a CPU
+# busy, few enough that a tile takes an eighth of what 16,384 tokens take.
+TILE = 2048
 _TILE_ROWS, _TILE_COLUMNS = 4096, 32_768  # TRL's fused head: trl/kernels/chunked_logprob.py
 
 # Bytes that an optimiser remembers of each trained number: AdamW two float32 moments; 8-bit ones
@@ -40,6 +44,10 @@ _REMEMBERED = {
     "paged_adamw_8bit": _EIGHT_BIT,
 }
 _TWO_MOMENTS = 8.0  # of every other name: AdamW's own, which no other one exceeds by much
+
+# Of a layer's largest adapted matrix, the float32 copies that DoRA makes to take the norms of its
+# rows (peft/tuners/lora/dora.py); tests/plan/test_memory.py counts them.
+_DORA_COPIES = 6.5
 
 
 @dataclass(frozen=True)
@@ -183,23 +191,22 @@ def training(job: Job, micro: Micro) -> Memory:
         micro: The data's side.
     """
     a, slack = job.architecture, job.device.slack
-    layers = [_layer(job, ranks, micro) for ranks in job.trained.ranks]
-    moving = max(_moving(job, ranks, micro) for ranks in job.trained.ranks)
     hidden = job.width * a.hidden * micro.tokens
-    if not job.checkpointing:
-        saved, again = sum(layers), 0.0
-    else:
+    fixed = _fixed(job)
+    if job.checkpointing:
         # Offloading holds the one that is fetched and the one before it.
         saved = (2 if "activations" in job.offload else a.layers) * hidden
-        # In float32 the input that the first norm keeps is the one that was saved.
-        again = max(layers) - (0.0 if job.mixed else hidden)
-    fixed = _fixed(job)
+        again = max(_again(job, ranks, micro) for ranks in job.trained.ranks)
+    else:
+        saved = sum(_layer(job, ranks, micro) for ranks in job.trained.ranks)
+        again = max(_moving(job, ranks, micro.tokens) for ranks in job.trained.ranks)
+        again += _attention(job, micro) if job.eager else 0.0
     return replace(
         fixed,
         saved=slack * saved,
-        recompute=slack * (again + moving),
+        recompute=slack * again,
         head=_head(job, micro, gradients=True),
-        workspace=fixed.workspace + _unpacked(job, gradients=True),
+        workspace=fixed.workspace + _unpacked(job, micro, gradients=True) + _row_norms(job),
     )
 
 
@@ -211,17 +218,21 @@ def evaluation(job: Job, micro: Micro) -> Memory:
         micro: The data's side.
     """
     a, c = job.architecture, job.width
-    per_token = c * (3 * a.hidden + 3 * a.ffn)  # residual, norm, output; silu, up, their product
+    tile = _tile(micro.tokens) if job.checkpointing else micro.tokens
+    inner = 3.0 * c * a.ffn  # silu, up, their product
     if job.copies_inputs:
-        per_token += (4 + c) * a.ffn
-    work = per_token * micro.tokens + _attention(job, micro)
+        inner += (4 + c) * a.ffn
+    # Residual, norm, output; or norm, queries, keys, values, and what attention makes.
+    mlp = 3 * c * a.hidden * micro.tokens + inner * tile
+    attention = c * (2 * a.hidden + 2 * a.query + 2 * a.key) * micro.tokens
+    work = max(mlp, attention) + _attention(job, micro)
     fixed = _fixed(job)
     return replace(
         fixed,
         adapter=fixed.adapter - _trained(job),  # gradients are dropped after each step
         recompute=job.device.slack * work,
         head=_head(job, micro, gradients=False),
-        workspace=fixed.workspace + _unpacked(job, gradients=False),
+        workspace=fixed.workspace + _unpacked(job, micro, gradients=False) + _row_norms(job),
     )
 
 
@@ -257,30 +268,76 @@ def _trained(job: Job) -> float:
 
 
 def _layer(job: Job, ranks: dict[str, int], micro: Micro) -> float:
-    """Bytes that autograd saves of one layer for its backward pass.
+    """Bytes that autograd saves of one layer for its backward pass, where nothing is computed anew.
 
     transformers/models/llama/modeling_llama.py, Qwen2 alike; frozen weights save no inputs, so
     those of a linear layer are kept for its adapter only.
     """
+    norms = 2 * 4 * job.architecture.hidden  # both keep their input in float32
+    per_token = norms + _attention_kept(job, ranks) + _mlp_kept(job, ranks)
+    return per_token * micro.tokens + _attention(job, micro)
+
+
+def _attention_kept(job: Job, ranks: dict[str, int]) -> float:
+    """Bytes a token: q, k, v, the output and a float32 sum for each head."""
     a, c = job.architecture, job.width
-    inputs = {module: columns for module, (_, columns) in a.linears.items() if module in ranks}
-    # Both norms keep their input in float32. Attention keeps q, k, v, its output and a float32 sum
-    # for each head. The MLP keeps gate, silu(gate) and up.
-    per_token = 2.0 * 4 * a.hidden + c * (2 * a.query + 2 * a.key) + 4 * a.heads + 3 * c * a.ffn
-    per_token += c * sum(ranks.values())  # between A and B
+    return c * (2 * a.query + 2 * a.key) + 4 * a.heads + _adapted(job, ranks, "self_attn")
+
+
+def _mlp_kept(job: Job, ranks: dict[str, int]) -> float:
+    """Bytes a token: gate, silu(gate) and up."""
+    return 3 * job.width * job.architecture.ffn + _adapted(job, ranks, "mlp")
+
+
+def _adapted(job: Job, ranks: dict[str, int], block: str) -> float:
+    """Bytes a token that the adapters of a layer's block keep."""
+    a, c = job.architecture, job.width
+    names = [name for name in ranks if name.startswith(f"{block}.")]
+    inputs = {name: a.linears[name][1] for name in names}
+    kept = float(c * sum(ranks[name] for name in names))  # between A and B
     if job.trained.dropout:
-        per_token += sum((c + 1) * columns for columns in inputs.values())
+        # What is drawn: a byte on a card, a float32 number on a CPU (aten/native/Dropout.cpp).
+        drawn = 1 if job.device.kind == "gpu" else 4
+        kept += sum((c + drawn) * columns for columns in inputs.values())
     elif job.copies_inputs:
-        per_token += c * sum(inputs.values())
+        kept += c * sum(inputs.values())
     else:
         # One norm's output serves several layers; o_proj's input is attention's output.
-        names = [name.partition(".")[2] for name in inputs]
-        per_token += c * a.hidden * any(n in names for n in ("q_proj", "k_proj", "v_proj"))
-        per_token += c * a.hidden * any(n in names for n in ("gate_proj", "up_proj"))
-        per_token += c * a.ffn * ("down_proj" in names)
+        normed = {
+            f"{block}.{one}" for one in ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+        }
+        kept += c * a.hidden * any(name in normed for name in names)
+        kept += c * a.ffn * ("mlp.down_proj" in names)
     if job.trained.dora:  # the base's output, and the adapter's, before they are scaled
-        per_token += 2 * c * sum(a.linears[module][0] for module in ranks)
-    return per_token * micro.tokens + _attention(job, micro)
+        kept += 2 * c * sum(a.linears[name][0] for name in names)
+    return kept
+
+
+def _again(job: Job, ranks: dict[str, int], micro: Micro) -> float:
+    """Bytes while a checkpointed layer is computed again and differentiated, beside its input.
+
+    The MLP goes first, tile by tile, beside all that attention keeps; then attention.
+    """
+    a, c = job.architecture, job.width
+    hidden = c * a.hidden * micro.tokens
+    beside = _attention_kept(job, ranks) * micro.tokens + _attention(job, micro)
+    tile = _tile(micro.tokens)
+    norm = 0 if c == 4 else 4 * a.hidden  # its input in float32
+    mlp = (norm + _mlp_kept(job, ranks)) * tile + _moving(job, ranks, tile)
+    mlp += 3 * hidden  # the MLP's input, and the gradients of what it gives and of what it takes
+    # The gradients of the layer's output and of what its first norm gives; of queries, keys, values
+    # and attention's output; and scores, where attention holds them.
+    attention = 2 * hidden + c * (2 * a.query + 2 * a.key) * micro.tokens
+    if job.copies_inputs:  # an input on its way through the adapter's float32
+        attention += 4 * a.hidden * micro.tokens
+    if job.eager:
+        attention += _attention(job, micro)
+    return beside + max(mlp, attention)
+
+
+def _tile(tokens: float) -> float:
+    """Tokens of the largest tile of a sequence."""
+    return tokens / math.ceil(tokens / TILE) if tokens > TILE else tokens
 
 
 def _attention(job: Job, micro: Micro) -> float:
@@ -296,8 +353,8 @@ def _attention(job: Job, micro: Micro) -> float:
     return masks + outputs + keys
 
 
-def _moving(job: Job, ranks: dict[str, int], micro: Micro) -> float:
-    """Bytes beside the saved ones while one layer is computed or differentiated."""
+def _moving(job: Job, ranks: dict[str, int], tokens: float) -> float:
+    """Bytes beside the saved ones while an MLP is computed or differentiated."""
     a, c = job.architecture, job.width
     adapted = "mlp.down_proj" in ranks
     # Backward: the gradients of the product, of silu(gate) and of up; what the product takes is
@@ -308,17 +365,20 @@ def _moving(job: Job, ranks: dict[str, int], micro: Micro) -> float:
     # Forward: the product itself, its cast to float32 for the adapter (and the saved copy).
     forward = (4 + c) * a.ffn if job.copies_inputs and adapted else 0
     # And the gradient of the hidden states.
-    return (max(forward, backward) + c * a.hidden) * micro.tokens + (
-        _attention(job, micro) if job.eager else 0.0
-    )
+    return (max(forward, backward) + c * a.hidden) * tokens
 
 
-def _unpacked(job: Job, *, gradients: bool) -> float:
-    """Bytes of the largest 4-bit weight while it is multiplied with."""
+def _unpacked(job: Job, micro: Micro, *, gradients: bool) -> float:
+    """Bytes of 4-bit weights while they are multiplied with: the largest one, or an MLP's for all
+    of its tiles."""
     if not job.quantized:
         return 0.0
-    numbers = max(rows * columns for rows, columns in job.architecture.linears.values())
+    linears = job.architecture.linears
+    numbers = _largest(job)
     scales = numbers / 64 * 8
+    if job.checkpointing and micro.tokens > TILE:
+        mlp = sum(rows * columns for name, (rows, columns) in linears.items() if "mlp." in name)
+        return mlp * job.compute + scales
     if not gradients:
         return numbers * job.compute + scales
     # The backward pass unpacks to what was loaded, then casts to what it computes with
@@ -326,10 +386,21 @@ def _unpacked(job: Job, *, gradients: bool) -> float:
     return numbers * (job.width + (job.compute if job.compute != job.width else 0)) + scales
 
 
+def _row_norms(job: Job) -> float:
+    """Bytes that DoRA takes for the norms of a matrix's rows."""
+    return 4 * _DORA_COPIES * _largest(job) if job.trained.dora else 0.0
+
+
+def _largest(job: Job) -> int:
+    """Numbers of a layer's largest matrix."""
+    return max(rows * columns for rows, columns in job.architecture.linears.values())
+
+
 def _head(job: Job, micro: Micro, *, gradients: bool) -> float:
     """Bytes of the loss head's work.
 
-    It has the last hidden states beside it, in float32 for the final norm, and what that made.
+    It has the last hidden states beside it, in float32 for the final norm where that is not a tile
+    (`axtune.model.tiles`), and what that made.
 
     On a CPU, axtune's own projects `HEAD_ROWS` labelled positions at a time: float32 logits, which
     become their gradient in place, and either in 16 bit. Elsewhere TRL's fused head works in tiles,
@@ -337,7 +408,7 @@ def _head(job: Job, micro: Micro, *, gradients: bool) -> float:
     """
     a, c = job.architecture, job.width
     beside = c * a.table if "embeddings" in job.offload else 0.0
-    beside += (4 + c) * a.hidden * micro.tokens
+    beside += ((c if job.checkpointing else 4) + c) * a.hidden * micro.tokens
     if job.device.kind == "cpu" and job.objective.own_head:
         rows = min(micro.labelled, HEAD_ROWS)
         states = (4 + c) * a.hidden * micro.labelled

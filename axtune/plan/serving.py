@@ -191,6 +191,12 @@ def show(
             )
         console.print(f"[bold]{name}[/]")
         console.print(table)
+        whole = config.get("max_position_embeddings", tokens)
+        if tokens > whole:
+            console.print(
+                f"{name} reads {whole:,} tokens at most: no conversation of {tokens:,} fits.",
+                style="yellow",
+            )
     console.print(
         f"Longest context of one user, and × how many conversations of {tokens:,} tokens at once; "
         "– where it does not fit. Of 0.90 of the card, less 0.9 GB that an engine takes "

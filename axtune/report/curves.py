@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from axtune.config.metrics import FIGURE_OF, metric_title
 from axtune.report.chart import Chart, Series, chart
-from axtune.training.plots import PREFERENCE_PANELS, SETTLED, curve, smooth
+from axtune.training.plots import (
+    BY_SOURCE,
+    PREFERENCE_PANELS,
+    SETTLED,
+    curve,
+    losses_by_source,
+    smooth,
+)
 from axtune.training.progress import Event
 
 _HELD_OUT = "eval_"
@@ -103,9 +110,12 @@ def _panels(runs: Sequence[Sequence[Event]]) -> Iterator[tuple[str, str, dict[st
         for label, names in PREFERENCE_PANELS
         if present & names.keys()
     ]
-    drawn = {name for _, _, names in preference for name in names}
+    sources = losses_by_source([event for events in runs for event in events])
+    drawn = {name for _, _, names in preference for name in names} | sources.keys()
     loss, *others = _TITLES
     yield _TITLES[loss], _loss_unit(preference), _both(loss)
+    if sources:
+        yield _title(BY_SOURCE), _loss_unit(preference), sources
     yield from preference
     evaluated = sorted(
         name

@@ -381,6 +381,7 @@ def _questions(run: RunFacts) -> Facts:
     found = [("questions", f"{result.questions:,}")] * bool(result.questions)
     found += [(f"of {one.get('file', '')}", ", ".join(_counted(one)) or "0") for one in result.data]
     found += [(f"left out: {code}", f"{count:,}") for code, count in result.left_out.items()]
+    found += [(f"masked: {kind}", f"{count:,}") for kind, count in result.personal_data.items()]
     settings = {name: value for name, value in result.settings.items() if value is not None}
     found += [(name.replace("_", " "), in_words(value)) for name, value in settings.items()]
     found += [(f"ties: {name}", number(value)) for name, value in (result.ties or {}).items()]

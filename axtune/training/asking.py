@@ -23,10 +23,12 @@ class Questions(Protocol):
     Attributes:
         left_out: How many were not taken, by why.
         files: How many files the others are of.
+        personal_data: How much of each kind was masked in them.
     """
 
     left_out: dict[str, int]
     files: int
+    personal_data: dict[str, int]
 
     @property
     def prompt_tokens(self) -> int:

@@ -14,12 +14,17 @@ from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.plan.architecture import read_architecture
-from axtune.plan.estimate import PlanInputs, free_memory, seconds
+from axtune.plan.estimate import PlanInputs, free_memory, largest_pass, seconds
 from axtune.plan.gpus import find_card, usable
 from axtune.plan.memory import CPU, GPU
 from axtune.plan.search import Search, advice, refusal
 from axtune.training.progress import Report
+from axtune.training.trainer import Rehearsal
 from axtune.units import gigabytes
+
+# Seconds that a process's first step takes on a card to load its kernels; and how many times what
+# is expected of it is too slow to be explained by a plan's error.
+_SETTING_UP, _TOO_SLOW = 30, 20
 
 
 def search_of(
@@ -49,7 +54,8 @@ def check_memory(search: Search, state: PartialState, report: Report) -> None:
         AxtuneError: With what it needs, what there is, and the edits that make it fit.
     """
     if torch.cuda.is_available():
-        room = usable(torch.cuda.mem_get_info()[1])
+        unused, total = torch.cuda.mem_get_info()
+        room = min(usable(total), unused)  # others may be on the card, or its screen
     else:
         free = free_memory()
         if free is None:
@@ -63,6 +69,62 @@ def check_memory(search: Search, state: PartialState, report: Report) -> None:
     if search.plan.recipe.plan == "refuse":
         raise error
     report.say(str(error), "yellow")
+
+
+def check_rehearsal_memory(rehearsal: Rehearsal, search: Search | None, report: Report) -> None:
+    """Refuse, or with ``plan: warn`` warn of, a run whose largest step the card did not hold.
+
+    Drivers of Windows take host memory when a card's is used up, where others fail: a step then
+    takes a hundred times as long, and nothing else tells.
+
+    Args:
+        rehearsal: The largest step, after it was made.
+        search: The run's plan and the way to others; None without one.
+        report: What the user sees.
+
+    Raises:
+        AxtuneError: With what was taken, what there is, and the edits that make it fit.
+    """
+    if rehearsal.reserved is None:
+        return
+    total = torch.cuda.mem_get_info()[1]
+    expected = None
+    if search is not None:
+        with suppress(AxtuneError):  # a card of no rate on paper
+            expected = largest_pass(search.plan, find_card(torch.cuda.get_device_name()))
+    found = _beyond_the_card(rehearsal, total, expected)
+    if found is None:
+        return
+    way = advice(search, total * 0.8) if search else "Set a smaller data.max_length or batch size."
+    error = AxtuneError(found, f"{way} plan=warn starts it anyway.")
+    if rehearsal.reserved <= total or (search and search.plan.recipe.plan != "refuse"):
+        report.say(str(error), "yellow")  # slow for another reason, perhaps
+        return
+    raise error
+
+
+def _beyond_the_card(rehearsal: Rehearsal, total: int, expected: float | None) -> str | None:
+    """What shows that a step took memory of the host's, in a sentence.
+
+    Args:
+        rehearsal: The largest step.
+        total: Bytes of the card.
+        expected: Seconds by the plan.
+    """
+    assert rehearsal.reserved is not None
+    if rehearsal.reserved > total:
+        return (
+            f"The largest step took {gigabytes(rehearsal.reserved)} on a card of "
+            f"{gigabytes(total)}: the driver puts the rest into the host's memory, where a step "
+            "takes a hundred times as long."
+        )
+    if expected is not None and rehearsal.seconds > _SETTING_UP + _TOO_SLOW * expected:
+        return (
+            f"The largest step took {rehearsal.seconds:.0f} s, where {expected:.1f} s are "
+            "expected: something else uses the card, or the driver puts a part of its memory into "
+            "the host's."
+        )
+    return None
 
 
 def planned(search: Search | None) -> dict[str, Any]:

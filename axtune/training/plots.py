@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from axtune.checkpoint.atomic import written_whole
 from axtune.config.metrics import metric_name
 from axtune.training.progress import Event
+from axtune.training.source_losses import by_source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SETTLED = 10  # values that an average needs before it is worth drawing
-_COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:brown")
+_COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:brown", "tab:purple", "tab:cyan")
+
+# The chart of the held-out loss by source: what training forgets rises there.
+BY_SOURCE = "held-out loss by source"
 
 # The panels of a preference run: what stands at the axis, and the metrics by their labels.
 PREFERENCE_PANELS: tuple[tuple[str, dict[str, str]], ...] = (
@@ -43,6 +48,11 @@ _ANSWERS: tuple[tuple[str, dict[str, str]], ...] = (
     ),
     (metric_name("chrf"), {"eval_chrf": "held out"}),
 )
+
+
+def losses_by_source(events: Sequence[Event]) -> dict[str, str]:
+    """The metrics of the held-out loss by source, and how their curves are called."""
+    return {f"eval_{source}_loss": source for event in events for source in by_source(event)}
 
 
 def curve(events: Sequence[Event], name: str) -> list[tuple[int, float]]:
@@ -115,6 +125,13 @@ def plot(events: Sequence[Event], file: Path, best: str = "eval_loss") -> None:
         panels += preferred
     else:
         panels[0] = ("loss (nats a labelled token)", panels[0][1])
+    if sources := losses_by_source(events):
+        # matplotlib's own font has no Hangul; the page of the run has their names.
+        drawable = {
+            name: source if source.isascii() else f"source {number}"
+            for number, (name, source) in enumerate(sources.items(), 1)
+        }
+        panels.append((BY_SOURCE, drawable))
     panels += [panel for panel in _ANSWERS if any(curve(events, name) for name in panel[1])]
     rows = -(-len(panels) // 2)
     figure = Figure(figsize=(8 if rows == 1 else 12, 4.5 * rows), dpi=120, layout="constrained")
@@ -122,7 +139,7 @@ def plot(events: Sequence[Event], file: Path, best: str = "eval_loss") -> None:
     for axes in grid[len(panels) :]:
         axes.remove()
     for axes, (title, names) in zip(grid, panels, strict=False):
-        for color, (name, label) in zip(_COLORS, names.items(), strict=False):
+        for color, (name, label) in zip(cycle(_COLORS), names.items(), strict=False):
             if not (points := curve(events, name)):
                 continue
             steps, values = zip(*points, strict=True)

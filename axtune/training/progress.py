@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from axtune.config.recipe import FIGURES, Figure
+from axtune.training.source_losses import by_source
 from axtune.units import duration
 
 # Events of metrics.jsonl: a training event has `loss`, an evaluation `eval_loss`, answers to
@@ -31,6 +32,7 @@ Event = dict[str, Any]
 
 _NAME_WIDTH = 12
 _QUIET = 30.0  # seconds between two lines of training where nobody watches
+_SOURCES = 4  # whose losses a line has room for
 _STEADY = 0.95  # of what the speed that is shown remembers at each event
 
 
@@ -242,7 +244,9 @@ def event_text(event: Event) -> str:
     for prefix in ("", "eval_"):
         words = prefix.replace("_", " ")
         if prefix and (loss := event.get("eval_loss")) is not None:
-            parts.append(f"eval loss {loss:.4f}")
+            sources = [f"{name} {value:.4f}" for name, value in by_source(event).items()]
+            told = f" ({', '.join(sources)})" if 0 < len(sources) <= _SOURCES else ""
+            parts.append(f"eval loss {loss:.4f}{told}")
         both = [event.get(f"{prefix}rewards/{answer}") for answer in ("chosen", "rejected")]
         if None not in both:
             parts.append(f"{words}rewards " + "/".join(f"{reward:z.3f}" for reward in both))

@@ -21,8 +21,9 @@ from axtune.data.packing import arrange
 from axtune.model import attention
 from axtune.model.fused_loss import next_token_loss
 from axtune.training.collators import PackedRows, collate_packs
+from axtune.training.source_losses import SourceLosses, row_losses
 from axtune.training.trainer import RunContext, RunTrainer
-from axtune.training.trl_private import count_tokens, log_metric
+from axtune.training.trl_private import count_tokens, log_metric, telling_log_probs
 
 
 class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
@@ -64,6 +65,8 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
         plain = self.args.loss_type == "nll" and not self.args.label_smoothing_factor
         self._own_head = plain and self.args.device.type == "cpu"
         self._last_hidden: torch.Tensor | None = None
+        self._by_source = SourceLosses(data.eval_sources)
+        self._row_losses = torch.empty(0, 2)  # of the batch that was evaluated last
         if self._own_head:
             base.base_model.register_forward_hook(self._keep_hidden)
 
@@ -87,18 +90,26 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
         its own for GPUs; elsewhere it projects unlabelled positions too, and each labelled one
         three times.
         """
+        targets = inputs["labels"][:, 1:]  # (batch, tokens - 1): what position i has to say
+        learned, lengths = targets != -100, inputs.get("lengths")
         inputs = self._with_layout(inputs)
         if not self._own_head or return_outputs:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        targets = inputs.pop("labels")[:, 1:]  # (batch, tokens - 1): what position i has to say
-        learned = targets != -100
+            called: Any = model
+            if not self.model.training:
+                called = telling_log_probs(
+                    model, lambda told: self._note_rows(-told[learned], learned, lengths)
+                )
+            return super().compute_loss(called, inputs, return_outputs, num_items_in_batch)
+        del inputs["labels"]
         # The model's own head projects no position at all; the hook has the hidden states.
         nowhere = torch.empty(0, dtype=torch.long, device=targets.device)
         model(**inputs, logits_to_keep=nowhere, use_cache=False)
         assert self._last_hidden is not None
         hidden, self._last_hidden = self._last_hidden[:, :-1][learned], None
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
-        total, right = next_token_loss(hidden, head.weight, targets[learned])
+        total, right, each = next_token_loss(hidden, head.weight, targets[learned])
+        if not self.model.training:
+            self._note_rows(each, learned, lengths)
         count = learned.sum() if num_items_in_batch is None else num_items_in_batch
         loss = total / torch.as_tensor(count).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -107,6 +118,28 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
         seen = torch.tensor(targets.numel() + len(targets)) if padded is None else padded.sum()
         self._count(right, learned.sum(), seen)
         return loss
+
+    def _note_rows(
+        self, token_losses: torch.Tensor, learned: torch.Tensor, lengths: torch.Tensor | None
+    ) -> None:
+        self._row_losses = row_losses(token_losses, learned, lengths)
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """As the trainer's own, and what its rows cost is counted by source."""
+        files = torch.tensor([file for file, _ in inputs["places"]])
+        result = super().prediction_step(model, inputs, *args, **kwargs)
+        rows = torch.column_stack([files.to(self._row_losses), self._row_losses])
+        self._by_source.add(self.accelerator.gather_for_metrics(rows))
+        return result
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """As the trainer's own, with the loss by source among its metrics."""
+        self._by_source.take()  # what is left of an evaluation that was broken off
+        output: Any = super().evaluation_loop(*args, **kwargs)
+        output.metrics.update(self._by_source.take())
+        return output
 
     def _with_layout(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
         """A batch as the model takes it: of a pack, what its attention has to know."""

@@ -128,6 +128,9 @@ def asked(questions: Questions, search: Search | None, state: PartialState) -> s
     if questions.left_out:
         others = ", ".join(f"{code} {n:,}" for code, n in questions.left_out.items())
         text += f" (not asked: {others})"
+    if questions.personal_data:
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in questions.personal_data.items())
+        text += f" (masked: {kinds})"
     if search is None:
         return text
     text += f", {plural(askings(search.plan), 'time')}"

@@ -48,6 +48,7 @@ from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared, tokens_of
 from axtune.data.packing import PackLayout
 from axtune.errors import AxtuneError
+from axtune.model import tiles
 from axtune.model.adapter import Adapter, save_raw
 from axtune.model.answering import answering
 from axtune.model.load import Precision
@@ -104,11 +105,13 @@ class Rehearsal:
         tokens: Of its rows, without padding.
         seconds: Of forward and backward.
         peak: Most memory that torch had allocated on the card, in bytes; None without one.
+        reserved: Most memory that torch had taken from the driver for it, in bytes, likewise.
     """
 
     tokens: int
     seconds: float
     peak: int | None
+    reserved: int | None = None
 
 
 class RunTrainer(Trainer):
@@ -171,6 +174,8 @@ class RunTrainer(Trainer):
         except (ValueError, RuntimeError, ImportError) as error:  # loss_type, report_to, …
             key = key_named(error, "training", recipe.training)
             raise refused([bad_value(key, first_line(error))]) from error
+        if run.args.gradient_checkpointing:
+            tiles.install(model.get_base_model())
         log_into(run.run_dir, self.callback_handler.callbacks)
         self.data_collator = WithPlaces(self.data_collator)
         self._divergence.scaler = self.accelerator.scaler
@@ -230,8 +235,11 @@ class RunTrainer(Trainer):
             del moments, batch, loss
         check_rehearsal(value, self.model, map(self.run.data.where, places))
         self.model.zero_grad(set_to_none=True)
-        peak = torch.cuda.max_memory_allocated() if on_gpu else None
-        return Rehearsal(int(sizes[largest].sum()), time.monotonic() - began, peak)
+        took = time.monotonic() - began
+        peak, reserved = None, None
+        if on_gpu:
+            peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        return Rehearsal(int(sizes[largest].sum()), took, peak, reserved)
 
     def _micro_batch_sizes(self) -> NDArray[np.int64]:
         """Tokens of each row of ``train_dataset``."""

@@ -33,6 +33,7 @@ __all__ = [
     "orpo_trainer",
     "pair_collator",
     "rows_by",
+    "telling_log_probs",
     "unpaired_collator",
     "use_adapter",
 ]
@@ -99,6 +100,23 @@ def dpo_loss(trainer: Any, output: Any, batch: dict[str, Any], return_outputs: b
         return_outputs: As in ``Trainer.compute_loss``.
     """
     return trainer._compute_loss(lambda **_: output, batch, return_outputs)
+
+
+def telling_log_probs(model: Any, tell: Callable[[torch.Tensor], None]) -> Callable[..., Any]:
+    """A model that tells what TRL's fused head says of each token, wherever it is called.
+
+    Args:
+        model: Which TRL's loss calls.
+        tell: Called with (batch, length - 1), zero at unlabelled tokens.
+    """
+
+    def call(**inputs: Any) -> Any:
+        output = model(**inputs)
+        if (log_probs := getattr(output, "log_probs", None)) is not None:
+            tell(log_probs.detach())
+        return output
+
+    return call
 
 
 def log_metric(trainer: Any, name: str, value: float) -> None:

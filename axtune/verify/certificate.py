@@ -17,10 +17,12 @@ from axtune.checkpoint.atomic import write_text
 from axtune.checkpoint.provenance import base_digests
 from axtune.errors import AxtuneError
 from axtune.units import package_version
+from axtune.weights.folder import certify
 
 Status = Literal["pass", "warn", "fail", "skip"]
 
 FILE = "certificate.json"
+FOUR_BIT = "4 bit"  # the part of checks that hold rounded weights against those in 16 bit
 
 _MARKS: dict[Status, tuple[str, str]] = {
     "pass": ("✓", "green"),
@@ -81,7 +83,7 @@ class Certificate:
         }
 
     def write(self) -> Path:
-        """Write ``certificate.json`` next to the weights.
+        """Write ``certificate.json`` next to the weights, and what 4 bit costs into their card.
 
         Raises:
             AxtuneError: When the folder cannot be written to.
@@ -89,6 +91,10 @@ class Certificate:
         file = self.folder / FILE
         try:
             write_text(file, json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n")
+            measured = [check for check in self.checks if check.part == FOUR_BIT and check.figures]
+            if measured:
+                lines = "".join(f"- {one.name} ({one.status}): {one.found}\n" for one in measured)
+                certify(self.folder, f"Against the 16-bit weights (`{FILE}`):\n\n{lines}")
         except OSError as error:
             raise AxtuneError(
                 f"{file} cannot be written: {error.strerror}.",

@@ -34,6 +34,7 @@ from axtune.errors import AxtuneError, CheckpointError
 from axtune.model.dtypes import dtype_name, stated_dtype
 from axtune.model.int4 import is_int4, plain_shapes
 from axtune.model.shapes import fit
+from axtune.units import gigabytes
 from axtune.verify.certificate import Check
 from axtune.weights.folder import write_folder
 from axtune.weights.merge import plan
@@ -381,7 +382,7 @@ def _weights(checkpoint: Checkpoint) -> Iterator[Check]:
     tensors = {tensor.name: tensor for shard in shards.values() for tensor in shard}
     size = sum(tensor.nbytes for tensor in tensors.values())
     files = f"{len(shards)} file" + ("s" if len(shards) > 1 else "")
-    found = f"{len(tensors)} tensors in {files}, {size / 1e9:.2f} GB; index and headers agree"
+    found = f"{len(tensors)} tensors in {files}, {gigabytes(size)}; index and headers agree"
     yield Check(part, "files", "pass", found)
     yield _architecture(checkpoint, tensors)
     yield _dtype(checkpoint, tensors)

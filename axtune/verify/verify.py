@@ -37,7 +37,13 @@ from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
 from axtune.model.dtypes import stated_dtype
 from axtune.model.int4 import is_int4
 from axtune.quiet import quiet_libraries
-from axtune.verify.agreement import MOST_KL, against_16_bit
+from axtune.verify.agreement import (
+    MOST_KL,
+    against_16_bit,
+    how_made,
+    incomparable,
+    recorded_base,
+)
 from axtune.verify.certificate import Certificate, Check
 from axtune.verify.doctor import CONVERSATION, TOOLS, examine
 from axtune.verify.layerwise import Layerwise, Reading
@@ -82,7 +88,7 @@ def verify(
         folder: A checkpoint that `axtune.weights.merge` or `axtune.export.export` made, or any
             other.
         against: Its base, as `axtune.checkpoint.locate.find` takes it, or a folder quantised from
-            that; None takes the adapter's.
+            that; None takes the adapter's, or of a folder in 4 bit the one that its record names.
         adapter: What was merged into it: a run's folder or an adapter's; None for the base itself.
         data: Files whose rows are asked for; none takes those that the run was trained on.
         vllm: `START`, the URL of a running server, or None to leave vLLM out.
@@ -108,6 +114,8 @@ def verify(
         base = find_base(against, run, Path(adapter))
     elif against:
         base = unquantized(locate.find(against))
+    else:
+        base = recorded_base(checkpoint.folder)
     asked = _Asked(None)
     if data:
         if run:  # other files, read as the run read its own
@@ -135,7 +143,7 @@ def verify(
             if is_int4(checkpoint.config):
                 rows, which = _rows(asked, run, tokenizer)
                 checks += against_16_bit(checkpoint, base, own, rows, which, most_kl)
-                if ask and base:
+                if ask and base and not incomparable(how_made(checkpoint.folder), base, own):
                     checks += ask(checkpoint, base, own, run, data)
             else:
                 checks += _logits(checkpoint, base, run, own, _prompts(asked, run, tokenizer))
@@ -201,7 +209,7 @@ def _absent(asked: _Asked) -> Iterator[Check]:
 
 def _documents(asked: _Asked, run: Run | None, tokenizer: AxTokenizer) -> Iterator[list[int]]:
     """Documents of the data, rather those that were held out."""
-    if asked.task and objective_of(asked.task).learns_from != "document":
+    if asked.task and not objective_of(asked.task).learns_documents:
         return
     with suppress(AxtuneError):  # `_absent` says so
         yield from document_ids(_rows(asked, run, tokenizer)[0])
@@ -373,9 +381,9 @@ def _rows(
     own = run is not None and asked.data is run.recipe.data
     if own and run and run.recipe.data.eval is not None:
         return held_out_rows(run.recipe, tokenizer), "held-out rows"
-    files = [file for source in asked.sources for file in files_of(source)]
     if asked.data is None:
         return iter(()), ""
+    files = (file for source in asked.sources for file in files_of(source))
     rows = RowChecker(tokenizer, asked.data, asked.task).stream(files)
     return rows, "rows that it was trained on" if own else "rows"
 

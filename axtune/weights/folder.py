@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -285,7 +286,14 @@ Written by axtune. {origin}. `tokenizer.json` and the chat template are {tokens}
     )
 
 
-def served_card(title: str, runs: Sequence[Run], *, library: str, tags: Sequence[str]) -> str:
+def served_card(
+    title: str,
+    runs: Sequence[Run],
+    *,
+    library: str,
+    tags: Sequence[str],
+    rounded: str | None = None,
+) -> str:
     """README.md of a folder whose SERVING.md says how it is loaded.
 
     Args:
@@ -293,11 +301,42 @@ def served_card(title: str, runs: Sequence[Run], *, library: str, tags: Sequence
         runs: That its weights come from, where they are known.
         library: What loads it, as the Hub calls it.
         tags: Besides axtune's own.
+        rounded: How its weights were rounded, in Markdown; None where they are in 16 bit. What the
+            runs' evaluation measured is not of such weights, and is not in the card's metadata.
     """
     text = f"# {title}\n\nWritten by axtune. `SERVING.md` says how to serve it.\n"
+    if rounded:
+        text += f"\n## Weights\n\n{rounded}\n"
     if runs:
-        text += f"\n{facts(runs)}"
-    return written(text, runs, library_name=library, tags=["axtune", *tags])
+        text += f"\n{facts(runs, rounded=rounded is not None)}"
+    measured = () if rounded else runs
+    return written(text, measured, library_name=library, tags=["axtune", *tags])
+
+
+# In a card: what the certificate measured of rounded weights.
+_BEGIN, _END = "<!-- axtune: certificate -->", "<!-- axtune: end of certificate -->"
+
+
+def certified(measured: str) -> str:
+    """A place in a card for what the certificate measured, Markdown."""
+    return f"{_BEGIN}\n{measured}\n{_END}"
+
+
+def certify(folder: Path, measured: str) -> None:
+    """Bring what a certificate measured into a folder's card, where that has a place for it.
+
+    Args:
+        folder: With a card of `served_card` or another one.
+        measured: Markdown.
+    """
+    card = folder / "README.md"
+    if not card.is_file():
+        return
+    text = card.read_text(encoding="utf-8", errors="surrogateescape")
+    place = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL)
+    if place.search(text):
+        new = place.sub(lambda _: certified(measured), text)
+        card.write_text(new, encoding="utf-8", errors="surrogateescape")
 
 
 def quantized_card(base: Checkpoint, kind: str, dtype: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from axtune.checkpoint.atomic import write_text
 from axtune.checkpoint.locate import INDEX, SINGLE
 from axtune.errors import AxtuneError
 from axtune.model.dtypes import dtype_name
@@ -70,7 +71,7 @@ def write_checkpoint(folder: Path, shards: Shards) -> dict[str, str]:
 
 
 def write_index(folder: Path, weight_map: dict[str, str], nbytes: int) -> None:
-    """Write the index of a checkpoint of several files.
+    """Write the index of a checkpoint of several files, whole or not at all.
 
     Args:
         folder: The checkpoint's.
@@ -81,7 +82,7 @@ def write_index(folder: Path, weight_map: dict[str, str], nbytes: int) -> None:
         "metadata": {"total_size": nbytes},
         "weight_map": dict(sorted(weight_map.items())),
     }
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
 
 
 def write_files(files: Iterable[File]) -> dict[str, str]:

@@ -168,3 +168,68 @@ def test_a_part_that_another_command_is_writing_stays(tmp_path: Path) -> None:
 def test_only_a_run_is_cleaned(tmp_path: Path) -> None:
     with pytest.raises(AxtuneError, match="not a run folder"):
         clean_run(tmp_path, checkpoints=True)
+
+
+def make_stages(folder: Path, *statuses: str) -> Path:
+    names = ("cpt", "sft")[: len(statuses)]
+    for name, status in zip(names, statuses, strict=True):
+        make_run(folder / name, status)
+    (folder / "stages.json").write_text(
+        json.dumps({"begun": dict.fromkeys(names, "k"), "done": {}})
+    )
+    return folder
+
+
+def test_stages_are_cleaned_each(tmp_path: Path) -> None:
+    folder = make_stages(tmp_path / "실험", "finished", "running")
+    make_run(folder / "cpt-1")  # what the stage was before its recipe changed
+    (folder / "evaluation").mkdir()  # whatever else a user puts there
+    left = [
+        folder / ".stages.json.77.tmp",
+        folder / "cpt" / ".adapter.tmp",
+        folder / "sft" / ".vllm.partial",
+        folder / "cpt-1" / ".merged.old",
+    ]
+    for path in left:
+        path.write_text("half")
+    removed = clean_run(folder, checkpoints=False)
+    assert {gone.path for gone in removed} == set(left)
+    assert (folder / "stages.json").is_file()
+    for name in ("cpt", "sft", "cpt-1"):
+        assert (folder / name / "checkpoints" / "checkpoint-1").is_dir()
+    assert clean_run(folder, checkpoints=False) == []
+    with pytest.raises(AxtuneError, match="sft has not finished"):
+        clean_run(folder, checkpoints=True)
+    assert (folder / "cpt" / "checkpoints").is_dir()  # nothing at all was removed
+
+
+def test_checkpoints_of_finished_stages_go_and_results_stay(tmp_path: Path) -> None:
+    folder = make_stages(tmp_path / "domain", "finished", "finished")
+    removed = clean_run(folder, checkpoints=True)
+    assert [gone.path for gone in removed] == [folder / n / "checkpoints" for n in ("cpt", "sft")]
+    assert (folder / "sft" / "adapter").is_dir()
+
+
+@pytest.mark.parametrize("held", ["", "sft"])
+def test_stages_that_are_held_are_left_alone(tmp_path: Path, held: str) -> None:
+    folder = make_stages(tmp_path / "domain", "finished", "finished")
+    (folder / "cpt" / ".adapter.tmp").mkdir()
+    holder = os.open(folder / held, os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(AxtuneError, match="Another run is writing"):
+            clean_run(folder, checkpoints=True)
+    finally:
+        os.close(holder)
+    assert (folder / "cpt" / ".adapter.tmp").is_dir()
+    assert (folder / "cpt" / "checkpoints").is_dir()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"begun": ["cpt"]}', '{"begun": {}, "done": {}}'])
+def test_a_file_of_the_same_name_makes_no_folder_of_stages(tmp_path: Path, text: str) -> None:
+    make_run(tmp_path / "cpt")
+    (tmp_path / "stages.json").write_text(text)
+    (tmp_path / ".mine.tmp").write_text("kept")
+    with pytest.raises(AxtuneError, match="not a run folder"):
+        clean_run(tmp_path, checkpoints=False)
+    assert (tmp_path / ".mine.tmp").is_file()

@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from axtune.checkpoint import locate
 from axtune.errors import CheckpointError
@@ -46,6 +48,31 @@ def test_a_hub_model_out_of_reach_names_the_offline_one(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"(?s)neither in the cache .* model=tiny-ax-4\.0"):
         locate.find("skt/A.X-4.0-Light")
+
+
+def test_what_is_sought_on_this_machine_alone_is_not_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bool] = []
+
+    def snapshot(*_: object, local_files_only: bool, **__: object) -> str:
+        asked.append(local_files_only)
+        raise LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    with pytest.raises(CheckpointError, match="is not in the cache of this machine"):
+        locate.find("skt/A.X-4.0-Light", local=True)
+    assert asked == [True]
+
+
+def test_a_gguf_file_is_for_a_server(tmp_path: Path) -> None:
+    file = tmp_path / "my model.gguf"
+    file.write_bytes(b"GGUF")
+    for name in (tmp_path, file):
+        with pytest.raises(CheckpointError, match="is a GGUF file, which llama") as caught:
+            locate.find(str(name))
+        assert f"llama-server --jinja -m '{file}'" in caught.value.remedy
+        assert "axtune eval RUN --url" in caught.value.remedy
 
 
 def test_what_a_folder_lacks_is_named(tmp_path: Path) -> None:

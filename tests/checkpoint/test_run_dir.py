@@ -263,3 +263,15 @@ def test_a_run_that_lost_a_file_is_no_run_and_says_which(tmp_path, name):
 def test_a_folder_that_happens_to_hold_a_recipe_is_no_run(tmp_path):
     (tmp_path / "recipe.yaml").write_text("")
     require_whole(tmp_path)
+
+
+def test_a_folder_of_stages_is_no_run_and_names_them(tmp_path):
+    folder = tmp_path / "domain"
+    for name, status in (("cpt", "finished"), ("sft", "finished"), ("dpo", "running")):
+        begin(recipe(tmp_path, output_dir=str(folder / name)), status)
+    begun = {"begun": dict.fromkeys(("cpt", "sft", "dpo", "gone"), "key"), "done": {}}
+    (folder / "stages.json").write_text(json.dumps(begun))
+    for opened in (open_run, run_of, require_whole):
+        with pytest.raises(AxtuneError, match=r"stages: cpt, sft, dpo\.") as refused:
+            opened(folder)
+        assert refused.value.remedy == f"Name one of them: {folder / 'sft'}."  # the last one done

@@ -84,6 +84,9 @@ def test_export_in_4_bit_says_its_size_its_line_and_its_room(
     assert f"{tmp_path / 'out'}: 1 MB" in done.out
     assert f"vllm serve {tmp_path / 'out'} --served-model-name out" in done.out
     assert "room: 8 GB 512 tokens, by arithmetic" in done.out
+    assert "calibrating on 4 rows (" in done.out
+    verify = f"verify: axtune verify {tmp_path / 'out'} --against {base.folder} --data FILE"
+    assert verify in done.out
     config = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
     assert config["config_groups"]["group_0"]["weights"]["group_size"] == 32
 
@@ -94,7 +97,7 @@ def test_export_in_k_quants_says_what_falls_back(base: Checkpoint, tmp_path: Pat
     words = ["export", str(base.folder), "--to", "gguf", "--dtype", "q5_k_m", "--rows", "3"]
     done = axtune_in_process(*words, "--calibrate", str(rows), "--out", str(tmp_path / "out"))
     assert done.status == 0, done.err
-    assert "layers seen computed in" in done.out
+    assert "rows through layers computed in" in done.out
     assert "tensors in q5_k_m computed in" in done.out
     assert "in q5_1 instead of q5_k" in done.out
     assert f"llama-server --jinja -m {tmp_path / 'out/out.gguf'}" in done.out

@@ -10,6 +10,11 @@ from pathlib import Path
 from support import drafting, openai_server
 from support.commands import axtune, axtune_in_process
 from support.rows import TEMPLATES, calls, chat, read_jsonl, tool, write_jsonl
+from support.tiny import RECIPES
+
+from axtune.checkpoint.tokenizer import load_tokenizer
+from axtune.config.loader import load
+from axtune.data.dataset import prepare
 
 SECRET = "비밀XYZZY"
 
@@ -260,3 +265,72 @@ def test_ask_drafts_and_accounts_for_all(tmp_path: Path) -> None:
     checked = axtune_in_process("data", "check", str(out), "--model", "tiny-ax-4.0")
     assert checked.out.count("warning: draft: ") == 3
     assert checked.status == 0
+
+
+def recipe_of(tmp_path: Path, **data: object) -> Path:
+    recipe = tmp_path / "job.yaml"
+    job = {"task": "cpt", "model": "tiny-ax-4.0", "output_dir": str(tmp_path / "run"), "data": data}
+    recipe.write_text(json.dumps(job), encoding="utf-8")  # which is YAML, too
+    return recipe
+
+
+def test_a_recipe_is_checked_with_an_account_by_source(tmp_path: Path) -> None:
+    documents = [{"text": f"제{n}조 규정의 내용은 이러하다. " * 4} for n in range(20)]
+    chats = [chat(f"질문 {n}", f"{SECRET} {n}") for n in range(9)]
+    text, talk, held = (
+        str(write_jsonl(tmp_path / f"{name}.jsonl", rows))
+        for name, rows in (("규정", documents), ("대화", chats), ("평가", chats[:1]))
+    )
+    train = {"path": text, "weight": 2}
+    replay = {"train": {"path": talk, "limit": 5}, "share": 0.1}
+    recipe = recipe_of(tmp_path, train=train, replay=replay, eval=held)
+    done = axtune_in_process("data", "check", str(recipe), "data.max_length=512", "--json")
+    assert done.status == 0
+    said = json.loads(done.out.splitlines()[-1])
+    assert said["eval"]["rows_used"] == 1
+    first, second = said["account"]["mixture"]
+    assert (first["source"], first["read"], first["seen"]) == (text, 20, 2)
+    assert (first["asked"], second["asked"]) == ("weight 2", "limit 5, replay 0.1")
+    assert first["tokens"] + second["tokens"] == said["account"]["tokens"]
+
+    # What the run itself says.
+    job = load(recipe, ["data.max_length=512"])
+    prepared = prepare(job, load_tokenizer("tiny-ax-4.0"), tmp_path, lambda _: None)
+    digests = {"digests": {}}  # which a check does not take
+    assert said["account"] | digests == prepared.account.to_json() | digests
+
+    shown = axtune_in_process("data", "check", str(recipe))
+    assert "weight 2" in shown.out
+    assert "held out" in shown.out
+    assert SECRET not in shown.out
+
+
+def test_a_recipe_says_itself_what_options_would(tmp_path: Path) -> None:
+    recipe = str(recipe_of(tmp_path, train=str(write_jsonl(tmp_path / "a.jsonl", [{"x": 1}]))))
+    refused = axtune_in_process("data", "check", recipe)
+    assert (refused.status, ":1: " in refused.out) == (1, True)
+    told = axtune_in_process("data", "check", recipe, "--max-length", "99")
+    assert (told.status, "data.max_length=…" in told.err) == (1, True)
+    wrong = axtune_in_process("data", "check", recipe, "data.trian=x")
+    assert (wrong.status, "did you mean train?" in wrong.err) == (1, True)
+
+
+def test_each_stage_of_a_recipe_is_checked(tmp_path: Path) -> None:
+    rows = str(write_jsonl(tmp_path / "rows.jsonl", [chat(f"질문 {n}", "답") for n in range(4)]))
+    stages = {
+        "sft": {"recipe": str(RECIPES / "sft_lora.yaml"), "data": {"train": rows, "eval": None}}
+    }
+    recipe = tmp_path / "stages.yaml"
+    recipe.write_text(
+        json.dumps({"model": "tiny-ax-4.0", "output_dir": "runs/a", "stages": stages})
+    )
+    done = axtune_in_process("data", "check", str(recipe), "--json")
+    said = json.loads(done.out.splitlines()[-1])
+    assert (done.status, said["stage"], said["account"]["rows_used"]) == (0, "sft", 4)
+
+
+def test_a_yaml_file_that_is_no_recipe_is_a_document(tmp_path: Path) -> None:
+    file = tmp_path / "설정.yaml"
+    file.write_text("server:\n  port: 8080\n", encoding="utf-8")
+    done = check(str(file))
+    assert (done.returncode, done.stdout.split()[:3]) == (0, ["rows", "1", "read"])

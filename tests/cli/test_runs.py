@@ -1,7 +1,8 @@
-"""`axtune clean` and `axtune report`: what they removed or wrote is said."""
+"""`axtune runs`, `clean` and `report`: what they found, removed or wrote is said."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,13 @@ def test_report_says_where_the_page_is(tmp_path: Path) -> None:
     assert axtune_in_process("report", str(run), "--out", str(out)).out == f"{out}\n"
     assert "<!doctype html>" in out.read_text(encoding="utf-8")
     assert axtune_in_process("report", str(tmp_path / "none")).status == 1
+
+
+def test_runs_are_listed_for_people_and_for_machines(tmp_path: Path) -> None:
+    run_folder(tmp_path, name="first")
+    assert "first" in axtune_in_process("runs", str(tmp_path)).out
+    (listed,) = json.loads(axtune_in_process("runs", str(tmp_path), "--json").out)
+    assert (listed["path"], listed["status"]) == ("first", "finished")
+    none = axtune_in_process("runs", str(tmp_path / "none"))
+    assert (none.status, none.out) == (1, "")
+    assert "is not a folder" in none.err

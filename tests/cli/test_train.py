@@ -59,6 +59,27 @@ def test_plan_says_what_serves_where() -> None:
     assert json.loads(of_recipe.out) == rows
 
 
+def test_the_lights_are_planned_without_their_files() -> None:
+    done = axtune_in_process("plan", "--serve", "skt/A.X-4.0-Light", "--gpu", "8GB")
+    assert (done.status, done.err) == (0, "")
+    assert "4.83 GB" in done.out
+    assert "A.X-3.1" not in done.out
+
+
+@pytest.mark.parametrize("how", [[], ["--json"], ["skt/A.X-3.1-Light"]])
+def test_where_no_export_fits_the_gpu_that_is_named_it_exits_with_1(how: list[str]) -> None:
+    assert axtune_in_process("plan", "--serve", *how, "--gpu", "1GB").status == 1
+    assert axtune_in_process("plan", "--serve", *how, "--gpu", "1GB", "--gpu", "8GB").status == 0
+
+
+def test_a_conversation_longer_than_the_context_has_a_footnote() -> None:
+    done = axtune_in_process("plan", "--serve", "skt/A.X-4.0-Light", "--tokens", "100000")
+    assert "skt/A.X-4.0-Light reads 16,384 tokens at most: no conversation of 100,000" in " ".join(
+        done.out.split()
+    )
+    assert "tokens at most" not in axtune_in_process("plan", "--serve").out
+
+
 def test_plan_needs_a_recipe_or_serve() -> None:
     assert "axtune plan RECIPE" in axtune_in_process("plan").err
     wrong = axtune_in_process("plan", "--serve", "no-such-model")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from support.rows import ROOT
+from support.tiny import RECIPES
 
 from axtune.config.loader import load
-from axtune.config.stages import has_stages, load_stages
+from axtune.config.stages import has_stages, is_recipe, jobs_of, load_stages
 from axtune.errors import RecipeError
 
 ROWS = ROOT / "data_templates/chat.jsonl"
@@ -112,3 +113,30 @@ def test_stages_of_another_kind(tmp_path: Path, stages: str) -> None:
     text = f"model: tiny-ax-4.0\noutput_dir: runs/x\n{stages}\n"
     with pytest.raises(RecipeError, match=r"path\.yaml:3: .*recipe"):
         load_stages(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("model: a\ndata: {train: b}", True),
+        ("output_dir: a\nstages: {sft: {recipe: b.yaml}}", True),
+        ("task: sft\nmodel: a\ndta: {train: b}", False),  # of nothing to train on
+        ("stages: {build: {cmd: make}}", False),  # another program's
+        ("- a\n- b", False),
+        ("a: [", False),
+    ],
+)
+def test_a_yaml_file_is_a_recipe_or_a_document(tmp_path: Path, text: str, wanted: bool) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert is_recipe(str(file)) == wanted
+    assert not is_recipe(str(tmp_path / "gone.yaml"))
+
+
+def test_the_jobs_of_a_recipe_are_those_of_its_stages_or_its_own() -> None:
+    assert list(jobs_of(RECIPES / "domain_adaptation.yaml", ["model=tiny-ax-4.0"])) == [
+        "cpt",
+        "sft",
+    ]
+    own = jobs_of(RECIPES / "sft_lora.yaml", ["model=tiny-ax-4.0"])
+    assert own[""].task == "sft"

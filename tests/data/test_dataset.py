@@ -15,7 +15,8 @@ from support.rows import chat, check_rows, write_jsonl
 
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.recipe import EvaluateConfig, Recipe, Task
-from axtune.data.dataset import Prepared, _hold_out, held_out_rows, prepare
+from axtune.data.dataset import Prepared, held_out_rows, prepare
+from axtune.data.epoch import hold_out
 from axtune.data.sources import digest
 from axtune.errors import AxtuneError, CheckpointError, DataError, Fault
 
@@ -227,7 +228,7 @@ def test_near_duplicates_do_not_leak_across_the_split(tiny: AxTokenizer, tmp_pat
 def test_held_out_rows(groups: list[int], fraction: float, seed: int) -> None:
     owners = [owner for owner, count in enumerate(groups) for _ in range(count)]
     rows = np.arange(100, 100 + len(owners))
-    held = _hold_out(rows, np.array(owners, np.uint64), fraction, np.random.default_rng(seed))
+    held = hold_out(rows, np.array(owners, np.uint64), fraction, np.random.default_rng(seed))
     chosen = {int(row) - 100 for row in held}
     taken = {owners[row] for row in chosen}
     assert chosen == {row for row, owner in enumerate(owners) if owner in taken}  # whole groups
@@ -436,3 +437,26 @@ def test_weights_repeat_preferences(tiny: AxTokenizer, tmp_path: Path) -> None:
     prepared = prepare(recipe(sources, task="dpo"), tiny, tmp_path, Told().append)
     assert set(Counter(map(tuple, prepared.train["chosen_ids"])).values()) == {2}
     assert (prepared.account.samples, prepared.account.answers["chosen"]["answers"]) == (6, 6)
+
+
+@pytest.mark.parametrize("held_out", [0.3, None], ids=["a share", "files"])
+def test_held_out_rows_know_their_source(
+    tiny: AxTokenizer, tmp_path: Path, held_out: float | None
+) -> None:
+    folder = tmp_path / "문서"
+    folder.mkdir()
+    paths = [
+        {"path": str(folder)},
+        {"path": str(write_jsonl(tmp_path / "대화.jsonl", rows("대화", 20)))},
+    ]
+    for name in ("a", "b"):
+        write_jsonl(folder / f"{name}.jsonl", rows(name, 10))
+    other = [str(write_jsonl(tmp_path / "다른.jsonl", rows("다른", 3)))]
+    job = recipe(paths, held_out) if held_out else recipe(other, paths)
+    prepared = prepare(job, tiny, tmp_path, Told().append)
+    assert prepared.eval is not None
+    said = {
+        (prepared.eval_sources[place[0]], "대화 질문" in tiny.decode(ids))
+        for place, ids in zip(prepared.eval["place"], prepared.eval["input_ids"], strict=True)
+    }
+    assert said == {("문서", False), ("대화.jsonl", True)}

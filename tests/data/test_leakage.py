@@ -122,6 +122,16 @@ def test_other_numbers_are_the_same_form() -> None:
     assert not leak.same_form
 
 
+def test_a_day_that_is_the_same_makes_no_other_receipt_a_copy() -> None:
+    form = "고객이 {}월 {}일에 제주 지점에서 접수한 견적서 건 {}의 처리 상태를 알려 주세요"
+    leak = items(form.format(11, 18, 49_395_854)).find(row(form.format(11, 18, 19_954_732)))
+    assert leak is not None
+    assert leak.same_form
+    leak = items(form.format(11, 18, 49_395_854)).find(row(form.format(12, 20, 49_395_854)))
+    assert leak is not None
+    assert not leak.same_form
+
+
 def test_texts_of_one_letter_and_long_ones_are_found() -> None:
     assert items("가" * 50).find(row("가" * 400))
     draw = random.Random(0)

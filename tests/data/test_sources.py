@@ -9,7 +9,7 @@ import pytest
 from axtune.config.recipe import Data, Source
 from axtune.data import sources
 from axtune.data.readers import read_rows
-from axtune.data.sources import digest, files_of, unread_files
+from axtune.data.sources import digest, files_of, source_names, unread_files
 from axtune.errors import AxtuneError
 
 ROW = '{"messages": [{"role": "user", "content": "안녕"}]}'
@@ -166,3 +166,9 @@ def test_a_saved_data_set_is_evaluated_on_by_its_held_out_split(tmp_path: Path) 
         (tmp_path / name / "rows.jsonl").write_text(ROW)
     found = files_of(Source(path=str(tmp_path), split="auto"))
     assert found == [tmp_path / "validation" / "rows.jsonl"]
+
+
+def test_sources_are_called_by_what_trackers_take() -> None:
+    given = ["runs/규정 집/*.jsonl", "a/chat.jsonl", "b/chat.jsonl", "hf:acme/faq", "문서/"]
+    names = ["_.jsonl", "chat.jsonl", "chat.jsonl-2", "faq", "문서"]
+    assert source_names([Source(path=path) for path in given]) == names

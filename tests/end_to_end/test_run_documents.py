@@ -18,9 +18,11 @@ from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.config import loader
 from axtune.data.pipeline import render_row
 from axtune.errors import AxtuneError
+from axtune.evaluate import in_training
 from axtune.evaluate.evaluate import Settings, evaluate
 from axtune.export.export import export
 from axtune.model.load import load_model
+from axtune.model.trained import stops_of
 from axtune.run import train
 from axtune.training.progress import Report
 from axtune.verify.certificate import Certificate
@@ -138,3 +140,19 @@ def test_conversations_stand_beside_documents_and_tasks_follow_each_other(tmp_pa
     assert third.manifest["status"] == "finished"
     with pytest.raises(AxtuneError, match="evaluate: asks nothing"):
         train(job(tmp_path, "asking", data={"eval": 0.3}, evaluate={"every": "end"}))
+
+
+def test_questions_in_between_stop_where_the_served_folder_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = []
+    answers = in_training.generate
+
+    def noted(model, *further):
+        stops.append(stops_of(model))
+        return answers(model, *further)
+
+    monkeypatch.setattr(in_training, "generate", noted)
+    asked = {"data": str(write_rows(tmp_path / "asked.jsonl", 2)), "max_new_tokens": 2}
+    train(job(tmp_path, evaluate={**asked, "every": "end"}, training={"max_steps": 1}))
+    assert stops == [{27, 0}]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import PartialState
 from support.rows import write_jsonl
 from support.tiny import checkpoint, recipe
 
@@ -14,7 +15,9 @@ from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.config.recipe import Recipe
 from axtune.data.dataset import prepare
 from axtune.errors import AxtuneError, DataError
+from axtune.evaluate.in_training import TrainingQuestions
 from axtune.evaluate.sources import select, trained_on
+from axtune.training import summary
 from axtune.training.summary import accounts
 
 
@@ -169,3 +172,45 @@ def test_documents_ask_nothing_and_their_loss_is_taken(
     assert selected.files == [{"file": "규정집", "questions": 0, "documents": 2}]
     assert {source for source, _ in selected.samples} == {"규정집"}
     assert max(sample.length for _, sample in selected.samples) <= 64
+
+
+def test_what_is_asked_goes_through_the_privacy_gate(
+    tokenizer: AxTokenizer, tmp_path: Path
+) -> None:
+    number = "010-2345-6789"
+    held = [
+        *rows(2, f": {number}"),
+        {"messages": [{"role": "user", "content": "번호는?"},
+                      {"role": "assistant", "content": f"전화 {number}"}]},
+    ]  # fmt: skip
+    train = str(write_jsonl(tmp_path / "train.jsonl", rows(6)))
+    asked = str(write_jsonl(tmp_path / "asked.jsonl", held))
+    (tmp_path / "규정.md").write_text(f"# 연락처\n\n담당자 전화 {number}\n", encoding="utf-8")
+    document = str(tmp_path / "규정.md")
+    for privacy in ("mask", "off"):
+        data = {"train": train, "eval": asked, "privacy": privacy}
+        job = recipe(tmp_path, task="cpt", data=data)
+        for files, found in (((), 3), ((asked, document), 4)):
+            selected = select(tokenizer, job, files, room=8)
+            said = repr([question for question, _ in selected.questions]) + repr(
+                [tokenizer.decode(sample.input_ids) for _, sample in selected.samples]
+            )
+            assert (number in said) == (privacy == "off")
+            assert selected.personal_data == ({"telephone": found} if privacy == "mask" else {})
+    refusing = recipe(tmp_path, data={"train": train, "eval": 0.2, "privacy": "refuse"})
+    with pytest.raises(DataError) as refused:
+        select(tokenizer, refusing, (asked,), room=8)
+    assert number not in str(refused.value)
+
+
+def test_a_run_says_what_is_masked_of_its_questions(tokenizer: AxTokenizer, tmp_path: Path) -> None:
+    train, asked = (
+        str(write_jsonl(tmp_path / f"{name}.jsonl", rows(4, end)))
+        for name, end in (("train", ""), ("asked", ": 010-2345-6789"))
+    )
+    data = {"train": train, "privacy": "mask"}
+    job = recipe(tmp_path, data=data, evaluate={"data": [asked]})
+    questions = TrainingQuestions(job, tokenizer)
+    line = summary.asked(questions, None, PartialState())
+    assert line == "4 of 1 file (masked: telephone 4)"
+    assert "010-2345-6789" not in repr(questions._asked)

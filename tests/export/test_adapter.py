@@ -13,6 +13,7 @@ from support.adapters import adapter_for, in_float32, logits, run_with, sharded_
 from support.tiny import LIBRARY_WARNINGS
 
 from axtune.checkpoint.locate import Checkpoint
+from axtune.checkpoint.record import Record
 from axtune.errors import AxtuneError
 from axtune.export.export import export
 
@@ -75,3 +76,55 @@ def test_an_adapter_that_vllm_cannot_load_is_refused(
         export(adapter, tmp_path / "out", to="adapter")
     assert "axtune export" in caught.value.remedy
     assert not (tmp_path / "out").exists()
+
+
+def test_of_a_run_over_4_bit_it_names_the_base_in_4_bit_and_the_weakness(
+    base: Checkpoint, tmp_path: Path
+) -> None:
+    adapter = adapter_for(base, tmp_path / "adapter")
+    run = run_with(adapter, base, tmp_path / "my run", {"load_in_4bit": True})
+    exported = export(run, tmp_path / "out", to="adapter")
+    text = (tmp_path / "out/SERVING.md").read_text()
+    of_base = f"axtune export {base.folder} --to vllm --bits 4 --calibrate FILE --out BASE"
+    for said in (of_base, "vllm#50059", f"axtune export '{run}' --to vllm --bits 4 --out DIR"):
+        assert said in text
+        assert said in " ".join(exported.notes)
+    plain = run_with(adapter, base, tmp_path / "plain")
+    export(plain, tmp_path / "other", to="adapter")
+    assert "vllm#50059" not in (tmp_path / "other/SERVING.md").read_text()
+
+
+def of_documents(run: Path) -> Path:
+    """The same run, as if it had learned documents."""
+    file = run / "recipe.yaml"
+    file.write_text(file.read_text().replace("task: sft", "task: cpt"))
+    return run
+
+
+def test_where_documents_were_learned_a_server_is_told_where_they_end(
+    base: Checkpoint, tmp_path: Path
+) -> None:
+    adapter = adapter_for(base, tmp_path / "adapter")
+    run = of_documents(run_with(adapter, base, tmp_path / "run"))
+    out = tmp_path / "my adapter"
+    exported = export(run, out, to="adapter")
+    assert json.loads((out / "generation_config.json").read_text()) == {
+        **base.generation_config, "eos_token_id": [27, 0],
+    }  # fmt: skip
+    record = Record.read(out)
+    assert record is not None
+    assert record.facts == {"adapter": {"stop_token_ids": [27, 0]}}
+    assert exported.command is not None
+    assert exported.command.endswith(f" --generation-config '{out}'")
+    assert exported.command in (out / "SERVING.md").read_text()
+    assert "stop_token_ids: [0]" in (out / "SERVING.md").read_text()
+
+
+def test_without_the_base_it_says_what_requests_take(base: Checkpoint, tmp_path: Path) -> None:
+    adapter = adapter_for(base, tmp_path / "adapter")
+    run = of_documents(run_with(adapter, base, tmp_path / "run"))
+    export(run, tmp_path / "out", to="adapter", base="nobody/knows")
+    text = (tmp_path / "out/SERVING.md").read_text()
+    assert "<|endoftext|> as stop_token_ids" in text
+    assert "--generation-config" not in text
+    assert not (tmp_path / "out/generation_config.json").exists()

@@ -17,7 +17,8 @@ from axtune.config.recipe import Recipe
 from axtune.data.dataset import held_out_rows
 from axtune.errors import AxtuneError
 from axtune.export import calibration
-from axtune.export.calibration import draw
+from axtune.export.calibration import RoundingOptions, draw
+from axtune.weights.merge import plan
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,58 @@ def test_files_without_a_sound_row_are_refused(tokenizer: AxTokenizer, tmp_path:
     with pytest.raises(AxtuneError, match="no row to calibrate on") as caught:
         draw(tokenizer, None, [str(file)])
     assert "axtune data check" in caught.value.remedy
+
+
+SOUND = {"messages": [{"role": "user", "content": "수도는?"},
+                      {"role": "assistant", "content": "서울입니다."}]}  # fmt: skip
+
+
+def test_rows_that_are_refused_are_named(tokenizer: AxTokenizer, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", [SOUND, *[{"messages": []}] * 7, SOUND | {"id": 1}])
+    said: list[str] = []
+    drawn = draw(tokenizer, None, [str(file)], say=said.append)
+    assert (drawn.facts["rows"], drawn.facts["refused"]) == (2, 7)
+    assert said[0] == "7 rows are refused, and not calibrated on:"
+    assert said[1].startswith(f"{file}:2: bad-messages: ")
+    assert len(said) == 7
+    assert "axtune data check" in said[-1]
+    assert "서울" not in "".join(said)
+
+
+def test_of_no_sound_row_the_faults_are_named(tokenizer: AxTokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"messages": []}\nnot json\n', encoding="utf-8")
+    with pytest.raises(AxtuneError, match="no row to calibrate on: all 2 are refused") as caught:
+        draw(tokenizer, None, [str(file)])
+    assert f"{file}:1: bad-messages" in str(caught.value)
+    assert f"{file}:2: not-json" in str(caught.value)
+
+
+def test_where_the_rows_of_a_run_are_gone_it_says_what_else_to_give(
+    tokenizer: AxTokenizer, tmp_path: Path
+) -> None:
+    run = run_of_recipe(tiny.recipe(tmp_path))
+    for source in run.recipe.data.sources:
+        Path(source.path).unlink()
+    with pytest.raises(AxtuneError, match=r"The rows of the run .* cannot be read") as caught:
+        draw(tokenizer, run, [])
+    assert "rows.jsonl" in caught.value.found
+    assert "--calibrate FILE" in caught.value.remedy
+    assert "--fast" in caught.value.remedy
+
+
+def test_it_says_how_many_rows_and_tokens_it_uses_and_when_they_are_few(
+    tokenizer: AxTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan([], "tiny-ax-4.0")
+    file = write_jsonl(tmp_path / "rows.jsonl", [SOUND])
+    said: list[str] = []
+    options = RoundingOptions(calibrate=(str(file),), say=said.append)
+    drawn = options.calibration(planned, tokenizer)
+    assert drawn is not None
+    assert said[0] == f"calibrating on 1 row ({drawn.tokens} tokens) of rows.jsonl"
+    assert said[1].startswith(f"warning: {drawn.tokens} tokens say little")
+    monkeypatch.setattr(calibration, "_FEW_TOKENS", drawn.tokens)
+    said.clear()
+    options.calibration(planned, tokenizer)
+    assert len(said) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,20 @@ from support.adapters import (
     sharded_checkpoint,
     tensors_of,
 )
+from support.killed import files_of_at_most
 from support.tiny import LIBRARY_WARNINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from axtune.checkpoint import locate
 from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint
+from axtune.checkpoint.record import differences
 from axtune.checkpoint.tokenizer import PROBES, load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
+from axtune.export import k_quants
+from axtune.export.calibration import RoundingOptions
 from axtune.export.export import export
+from axtune.export.four_bit import FourBitOptions
+from axtune.export.gguf import gguf_file
 from axtune.weights.merge import merge
 from axtune.weights.safetensors_file import read_checkpoint
 
@@ -199,3 +206,53 @@ def test_a_checkpoint_without_a_stop_gets_one(base: Checkpoint, tmp_path: Path) 
     export(str(other), tmp_path / "out", to="vllm")
     found = locate.find(str(tmp_path / "out")).generation_config
     assert found == {"eos_token_id": 27, "pad_token_id": 1}
+
+
+# Files that may not become so large.
+
+
+@pytest.mark.parametrize(
+    ("how", "most", "kept"),
+    [
+        ({"to": "hf"}, 100_000, False),
+        ({"to": "vllm"}, 2_000, False),
+        ({"to": "gguf"}, 800_000, False),
+        ({"to": "adapter"}, 2_000, False),
+        ({"to": "vllm", "four_bit": FourBitOptions()}, 2_000, True),
+        ({"to": "vllm", "four_bit": FourBitOptions(fast=True)}, 600_000, True),
+        ({"to": "gguf", "dtype": "q4_k_m", "k_quant": RoundingOptions(rows=2)}, 2_000, True),
+        ({"to": "gguf", "dtype": "q4_k_m", "k_quant": RoundingOptions(fast=True)}, 800_000, True),
+    ],
+)
+def test_a_file_that_may_not_become_so_large_is_named(
+    base: Checkpoint, how: dict[str, Any], most: int, kept: bool, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if how.get("dtype") == "q4_k_m":
+        pytest.importorskip("llama_cpp")
+        if most < 10_000:  # of a header, which is made in the temporary folder
+            made = gguf_file
+            monkeypatch.setattr(k_quants, "gguf_file", lambda *it: unlimited(made, *it))
+    run = run_with(adapter_for(base, tmp_path / "adapter"), base, tmp_path / "run")
+    out = tmp_path / "made/out"
+    with files_of_at_most(most), pytest.raises(AxtuneError) as caught:
+        export(run, out, **how)
+    assert caught.value.found.startswith(f"A file of {out} would be larger than files may be here")
+    assert "ulimit -f" in caught.value.remedy
+    assert [file.name for file in out.parent.iterdir()] == [".out.partial"] * kept
+    export(run, out, **how)
+    assert differences(out) == []
+
+
+def unlimited(make: Callable[..., Any], *arguments: Any) -> Any:
+    with files_of_at_most(1 << 30):
+        return make(*arguments)
+
+
+def test_a_header_that_the_temporary_folder_may_not_hold_is_named(
+    base: Checkpoint, tmp_path: Path
+) -> None:
+    with files_of_at_most(2_000), pytest.raises(AxtuneError, match="temporary folder") as caught:
+        export(base.folder, tmp_path / "out", to="gguf")
+    assert "has no room for the header of a GGUF file" in caught.value.found
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,19 +15,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.adapters import adapter_for, run_with, sharded_checkpoint, tensors_of
+from support.reported import result
 from support.tiny import LIBRARY_WARNINGS, write_rows
 
 from axtune.checkpoint import locate
 from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.record import RECORD, Record, differences
+from axtune.checkpoint.run_dir import EVALUATION
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.export import four_bit
+from axtune.export import four_bit, layer_pass
 from axtune.export.export import export
 from axtune.export.four_bit import FourBitOptions
 from axtune.model import int4
 from axtune.plan.architecture import read_architecture
 from axtune.plan.serving import LIGHTS, weight_bytes
 from axtune.verify.layerwise import Layerwise
+from axtune.verify.verify import verify
+from axtune.weights import folder
 from axtune.weights.decoder import LINEAR
 from axtune.weights.merge import merge
 
@@ -105,6 +110,45 @@ def test_the_record_says_how_it_was_made(run: Path, exported: Path, tmp_path: Pa
     again = tmp_path / "again"
     export(run, again, to="vllm", four_bit=FourBitOptions())
     assert (again / RECORD).read_text() == text
+
+
+def test_the_card_says_the_scheme_and_then_what_the_certificate_measured(
+    run: Path, tmp_path: Path
+) -> None:
+    evaluated = Path(shutil.copytree(run, tmp_path / "run"))
+    (evaluated / EVALUATION).mkdir()
+    result(str(evaluated)).write(evaluated / EVALUATION)
+    export(evaluated, tmp_path / "out", to="vllm", four_bit=FourBitOptions())
+    file = tmp_path / "out/README.md"
+    card = file.read_text()
+    record = Record.read(tmp_path / "out")
+    assert record is not None
+    tokens = record.facts["four_bit"]["calibration"]["tokens"]
+    assert f"by GPTQ, calibrated on 16 rows ({tokens:,} tokens); groups of 64 inputs" in card
+    assert "which was not run yet" in card
+    assert "rows.jsonl" not in card
+    assert "## Evaluation before rounding" in card
+    assert "by the adapter on its base in 16 bit, not by the weights of this folder" in card
+    head = card.split("---")[1]
+    assert "model-index" not in head  # the figures are not this model's
+    assert "- gptq" in head
+    verify(tmp_path / "out", adapter=evaluated)
+    certified = file.read_text()
+    assert "- 16-bit base + adapter (" in certified
+    assert "nats a token" in certified
+    assert "which was not run yet" not in certified
+    before, _, rest = card.partition("<!-- axtune: certificate -->")
+    assert certified.startswith(before)
+    assert certified.endswith(rest.partition("<!-- axtune: end of certificate -->")[2])
+    assert differences(tmp_path / "out") == []
+
+
+def test_the_card_of_what_is_rounded_to_nearest(base: Checkpoint, tmp_path: Path) -> None:
+    how = FourBitOptions(fast=True)
+    export(str(base.folder), tmp_path / "out", to="vllm", four_bit=how)
+    card = (tmp_path / "out/README.md").read_text()
+    assert "rounded to nearest, without calibration; groups of 64" in card
+    assert str(base.folder) not in card
 
 
 def test_other_groups_and_rows(run: Path, tmp_path: Path) -> None:
@@ -207,9 +251,12 @@ def test_weights_that_are_not_finite_are_named(
 # Interrupted.
 
 
+LINEAR_LAYERS = 7  # of a layer, each of them counted
+
+
 def stopping_after(layers: int, error: BaseException) -> FourBitOptions:
-    """Options under which a pass ends with an error when so many layers are done."""
-    left = layers
+    """Options under which a pass ends with an error within the layer behind so many."""
+    left = layers * LINEAR_LAYERS + 1
 
     def count() -> None:
         nonlocal left
@@ -231,24 +278,55 @@ def test_an_interrupted_pass_goes_on_and_ends_the_same(
     options = FourBitOptions(fast=fast)
     export(run, tmp_path / "whole", to="vllm", four_bit=options)
     stopped = replace(stopping_after(1, KeyboardInterrupt()), fast=fast)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         export(run, tmp_path / "out", to="vllm", four_bit=stopped)
+    assert caught.value.__notes__ == [
+        "It was at layer 2 of 2.",
+        f"What was done is kept in {tmp_path / '.out.partial'}; the same command goes on.",
+    ]
     assert not (tmp_path / "out").exists()
     assert (tmp_path / ".out.partial").is_dir()
     done: list[int] = []
     for kind in (four_bit._Rounding, four_bit._ByRows):
         layer = kind.layer
         monkeypatch.setattr(
-            kind, "layer", lambda self, index, layer=layer: done.append(index) or layer(self, index)
-        )
-    export(run, tmp_path / "out", to="vllm", four_bit=options)
+            kind, "layer", lambda self, index, count, layer=layer: done.append(index)
+            or layer(self, index, count)
+        )  # fmt: skip
+    counted: list[tuple[str, int]] = []
+
+    @contextmanager
+    def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
+        counted.append((what, total))
+        yield lambda: None
+
+    export(run, tmp_path / "out", to="vllm", four_bit=replace(options, counting=counting))
     assert done == [1]
+    assert counted == [("linear layers in 4 bit, from layer 2 of 2", LINEAR_LAYERS)]
     assert not (tmp_path / ".out.partial").exists()
     whole, resumed = (tmp_path / name for name in ("whole", "out"))
     assert {file.name for file in whole.iterdir()} == {file.name for file in resumed.iterdir()}
     for file in whole.iterdir():
         if file.name not in ("SERVING.md", "README.md"):  # they say the folder's name
             assert file.read_bytes() == (resumed / file.name).read_bytes(), file.name
+
+
+def test_what_comes_behind_the_last_layer_goes_on_too(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digests of large files take a while as well."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "write_record", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export(run, tmp_path / "out", to="vllm", four_bit=FourBitOptions())
+    monkeypatch.setattr(four_bit, "Decoder", stop)  # no layer is computed again
+    export(run, tmp_path / "out", to="vllm", four_bit=FourBitOptions())
+    assert differences(tmp_path / "out") == []
+    assert not [file for file in (tmp_path / "out").iterdir() if file.name.startswith(".")]
 
 
 def test_other_settings_begin_anew(run: Path, tmp_path: Path) -> None:
@@ -265,7 +343,7 @@ def test_other_settings_begin_anew(run: Path, tmp_path: Path) -> None:
 def test_a_full_disk_keeps_what_is_done(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, written = four_bit._write, []
+    write, written = layer_pass.write_tensors, []
 
     def fill(file: Path, tensors: Any, **metadata: str) -> None:
         if file.name.startswith("model-00002"):
@@ -274,7 +352,8 @@ def test_a_full_disk_keeps_what_is_done(
         write(file, tensors, **metadata)
 
     with monkeypatch.context() as patch:
-        patch.setattr(four_bit, "_write", fill)
+        for module in (four_bit, layer_pass):
+            patch.setattr(module, "write_tensors", fill)
         with pytest.raises(AxtuneError, match="filled up; what was done is kept") as caught:
             export(run, tmp_path / "out", to="vllm", four_bit=FourBitOptions())
     assert "the same command again" in caught.value.remedy

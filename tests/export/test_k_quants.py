@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -145,11 +146,11 @@ def test_the_matrix_loses_less(base: Checkpoint, options: RoundingOptions, tmp_p
 
 
 def test_importance_is_the_mean_of_the_squares_of_inputs(
-    base: Checkpoint, options: RoundingOptions
+    base: Checkpoint, options: RoundingOptions, tmp_path: Path
 ) -> None:
     """Against hooks in the whole model."""
     rows = draw(load_tokenizer(base), None, options.calibrate, rows=3)
-    found = k_quants.importance(plan([], str(base.folder)), rows, uncounted)
+    found = k_quants.importance(plan([], str(base.folder)), rows, uncounted, tmp_path)
     model = in_float32(base.folder)
     seen: dict[str, Any] = {}
 
@@ -170,7 +171,7 @@ def test_importance_is_the_mean_of_the_squares_of_inputs(
     assert found.keys() == seen.keys()
     for name, total in seen.items():
         mean = (total / rows.tokens).numpy()
-        np.testing.assert_allclose(found[name], mean, rtol=1e-3, atol=2e-6 * mean.mean())
+        np.testing.assert_allclose(found[name].numpy(), mean, rtol=1e-3, atol=2e-6 * mean.mean())
 
 
 def test_inputs_that_no_row_uses_count_a_little(tmp_path: Path, options: RoundingOptions) -> None:
@@ -271,6 +272,35 @@ def test_a_run_is_rounded_by_its_own_rows(narrow: Checkpoint, tmp_path: Path) ->
     ]  # fmt: skip
     assert exported.room is not None
     assert exported.room in (out / "SERVING.md").read_text()
+
+
+def test_the_card_says_how_it_was_rounded(
+    narrow: Checkpoint, options: RoundingOptions, tmp_path: Path
+) -> None:
+    export(narrow.folder, tmp_path / "with", to="gguf", dtype="q4_k_m", k_quant=options)
+    card = (tmp_path / "with/README.md").read_text()
+    assert "in llama.cpp's Q4_K_M, rounded with an importance matrix that was calibrated" in card
+    assert "on 16 rows (" in card
+    export(narrow.folder, tmp_path / "without", to="gguf", dtype="q6_k", k_quant=FAST)
+    card = (tmp_path / "without/README.md").read_text()
+    assert "Q6_K, rounded without an importance matrix" in card
+    export(narrow.folder, tmp_path / "eight", to="gguf", dtype="q8_0")
+    assert "in 8 bit (q8_0)" in (tmp_path / "eight/README.md").read_text()
+    export(narrow.folder, tmp_path / "plain", to="gguf")
+    assert "## Weights" not in (tmp_path / "plain/README.md").read_text()
+
+
+def test_it_ends_turns_and_documents(narrow: Checkpoint, tmp_path: Path) -> None:
+    """As the folders of a run that learned documents do: llama.cpp knows <|endoftext|> itself."""
+    tokenizer = load_tokenizer(narrow)
+    export(narrow.folder, tmp_path / "out", to="gguf", dtype="q4_k_m", k_quant=FAST)
+    llama = llama_cpp.Llama(str(tmp_path / "out/out.gguf"), vocab_only=True, verbose=False)
+    vocabulary = llama_cpp.llama_model_get_vocab(llama.model)
+    ends = [
+        token for token in range(llama.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocabulary, token)
+    ]
+    assert ends == sorted(tokenizer.stop_ids) == [0, 27]
+    llama.close()
 
 
 def test_tensors_that_fall_back_are_named(narrow: Checkpoint, tmp_path: Path) -> None:
@@ -480,22 +510,31 @@ def test_a_full_disk_is_told_from_a_failure(
     narrow: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(monkeypatch, tmp_path / "program.py", "raise SystemExit(1)")
-    write = Path.write_bytes
+    sync = os.fsync
 
-    def full(path: Path, data: bytes) -> int:
-        if path.name == ".probe":
+    def full(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "rounded.gguf":
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, data)
+        sync(descriptor)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(AxtuneError, match=r"The disk of .* filled up; nothing was left behind"):
-        export(narrow.folder, tmp_path / "out", to="gguf", dtype="q4_k_m", k_quant=FAST)
-    assert [path.name for path in tmp_path.iterdir()] == ["program.py"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(AxtuneError, match=r"The disk of .* filled up; what was done is kept"):
+            export(narrow.folder, tmp_path / "out", to="gguf", dtype="q4_k_m", k_quant=FAST)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.partial", "program.py"]
+    monkeypatch.undo()
+    export(narrow.folder, tmp_path / "out", to="gguf", dtype="q4_k_m", k_quant=FAST)
+    assert differences(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("what", ["layers seen", "tensors in q4_k_m"])
-def test_an_interrupt_leaves_nothing_and_ends_the_quantiser(
+@pytest.mark.parametrize(
+    ("what", "calls", "at"),
+    [("rows through layers", 20, "It was at layer 2 of 2."), ("tensors in q4_k_m", 1, "")],
+)
+def test_an_interrupted_export_goes_on_and_ends_the_quantiser(
     what: str,
+    calls: int,
+    at: str,
     narrow: Checkpoint,
     options: RoundingOptions,
     tmp_path: Path,
@@ -508,21 +547,42 @@ def test_an_interrupt_leaves_nothing_and_ends_the_quantiser(
             started.append(self)
             super().__init__(*words, **how)
 
+    counts: dict[str, list[int]] = {}
+    left = calls
+
     @contextmanager
     def counting(counted: str, total: int) -> Iterator[Callable[[], None]]:
+        counts[counted] = [total, 0]
+
         def count() -> None:
-            if counted == what:
+            nonlocal left
+            counts[counted][1] += 1
+            left -= counted == what
+            if left == 0:
                 raise KeyboardInterrupt
 
         yield count
 
+    wanted, out = tmp_path / "wanted/out", tmp_path / "out"
+    export(narrow.folder, wanted, to="gguf", dtype="q4_k_m", k_quant=options)
     monkeypatch.setattr(subprocess, "Popen", Kept)
-    stopped = dataclasses.replace(options, counting=counting)
-    with pytest.raises(KeyboardInterrupt):
-        export(narrow.folder, tmp_path / "out", to="gguf", dtype="q4_k_m", k_quant=stopped)
+    how = dataclasses.replace(options, counting=counting)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        export(narrow.folder, out, to="gguf", dtype="q4_k_m", k_quant=how)
     assert [process.returncode is not None for process in started] == [True] * len(started)
-    assert len(started) == (what != "layers seen")
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert len(started) == (what == "tensors in q4_k_m")
+    kept = f"What was done is kept in {tmp_path / '.out.partial'}; the same command goes on."
+    assert caught.value.__notes__ == [*[at] * bool(at), kept]
+    counts.clear()
+    left = -1
+    export(narrow.folder, out, to="gguf", dtype="q4_k_m", k_quant=how)
+    assert [total == done for total, done in counts.values()] == [True] * len(counts)
+    again = {"rows through layers, from layer 2 of 2", "tensors in q4_k_m"}
+    assert counts.keys() == (again if at else {"tensors in q4_k_m"})
+    assert counts.get("rows through layers, from layer 2 of 2", [16])[0] == 16
+    assert {file.name for file in out.iterdir()} == {file.name for file in wanted.iterdir()}
+    for name in ("out.gguf", "axtune-files.json"):
+        assert (out / name).read_bytes() == (wanted / name).read_bytes()
 
 
 @pytest.mark.slow

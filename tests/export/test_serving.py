@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from axtune.checkpoint.families import relative_of_a_x
-from axtune.export.serving import room, serving, vllm_command
+from axtune.export.serving import room, serving, verify_command, vllm_command
 from axtune.plan.serving import LIGHTS
 
 FAMILY = relative_of_a_x("llama")
@@ -30,6 +30,8 @@ def test_each_card_has_the_context_that_fits() -> None:
     assert "| 24 GB | `--max-model-len 32768` | 32,999 |" in text
     assert "--kv-cache-dtype fp8" in text
     assert "--bits 4" not in text  # it is that already
+    assert "8.10 GB of weights, rounded when they are" in text
+    assert "vllm serve BASE --quantization fp8_per_tensor" in text
 
 
 def test_16_bit_says_what_is_smaller() -> None:
@@ -37,6 +39,15 @@ def test_16_bit_says_what_is_smaller() -> None:
     assert "| 8 GB | does not fit | |" in text
     assert "--quantization fp8_per_tensor" in text
     assert "axtune export --bits 4" in text
+
+
+def test_the_line_that_certifies_is_quoted() -> None:
+    run, checkpoint = "runs/내 실행", "skt/A.X-4.0-Light"
+    made = verify_command(Path("my models/x"), run, None, adapted=True)
+    assert made == "axtune verify 'my models/x' --adapter 'runs/내 실행'"
+    assert verify_command(Path("x"), "a", "b c", adapted=True).endswith("--against 'b c'")
+    made = verify_command(Path("x"), checkpoint, None, adapted=False)
+    assert made == "axtune verify x --against skt/A.X-4.0-Light"
 
 
 def test_without_weights_nothing_is_said_of_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 from pathlib import Path
 
@@ -92,3 +93,29 @@ def test_merging_and_exporting_leave_nothing_behind(tmp_path: Path) -> None:
         assert case.output.rstrip().endswith(f"axtune: stopped by {NAMES[case.number]}.")
         assert "Traceback" not in case.output
         assert not list((case.folder / "out").iterdir())
+
+
+def test_a_rounding_export_says_from_which_layer_the_same_command_goes_on(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", 4)
+    cases, again = [], []
+    kinds = {"4 bit": ["--to", "vllm", "--bits", "4"]}
+    if importlib.util.find_spec("llama_cpp"):
+        kinds["q4_k_m"] = ["--to", "gguf", "--dtype", "q4_k_m"]
+    for number in SIGNALS:
+        for kind, how in kinds.items():
+            folder = tmp_path / f"{kind} {number}"
+            words = ["export", "tiny-ax-4.0", *how, "--calibrate", str(rows)]
+            words += ["--out", str(folder / "out")]
+            place = "axtune.weights.decoder:Decoder.layer"
+            cases.append(Case(words, folder, number, place, 3))
+            again.append(Case(words, folder / "again"))
+    assert run(*cases) == [STATUS[case.number] for case in cases]
+    assert run(*again) == [0] * len(again)
+    for case, after in zip(cases, again, strict=True):
+        assert case.output.splitlines()[-3:] == [
+            "It was at layer 3 of 4.",
+            f"What was done is kept in {case.folder / '.out.partial'}; the same command goes on.",
+            f"axtune: stopped by {NAMES[case.number]}.",
+        ]
+        assert "from layer 3 of 4 computed in" in after.output
+        assert not list(case.scratch.iterdir())

@@ -18,7 +18,9 @@ def both(positions: int, dtype: torch.dtype, trained: bool, seed: int):
     weight = torch.randn(50, 16, generator=generator).to(dtype).requires_grad_(trained)
     targets = torch.randint(0, 50, (positions,), generator=generator)
     results = []
-    loss, right = next_token_loss(hidden, weight, targets)
+    loss, right, each = next_token_loss(hidden, weight, targets)
+    torch.testing.assert_close(each.sum(), loss)
+    assert not each.requires_grad
     (loss * 0.5).backward()
     results.append((loss.detach(), right, hidden.grad, weight.grad))
     hidden.grad = weight.grad = None
@@ -54,14 +56,15 @@ def test_nothing_is_kept_for_a_backward_pass_that_will_not_come():
     hidden = torch.randn(3, 4, requires_grad=True)
     weight = torch.randn(9, 4, requires_grad=True)
     with torch.no_grad():
-        loss, right = next_token_loss(hidden, weight, torch.tensor([1, 2, 3]))
+        loss, right, _ = next_token_loss(hidden, weight, torch.tensor([1, 2, 3]))
     assert not loss.requires_grad
     assert right.dtype == torch.int64
 
 
 def test_no_position_gives_a_zero_that_a_step_can_go_on_from():
     hidden = torch.randn(4, 8, requires_grad=True)
-    loss, right = next_token_loss(hidden[:0], torch.randn(5, 8), torch.tensor([], dtype=torch.long))
+    none = torch.tensor([], dtype=torch.long)
+    loss, right, _ = next_token_loss(hidden[:0], torch.randn(5, 8), none)
     loss.backward()
     assert (loss.item(), right.item()) == (0.0, 0)
     assert torch.equal(hidden.grad, torch.zeros_like(hidden))

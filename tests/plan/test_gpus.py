@@ -27,6 +27,14 @@ def test_cards_by_name_and_by_size(text: str, name: str, size: float) -> None:
     assert 0.85 < card.usable / (size * 2**30) < 0.95
 
 
+@pytest.mark.parametrize("text", ["8GB WSL2", "8 gb, wsl", "RTX 4060 WSL2"])
+def test_under_wsl_a_run_gets_less(text: str) -> None:
+    card = find_card(text)
+    assert card.name.endswith(" WSL2")
+    assert card.usable == pytest.approx(6.9e9, rel=0.01)
+    assert find_card(card.name) == card
+
+
 def test_an_unknown_card_says_the_nearest() -> None:
     with pytest.raises(AxtuneError, match=r"did you mean RTX 4090\?"):
         find_card("RTX 4099")

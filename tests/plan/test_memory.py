@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from support.live_memory import LivePeak
 from support.plans import RECIPES
 from support.tiny import LIBRARY_WARNINGS
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from axtune.config import loader
 from axtune.config.objective import objective_of
+from axtune.model import tiles
 from axtune.plan import memory
 from axtune.plan.architecture import Architecture, read_architecture, trained_by
 from axtune.plan.estimate import job_of
@@ -89,3 +91,54 @@ def test_what_autograd_saves_of_a_layer(
     said = memory._layer(plan, trained.ranks[0], Micro(rows * length, 1, 1, cells))
     casts = 2 * trained.lora if precision == "bf16" else 0  # once, not for each token
     assert said + casts == pytest.approx(kept(3) - kept(2), rel=0.02)
+
+
+# A sixth of A.X's widths, so that matrices and activations are in their proportions.
+SHAPES = {
+    "qwen2": {"hidden_size": 448, "intermediate_size": 2368, "num_attention_heads": 7,
+              "num_key_value_heads": 1},
+    "llama": {"hidden_size": 512, "intermediate_size": 1376, "num_attention_heads": 8,
+              "num_key_value_heads": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("tokens", [256, 1024])
+@pytest.mark.parametrize("lora", [{}, {"lora_dropout": 0.1}, {"use_dora": True}], ids=str)
+@LIBRARY_WARNINGS
+def test_what_a_checkpointed_step_takes(
+    kind: str, precision: str, tokens: int, lora: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan of all but the head, against the tensors that are really alive."""
+    monkeypatch.setattr(memory, "TILE", 256)
+    shape = {"vocab_size": 128, "tie_word_embeddings": False, "model_type": kind, **SHAPES[kind]}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(**shape, num_hidden_layers=3)
+    lora = {"r": 8, "target_modules": "all-linear", **lora}
+    model = get_peft_model(
+        AutoModelForCausalLM.from_config(
+            config, dtype=torch.bfloat16 if precision == "bf16" else torch.float32
+        ),
+        LoraConfig(**lora, task_type="CAUSAL_LM"),
+    )
+    model.enable_input_require_grads()
+    model.train()
+    base = model.get_base_model()
+    base.activation_checkpointing_enable({"use_reentrant": False})
+    tiles.install(base)
+    with LivePeak(model) as live:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            ids = torch.zeros(1, tokens, dtype=torch.long)
+            states = base.model(input_ids=ids, use_cache=False).last_hidden_state
+        loss = states[0, -1].float().sum()
+        del states
+        live.peak = live.now  # the forward pass takes less
+        loss.backward()
+    architecture = read_architecture({**shape, "num_hidden_layers": 3}, kind)
+    trained = trained_by(architecture, lora)
+    job = Job(objective_of("sft"), CPU, architecture, trained, 4 if precision == "fp32" else 2)
+    said = memory.training(job, Micro(tokens, 1, 1))
+    gradients = 4 * trained.parameters
+    wanted = said.saved + said.recompute + said.workspace - CPU.library + gradients
+    assert wanted == pytest.approx(live.peak, rel=0.2)

@@ -74,14 +74,14 @@ def test_packs_are_made_shorter_before_anything_goes_to_the_host(light: Architec
 def test_shorter_samples_are_the_last_resort(light: Architecture) -> None:
     known = PlanInputs("x", light, sizes(*range(500, 16_000, 500)))
     recipe = loader.load(RECIPES / "sft_qlora.yaml", ["data.max_length=16384"])
-    found = Search(recipe, known, GPU).fit(find_card("8GB").usable)
+    found = Search(recipe, known, GPU).fit(find_card("6GB").usable)
     assert found is not None
     assert found.words[-1] == "data.on_error=skip"
     limit = int(found.words[-2].removeprefix("data.max_length="))
     assert found.left_out == sum(length > limit for length in range(500, 16_000, 500)) > 0
     nothing = Search(recipe, PlanInputs("x", light, sizes(16_000)), GPU)
-    assert nothing.fit(find_card("8GB").usable) is None  # the only sample would be left out
+    assert nothing.fit(find_card("6GB").usable) is None  # the only sample would be left out
     assert nothing.fit(1e9) is None
     assert "No key" in search.advice(nothing, 1e9)
-    room = find_card("8GB").usable
+    room = find_card("6GB").usable
     assert f"data.max_length={limit}" in search.advice(Search(recipe, known, GPU), room)

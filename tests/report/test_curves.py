@@ -63,3 +63,14 @@ def test_a_metric_that_is_no_number_is_left_out() -> None:
     charts = {one.title: one for one in of_run(said, None)}
     assert charts["Loss"].legend[0].step == 2
     assert "Note" not in charts
+
+
+def test_the_loss_by_source_has_one_chart() -> None:
+    said = [
+        {"step": step, "eval_loss": 2.0, "eval_규정.jsonl_loss": 2.5, "eval_chat.jsonl_loss": 1.5}
+        for step in (1, 2)
+    ]
+    charts = {one.title: one for one in of_run(said, 2)}
+    assert list(charts) == ["Loss", "Held-out loss by source"]
+    legend = charts["Held-out loss by source"].legend
+    assert [entry.label for entry in legend] == ["규정.jsonl", "chat.jsonl"]

@@ -89,6 +89,7 @@ class Marks:
 
     def __init__(self, *marks: float) -> None:
         self.left_out: dict[str, int] = {}
+        self.personal_data: dict[str, int] = {}
         self.marks = iter(marks)
         self.modes: list[bool] = []
 

@@ -162,7 +162,7 @@ def test_an_adapter_of_another_shape_is_refused(tmp_path, start):
     model.model.layers = model.model.layers[:1]
     for layer in model.model.layers:
         layer.self_attn.q_proj = torch.nn.Linear(64, 32)
-    with pytest.raises(AxtuneError, match="does not fit the base: size mismatch"):
+    with pytest.raises(AxtuneError, match="does not fit the base: size mismatch of"):
         start_adapter(model, job(tmp_path, other, **shape), other, Report(enabled=False))
 
 

@@ -21,12 +21,14 @@ from axtune.training import memory_check
 from axtune.training.memory_check import (
     PeakMemory,
     check_memory,
+    check_rehearsal_memory,
     is_out_of_memory,
     out_of_memory,
     planned,
     search_of,
 )
 from axtune.training.progress import Report
+from axtune.training.trainer import Rehearsal
 
 on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="the host's memory is looked at")
 
@@ -123,3 +125,28 @@ def test_the_peak_is_what_is_taken_from_here_on() -> None:
     taken = torch.ones(64 << 20, dtype=torch.uint8)
     del taken
     assert 60e6 < memory.read() < 200e6
+
+
+def rehearsed(monkeypatch: pytest.MonkeyPatch, rehearsal: Rehearsal, plan: str = "refuse") -> str:
+    """What is said of a largest step on a card of 8 GB whose rate is known."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (7_000_000_000, 8_000_000_000))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA GeForce RTX 4060")
+    said = io.StringIO()
+    check_rehearsal_memory(rehearsal, search(plan=plan), Report(Console(file=said, width=400)))
+    return said.getvalue()
+
+
+def test_a_step_that_the_card_did_not_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As drivers of Windows let it pass, with memory of the host's."""
+    spilled = Rehearsal(4096, 90.0, peak=9_000_000_000, reserved=9_500_000_000)
+    with pytest.raises(AxtuneError, match=r"took 9\.50 GB on a card of 8\.00 GB") as caught:
+        rehearsed(monkeypatch, spilled)
+    assert "plan=warn" in caught.value.remedy
+    assert "hundred times" in rehearsed(monkeypatch, spilled, plan="warn")
+
+
+def test_a_step_that_takes_far_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"peak": 6_000_000_000, "reserved": 7_000_000_000}
+    assert "took 400 s" in rehearsed(monkeypatch, Rehearsal(4096, 400.0, **held))
+    assert rehearsed(monkeypatch, Rehearsal(4096, 20.0, **held)) == ""  # kernels are loaded
+    assert rehearsed(monkeypatch, Rehearsal(4096, 400.0, peak=None)) == ""  # on a CPU

@@ -94,3 +94,10 @@ def test_answers_have_a_panel_and_the_best_of_them_a_star(monkeypatch, tmp_path)
     assert axes["chrF"].lines
     loss = axes["loss (nats a labelled token)"]
     assert "best checkpoint" not in [each.get_label() for each in loss.lines]
+
+
+def test_the_loss_by_source_has_its_panel(monkeypatch, tmp_path):
+    event = {"step": 1, "eval_loss": 2.0, "eval_규정.jsonl_loss": 2.5, "eval_chat.jsonl_loss": 1.5}
+    axes = drawn(monkeypatch, tmp_path, [event])["held-out loss by source"]
+    assert line(axes, "chat.jsonl").get_ydata() == [1.5]
+    assert line(axes, "source 1").get_ydata() == [2.5]  # no font for its name

@@ -17,6 +17,7 @@ from trl import DPOTrainer, KTOTrainer
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.model.adapter import add_adapter
 from axtune.model.load import load_model
+from axtune.plan import memory
 from axtune.training.callbacks import ChosenWatch
 from axtune.training.preference import pair_outputs
 from axtune.training.progress import Report
@@ -37,6 +38,12 @@ def base(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch):
+    """Samples of several tiles, beside TRL's own trainers, which have none."""
+    monkeypatch.setattr(memory, "TILE", 16)
 
 
 def losses(made):

@@ -168,3 +168,10 @@ def test_what_holds_the_steps_up_is_shown_instead_of_the_time_left():
     assert report.live_text().startswith("answers 3/10 ")
     report.busy()
     assert report.live_text().startswith("time left")
+
+
+def test_the_loss_by_source_stands_beside_the_whole_where_there_is_room():
+    event = {"eval_loss": 2.0, "eval_규정.jsonl_loss": 2.5, "eval_chat.jsonl_loss": 1.5}
+    assert event_text(event) == "eval loss 2.0000 (규정.jsonl 2.5000, chat.jsonl 1.5000)"
+    many = {f"eval_{number}.jsonl_loss": 1.0 for number in range(9)}
+    assert event_text({"eval_loss": 2.0, **many}) == "eval loss 2.0000"

@@ -12,6 +12,8 @@ from transformers import TrainerCallback
 
 from axtune.checkpoint.locate import TOKENIZER_FILES
 from axtune.errors import RecipeError
+from axtune.model import tiles
+from axtune.plan import memory
 from axtune.signals import Terminated
 from axtune.training.arguments import training_arguments
 from axtune.training.collators import PackedRows
@@ -36,6 +38,7 @@ def make(base, tmp_path):
     def build(precision="fp32", **changes):
         return supervised.trainer(base, tmp_path, precision=precision, **changes)
 
+    build.rows = tmp_path / "rows.jsonl"
     return build
 
 
@@ -407,3 +410,23 @@ def test_a_rehearsal_takes_the_largest_micro_batch_and_leaves_no_trace(make, tmp
     assert trainer._total_train_tokens == 0
     assert not trainer._metrics["train"]
     assert trainer.optimizer is None
+
+
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("four_bit", [False, True], ids=["LoRA", "QLoRA"])
+def test_a_run_in_tiles_learns_what_a_run_without_them_learns(make, monkeypatch, packing, four_bit):
+    quantization = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if four_bit else None
+    training = {"max_steps": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+
+    def learned(name):
+        trainer = make(
+            data={"train": str(make.rows), "packing": packing}, quantization=quantization,
+            training=training, output_dir=str(make.rows.parent / name),
+        )  # fmt: skip
+        trainer.train()
+        return torch.cat([p.flatten() for p in trainer.model.parameters() if p.requires_grad])
+
+    monkeypatch.setattr(memory, "TILE", 16)
+    in_tiles = learned("tiles")
+    monkeypatch.setattr(tiles, "install", lambda model: None)
+    assert (in_tiles - learned("whole")).abs().max() < 1e-5  # steps are of 5e-3

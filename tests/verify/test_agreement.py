@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,20 @@ from support.tiny import LIBRARY_WARNINGS
 
 from axtune.checkpoint import locate
 from axtune.checkpoint.locate import Checkpoint
-from axtune.checkpoint.record import RECORD
+from axtune.checkpoint.record import RECORD, Record
 from axtune.data.samples import IGNORED, Sample
+from axtune.evaluate.same_calls import same_calls
 from axtune.export.export import export
 from axtune.export.four_bit import FourBitOptions
-from axtune.verify.agreement import Agreement, _judged, agreement, how_made
+from axtune.model.int4 import quantization_config
+from axtune.verify.agreement import (
+    Agreement,
+    _judged,
+    agreement,
+    how_made,
+    how_to_lose_less,
+    recorded_base,
+)
 from axtune.verify.certificate import Check
 from axtune.verify.layerwise import Layerwise
 from axtune.verify.verify import verify
@@ -116,8 +127,6 @@ def test_what_is_too_far_fails(run: Path, packed: Path, tmp_path: Path) -> None:
 
 
 def test_a_changed_scale_shows(run: Path, packed: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = Path(shutil.copytree(packed, tmp_path / "changed"))
     file = folder / "model-00001-of-00003.safetensors"
     tensors = load_file(file)
@@ -172,6 +181,64 @@ def test_what_cannot_be_compared_is_said(
     (packed / "certificate.json").unlink()
 
 
+def test_where_the_rows_of_the_run_are_gone_the_rest_is_certified(
+    base: Checkpoint, run: Path, packed: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(run, tmp_path / "moved"))
+    file = moved / "recipe.yaml"
+    recipe = file.read_text().replace("rows.jsonl", "gone.jsonl")
+    file.write_text(recipe.replace("eval:\n", "eval: 0.25\n", 1))
+    certificate = verify(packed, adapter=moved, ask=same_calls)
+    assert certificate.passed
+    skipped = {check.name: check.found for check in certificate.checks if check.status == "skip"}
+    assert "rows of its run cannot be read" in skipped["16-bit base + adapter"]
+    assert "--data FILE" in skipped["16-bit base + adapter"]
+    assert "gone.jsonl" in skipped["answers"]
+    assert str(tmp_path) not in (packed / "certificate.json").read_text()
+    rows = tiny.write_rows(tmp_path / "rows.jsonl", 4)
+    found = checks(packed, adapter=moved, data=[str(rows)])["16-bit base + adapter"]
+    assert found.figures["kl_nats"] > 0
+    (packed / "certificate.json").unlink()
+
+
+def test_a_4_bit_base_is_held_against_the_base_that_its_record_names(tmp_path: Path) -> None:
+    rows = tiny.write_rows(tmp_path / "rows.jsonl", 4)
+    options = FourBitOptions(calibrate=(str(rows),))
+    export("tiny-ax-4.0", tmp_path / "out", to="vllm", four_bit=options)
+    found = checks(tmp_path / "out", data=[str(rows)])
+    assert found["16-bit base"].figures["kl_nats"] > 0
+    assert checks(tmp_path / "out")["16-bit base"].found.endswith("give --data FILE")
+    record = Record.read(tmp_path / "out")
+    assert record is not None
+    record.facts["four_bit"]["base"]["digests"]["tokenizer.json"] = "sha256:another"
+    record.write(tmp_path / "out")
+    assert recorded_base(tmp_path / "out") is None
+    assert "no 16-bit weights" in checks(tmp_path / "out")["16-bit base"].found
+
+
+def test_a_merged_export_is_not_asked_beside_its_bare_base(base: Checkpoint, packed: Path) -> None:
+    certificate = verify(packed, against=str(base.folder), ask=same_calls)
+    assert "answers" not in {check.name for check in certificate.checks}
+    (packed / "certificate.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("made", "group", "ways"),
+    [
+        ({"method": "gptq"}, 128, ["--rows", "--calibrate", "--group 64"]),
+        ({"method": "gptq"}, 64, ["--rows", "--calibrate", "--group 32"]),
+        ({"method": "gptq"}, 32, ["--rows", "--calibrate"]),
+        ({"method": "rtn"}, 32, ["without --fast"]),
+        ({}, 128, ["--rows", "--calibrate", "--group 64"]),
+    ],
+)
+def test_what_would_lose_less_is_not_what_was_done(
+    made: dict[str, str], group: int, ways: list[str]
+) -> None:
+    said = how_to_lose_less(made, {"quantization_config": quantization_config(group)})
+    assert re.findall(r"(?:without )?--\w+(?: \d+)?", said) == ways
+
+
 @pytest.mark.parametrize(
     ("figures", "status"),
     [
@@ -186,4 +253,4 @@ def test_what_cannot_be_compared_is_said(
 def test_bounds(figures: tuple[float, float, float], status: str) -> None:
     kl, top1, perplexity = figures
     found = Agreement(kl, kl, top1, perplexity, positions=100, answers=10)
-    assert _judged(found, "x", "rows", 0.1).status == status
+    assert _judged(found, "x", "rows", 0.1, "").status == status

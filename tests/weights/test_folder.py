@@ -14,7 +14,14 @@ from axtune.checkpoint import locate
 from axtune.checkpoint.locate import TOKENIZER_FILES, Checkpoint
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import AxtuneError
-from axtune.weights.folder import CheckpointPlan, public_name, quantized_card, write_folder
+from axtune.weights.folder import (
+    CheckpointPlan,
+    certified,
+    certify,
+    public_name,
+    quantized_card,
+    write_folder,
+)
 from axtune.weights.merge import plan
 
 pytestmark = LIBRARY_WARNINGS
@@ -136,3 +143,15 @@ def test_what_learned_documents_ends_as_they_do_too(
         write_folder(planned, out, tokenizer=tokenizer)
         config = json.loads((out / "generation_config.json").read_text())
         assert config == {**base.generation_config, "eos_token_id": [27, 0], "pad_token_id": 1}
+
+
+def test_what_is_measured_comes_into_a_card_that_has_a_place_for_it(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    certify(tmp_path, "KL 0.1")  # no card, no harm
+    own = "# Ours\n\n" + certified("not yet") + "\n\n## 우리 창고\n"
+    file.write_text(own, encoding="utf-8")
+    certify(tmp_path, "KL \\1")
+    assert file.read_text(encoding="utf-8") == own.replace("not yet", "KL \\1")
+    file.write_text("# Ours\n", encoding="utf-8")
+    certify(tmp_path, "KL 0.1")
+    assert file.read_text(encoding="utf-8") == "# Ours\n"

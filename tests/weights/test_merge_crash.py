@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.adapters import adapter_for, sharded_checkpoint
-from support.killed import fill_the_disk, states_when_killed
+from support.killed import files_of_at_most, fill_the_disk, states_when_killed
 from support.tiny import LIBRARY_WARNINGS
 
 from axtune.checkpoint.locate import Checkpoint
@@ -27,6 +27,16 @@ def test_a_disk_that_fills_up_leaves_nothing(
     adapter = adapter_for(base, tmp_path / "adapter")
     fill_the_disk(monkeypatch)
     with pytest.raises(AxtuneError, match="filled up; nothing was left behind"):
+        merge([adapter], str(base.folder), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_a_file_that_may_not_become_so_large_leaves_nothing(
+    base: Checkpoint, tmp_path: Path
+) -> None:
+    adapter = adapter_for(base, tmp_path / "adapter")
+    limited = files_of_at_most(100_000)
+    with limited, pytest.raises(AxtuneError, match="would be larger than files may be here"):
         merge([adapter], str(base.folder), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 

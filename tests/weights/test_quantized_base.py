@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from support.adapters import adapter_for, logits, run_with, sharded_checkpoint, tensors_of
-from support.killed import fill_the_disk, states_when_killed
+from support.killed import files_of_at_most, fill_the_disk, states_when_killed
 from support.tiny import LIBRARY_WARNINGS, checkpoint, recipe, with_weights
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -449,6 +449,13 @@ def test_a_disk_that_is_too_small_or_fills_up_leaves_nothing(
             quantize("tiny-ax-4.0", tmp_path / "out")
     fill_the_disk(monkeypatch)
     with pytest.raises(AxtuneError, match="filled up; nothing was left behind"):
+        quantize("tiny-ax-4.0", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_may_not_become_so_large_leaves_nothing(tmp_path: Path) -> None:
+    limited = files_of_at_most(100_000)
+    with limited, pytest.raises(AxtuneError, match="would be larger than files may be here"):
         quantize("tiny-ax-4.0", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
