@@ -30,7 +30,9 @@ def run_of(path: Path) -> Run | None:
     return None
 
 
-def find_base(given: str | None, run: Run | None, adapter: Path) -> Checkpoint:
+def find_base(
+    given: str | None, run: Run | None, adapter: Path, *, served: bool = False
+) -> Checkpoint:
     """The 16-bit base that an adapter is for, with its weights.
 
     Args:
@@ -38,6 +40,8 @@ def find_base(given: str | None, run: Run | None, adapter: Path) -> Checkpoint:
             the base, which stands for its original.
         run: That trained the adapter, when it is known.
         adapter: The adapter's folder; it is asked when neither of the others tells.
+        served: Whether a folder in 4 bit that the adapter itself names is taken as it is: to be
+            asked, as it was trained or is served.
 
     Raises:
         AxtuneError: When nothing says which base it is, or it cannot be found.
@@ -56,7 +60,8 @@ def find_base(given: str | None, run: Run | None, adapter: Path) -> Checkpoint:
     if not name:
         raise AxtuneError(f"{adapter} does not say which base it is for.", _REMEDY)
     try:
-        return unquantized(locate.find(str(name), revision=config.get("revision")))
+        found = locate.find(str(name), revision=config.get("revision"))
+        return found if served else unquantized(found)
     except CheckpointError as error:
         raise CheckpointError(
             f"The base that {adapter} names cannot be found: {error.found}",

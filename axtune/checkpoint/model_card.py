@@ -171,7 +171,8 @@ class _Estimate(BaseModel):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
+        interval = f" ({self.low:.4g} to {self.high:.4g})" if self.low < self.high else ""
+        return f"{self.value:.4g}{interval}"
 
 
 class _Measured(BaseModel):

@@ -89,8 +89,12 @@ def evaluate(
         ),
     ] = None,
     held_out: Annotated[
-        Optional[float],
-        typer.Option(help="of --convert: how many questions are to be asked; default: 0.3"),
+        Optional[str],
+        typer.Option(
+            metavar="SHARE|NUMBER",
+            help="of --convert: what is to be asked, a share of each category such as 0.3 (the "
+            "default) or a number of questions such as 200; drawn by --seed",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the result as JSON")] = False,
 ) -> None:
@@ -149,7 +153,7 @@ def evaluate(
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     result, folder = run_evaluate(model, settings, Report(console))
     if as_json:
-        print((folder / "result.json").read_text(encoding="utf-8"), end="")
+        print(result.text(), end="")
     else:
         show(console, result)
         if examples:
@@ -165,7 +169,7 @@ def evaluate(
 def _convert(
     data: list[str] | None,
     out: Path,
-    held_out: float | None,
+    held_out: str | None,
     seed: int,
     model: str | None,
     *,
@@ -174,11 +178,11 @@ def _convert(
     """Write benchmark files in two parts, and say what went where."""
     from dataclasses import asdict
 
-    from axtune.evaluate.convert import HELD_OUT, convert, show_split
+    from axtune.evaluate.convert import HELD_OUT, convert, held_out_of, show_split
 
     if not data:
         raise AxtuneError("--convert needs a benchmark's files.", "Give them: --data FILE.")
-    share = HELD_OUT if held_out is None else held_out
+    share = HELD_OUT if held_out is None else held_out_of(held_out)
     split = convert(data, out, held_out=share, seed=seed, model=model)
     if as_json:
         print(json.dumps(asdict(split), ensure_ascii=False, indent=2))

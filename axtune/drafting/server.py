@@ -81,11 +81,6 @@ class Asking:
         except RefusedError as error:
             trying = schema is not None and self.structured is None
             raise self._explained(error, _OF_A_SCHEMA if trying else _OF_THE_REQUEST) from None
-        except (AttributeError, LookupError, TypeError, ValueError):
-            raise AxtuneError(
-                f"What {self.served.url} answers is not of OpenAI's interface.",
-                "Give the URL of an OpenAI-compatible server, such as vLLM's.",
-            ) from None
 
     def _explained(self, error: RefusedError, of_the_request: tuple[int, ...]) -> AxtuneError:
         """What is said of a refusal: never the server's own words, which may repeat the request."""

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -106,15 +107,26 @@ class Answers(Mapping[str, Kept]):
         """
         new = [answer for answer in answers if answer.key not in self._kept]
         text = "".join(_line(answer) for answer in new).encode()
-        try:
+        with writing(self.file):
             while text:
                 text = text[os.write(self._descriptor, text) :]
-        except OSError as error:
-            raise AxtuneError(
-                f"{self.file} cannot be written: {reason_of(error)}.",
-                "Free some space and run the same command again: it goes on from here.",
-            ) from None
         self._kept.update((answer.key, answer) for answer in new)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Say which file of an evaluation cannot be written, and that nothing is lost.
+
+    Raises:
+        AxtuneError: When it cannot: a full disk, a limit on files, rights.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise AxtuneError(
+            f"{file} cannot be written: {reason_of(error)}.",
+            "Make room for it, and run the same command again: it goes on from here.",
+        ) from None
 
 
 @contextmanager
@@ -176,18 +188,28 @@ def _line(answer: Kept) -> str:
 
 
 def differing(answers: Iterable[Kept], before: str, after: str) -> list[tuple[Kept, Kept]]:
-    """The answers of two models to questions that they answer differently, in order.
+    """The answers of two models to questions that they answer differently, by the questions' names.
 
     Args:
-        answers: Of `read_answers`; the last one to a question counts.
+        answers: Of `read_answers`, in any order; the last one to a question counts.
         before: The name of one model.
         after: Of the other.
     """
     asked: dict[tuple[str, int], dict[str, Kept]] = {}
     for one in answers:
         asked.setdefault((one.question, one.sample), {})[one.model] = one
-    pairs = [(pair[before], pair[after]) for pair in asked.values() if {before, after} <= {*pair}]
+    pairs = [
+        (pair[before], pair[after])
+        for _, pair in sorted(asked.items(), key=lambda item: _in_order(*item[0]))
+        if {before, after} <= {*pair}
+    ]
     return [(left, right) for left, right in pairs if left.said != right.said]
+
+
+def _in_order(question: str, sample: int) -> tuple[list[str | int], int]:
+    """As people count: line 9 before line 10."""
+    parts = re.split(r"(\d+)", question)  # text and digits in turn
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], sample
 
 
 def _read_lines(file: Path, lines: bytes) -> list[Kept]:

@@ -142,6 +142,19 @@ def asked_files(sources: Iterable[Source]) -> tuple[list[Path], Counter[str]]:
     return asked, +left_out
 
 
+def require_scored(files: Iterable[Path]) -> None:
+    """Stop at files of BFCL that were named and are not scored here, at all of them together.
+
+    Raises:
+        DataError: When there are such.
+    """
+    faults = [
+        Fault(str(file), 1, "not-scored", f"{_ELSEWHERE}.") for file in files if _unscored(file)
+    ]
+    if faults:
+        raise DataError("A benchmark's file cannot be read.", faults, _OTHER_FILES)
+
+
 def _scored(files: Sequence[Path], left_out: Counter[str]) -> list[Path]:
     """Of the files of a folder those that are no part of BFCL that is not scored."""
     is_bfcl = any(_BFCL_FILE.fullmatch(file.name) for file in files)
@@ -193,12 +206,11 @@ def read_questions(path: Path, answers: Path | None = None) -> Iterator[Question
     Raises:
         DataError: When a row cannot be read, is of no benchmark that is known, or has no answer.
     """
+    require_scored([path])
     known: dict[str, list[Any]] | None = None
     for row in benchmark_rows(path):
         value = row.value
         try:
-            if _unscored(path):
-                raise _Unanswered(_ELSEWHERE, _OTHER_FILES)
             if "function" in value and "question" in value:
                 if known is None:
                     known = _bfcl_answers(answers or path.parent / POSSIBLE_ANSWER / path.name)

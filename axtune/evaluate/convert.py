@@ -18,6 +18,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -45,6 +46,7 @@ from axtune.evaluate.benchmarks import (
     benchmark_rows,
     is_benchmark,
     read_questions,
+    require_scored,
     unscored_in_words,
 )
 from axtune.evaluate.questions import Question
@@ -53,6 +55,10 @@ from axtune.units import plural
 
 TRAIN, TEST, SPLIT = "train.jsonl", "test", "split.yaml"
 HELD_OUT = 0.3
+_SHARE_OR_NUMBER = (
+    "Give a share of each category between 0 and 1, such as 0.3, or a whole number of questions, "
+    "such as 200."
+)
 NO_TOOL_FITS = "None of the tools can do this."
 # The embedded model whose template rows are held against where none is named; its context says
 # nothing of the models that they are for, so they are as long as they are.
@@ -85,7 +91,7 @@ class Split:
     """
 
     seed: int
-    held_out: float
+    held_out: float | int
     files: dict[str, str]
     groups: int
     train: dict[str, int]
@@ -113,7 +119,7 @@ def convert(
     data: Sequence[str],
     out: Path,
     *,
-    held_out: float = HELD_OUT,
+    held_out: float | int = HELD_OUT,
     seed: int = 0,
     model: str | None = None,
 ) -> Split:
@@ -126,8 +132,8 @@ def convert(
     Args:
         data: Files, folders or globs of BFCL or FunctionChat-Bench.
         out: The folder to make, whole or not at all.
-        held_out: How many questions are to be asked: a share below 1, or a number. As near to it,
-            in each category, as rows that stay together allow.
+        held_out: How many questions are to be asked: a share below 1 (a float), or a number (an
+            int). As near to it, in each category, as rows that stay together allow.
         seed: Of the draw; the same files and seed make the same parts.
         model: Whose template, control tokens and context the rows keep to; None for the format of
             A.X 4.0 at any length.
@@ -151,7 +157,7 @@ def convert(
     if not rows or not held:
         empty = "ask" if not held else "train on"
         raise AxtuneError(
-            f"--held-out {held_out:g} of {questions:,} questions leaves nothing to {empty}.",
+            f"--held-out {held_out} of {questions:,} questions leaves nothing to {empty}.",
             "Give another share or number, or more files.",
         )
     split = Split(
@@ -191,7 +197,11 @@ def show_split(console: Console, split: Split, out: Path) -> None:
         console.print(f"not to train on: {counts}")
     if split.unscored:
         console.print(unscored_in_words(split.unscored))
-    console.print(f"drawn with seed {split.seed}; none of {out / TEST} is in {out / TRAIN}")
+    share = split.held_out if isinstance(split.held_out, float) else "its part"
+    console.print(
+        f"of each category {share}, as near as questions that belong together allow; drawn with "
+        f"seed {split.seed}; none of {out / TEST} is in {out / TRAIN}"
+    )
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -201,6 +211,7 @@ def _files(data: Sequence[str]) -> tuple[list[Path], Counter[str]]:
     """The benchmark's files, each once, and what of BFCL is not scored, by its categories."""
     named, unscored = asked_files(data_options(data).train)
     files = list(dict.fromkeys(named))
+    require_scored(files)
     seen: dict[str, Path] = {}
     for file in files:
         if not is_benchmark(file):
@@ -285,14 +296,26 @@ def _near_pairs(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int
 # --- which are held out ---------------------------------------------------------------------------
 
 
-def _share(held_out: float, questions: int) -> float:
-    if 0 < held_out < 1:
-        return held_out
-    if 0 < held_out < questions and held_out == int(held_out):
+def held_out_of(text: str) -> float | int:
+    """What ``--held-out`` says: a whole number of questions, or a share with a point.
+
+    Raises:
+        AxtuneError: When it is neither.
+    """
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    raise AxtuneError(f"--held-out {text} is no number.", _SHARE_OR_NUMBER)
+
+
+def _share(held_out: float | int, questions: int) -> float:
+    if isinstance(held_out, int) and 0 < held_out < questions:
         return held_out / questions
+    if isinstance(held_out, float) and 0 < held_out < 1:
+        return held_out
     raise AxtuneError(
-        f"--held-out {held_out:g} cannot be held out of {plural(questions, 'question')}.",
-        "Give a share between 0 and 1, such as 0.3, or a number of questions.",
+        f"--held-out {held_out} cannot be held out of {plural(questions, 'question')}.",
+        _SHARE_OR_NUMBER,
     )
 
 

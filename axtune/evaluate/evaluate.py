@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import isnan, nan
@@ -16,7 +17,7 @@ from axtune.checkpoint.leftovers import private_files
 from axtune.checkpoint.model_card import add_evaluation
 from axtune.checkpoint.run_dir import EVALUATION, Run
 from axtune.errors import AxtuneError
-from axtune.evaluate.answers import Answers, Kept, key_of, open_answers
+from axtune.evaluate.answers import Answers, Kept, key_of, open_answers, writing
 from axtune.evaluate.benchmarks import unscored_in_words
 from axtune.evaluate.figures import METRICS, Scored, figures, reasons, scored
 from axtune.evaluate.generate import Sampling
@@ -31,6 +32,7 @@ from axtune.evaluate.losses import (
 from axtune.evaluate.models import Asked, Endpoint, LocalModel, Model
 from axtune.evaluate.results import Measured, Result
 from axtune.evaluate.sources import Selection, listed, select, trained_on
+from axtune.evaluate.task_answers import open_task_answers
 from axtune.evaluate.ties import ties_of
 from axtune.quiet import quiet_libraries
 from axtune.training.progress import Report
@@ -101,6 +103,9 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
         tasks = load_tasks(settings.tasks, settings.task_folders) if settings.tasks else None
         model = _model(name, settings.url, settings, report)
         other = _other(name, run, settings, report)
+        if other and other.facts == model.facts:
+            line = f"{other.name} is {model.name} itself: both give the same answers."
+            report.say(line, "yellow")
         # A checkpoint of a run is not the run, whose own evaluation stays as it is.
         itself = run is not None and Path(name).resolve() == run.path.resolve()
         folder = settings.out or (
@@ -128,7 +133,7 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
                 + [("answers" if selected.questions else "figures", str(folder))]
             )
         began = time.monotonic()
-        with open_answers(folder) as answers:
+        with open_answers(folder) as answers, _told_what_is_kept(answers, report):
             after = _heard(model, selected, tasks, settings, answers, report)
             before = _heard(other, selected, tasks, settings, answers, report) if other else None
         result = Result(
@@ -161,7 +166,8 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
         if note := result.put(folder):
             report.say(note)
         if run and folder == run.path / EVALUATION:
-            add_evaluation(run)
+            with writing(run.adapter):
+                add_evaluation(run)
     return result, folder
 
 
@@ -223,7 +229,10 @@ def below(
         value = next((one.value.value for one in result.measured if one.metric == metric), None)
         if value is None:
             why = "was not measured" if metric in _LOSSES else "is of no question"
-            found.append(f"{metric} {why}, and was to be at {side} {bound:g}.")
+            line = f"{metric} {why}, and was to be at {side} {bound:g}."
+            known = metric in METRICS or metric in _LOSSES
+            there = ", ".join(dict.fromkeys(one.metric for one in result.measured))
+            found.append(line if known else f"{line} There are {there}.")
         elif value < bound if side == "least" else value > bound:
             found.append(f"{metric} is {value:.4g}, and was to be at {side} {bound:g}.")
     return found
@@ -296,7 +305,7 @@ def _heard(
     try:
         answers = _answers(model, selected, settings, kept, report)
         losses = _losses(model, selected, kept.file.parent, report) if selected.samples else None
-        scores = _tasks(model, tasks, settings, report) if tasks else []
+        scores = _tasks(model, tasks, settings, kept.file.parent, report) if tasks else []
     finally:
         model.release()
     count = settings.samples
@@ -306,6 +315,17 @@ def _heard(
         for (question, _), said in zip(selected.questions, of_each, strict=True)
     ]
     return _Heard(answers, heard, losses, scores)
+
+
+@contextmanager
+def _told_what_is_kept(answers: Answers, report: Report) -> Iterator[None]:
+    """Say at Ctrl-C and SIGTERM that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"{plural(len(answers), 'answer')} in {answers.file.parent}"
+        report.say(f"Stopped with {kept}: the same command goes on from there.", "yellow")
+        raise
 
 
 def _answers(
@@ -370,13 +390,17 @@ def _losses(
     return losses
 
 
-def _tasks(model: Model, tasks: TaskDict, settings: Settings, report: Report) -> list[TaskScore]:
+def _tasks(
+    model: Model, tasks: TaskDict, settings: Settings, folder: Path, report: Report
+) -> list[TaskScore]:
     """The figures of lm-evaluation-harness."""
     asked = model.for_tasks(settings.sampling, chat=settings.chat)
     report.say(f"{model.name}: asking {', '.join(settings.tasks)} …")
-    run = run_tasks(
-        asked, tasks, chat=settings.chat, limit=settings.limit, num_fewshot=settings.num_fewshot
-    )
+    with open_task_answers(folder, {"model": model.facts, "chat": settings.chat}) as kept:
+        run = run_tasks(
+            asked, tasks, chat=settings.chat, limit=settings.limit,
+            num_fewshot=settings.num_fewshot, kept=kept,
+        )  # fmt: skip
     if run.truncated:
         cut = f"{plural(run.truncated, 'prompt')} lost the beginning, being too long for the model"
         report.say(f"{model.name}: {cut}", "yellow")

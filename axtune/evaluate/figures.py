@@ -140,8 +140,13 @@ def _exact(one: Scored) -> float:
     )
 
 
+def _text(answer: Answer) -> str:
+    """What is compared with a text: nothing of an answer that calls, whatever stands beside."""
+    return "" if answer.tool_calls else answer.content
+
+
 def _chrf(one: Scored) -> list[int]:
-    counts = sum(chrf_counts(answer.content, [one.question.reference]) for answer in one.answers)
+    counts = sum(chrf_counts(_text(answer), [one.question.reference]) for answer in one.answers)
     return list(counts)  # type: ignore[arg-type]
 
 
@@ -151,4 +156,4 @@ def _schema(question: Question) -> object:
 
 def _json(one: Scored) -> float:
     schema = _schema(one.question)
-    return fmean(judge_json(answer.content, schema).conforms for answer in one.answers)
+    return fmean(judge_json(_text(answer), schema).conforms for answer in one.answers)

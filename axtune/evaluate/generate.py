@@ -1,15 +1,15 @@
 """Answers of a loaded model, in batches.
 
 Prompts that begin alike stand in one batch, and otherwise those of like length, padded on the left.
-An answer does not depend on what is beside it but for the rounding of sums: sampling draws from a
-generator of its own for each answer, and batches are made from all prompts, whether they are asked
-again or not.
+An answer leaves its batch as it ends. It does not depend on what is beside it but for the rounding
+of sums: sampling draws from a generator of its own for each answer, and batches are made from all
+prompts, whether they are asked again or not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -95,31 +95,36 @@ def generate(
     sampling: Sampling,
     wanted: Callable[[int], bool] = lambda number: True,
 ) -> Iterator[dict[int, Generated]]:
-    """Answer prompts batch by batch.
+    """Answer prompts batch by batch, and hand over answers as they end.
 
     Args:
         model: In evaluation mode.
         prompts: All of them; none with `Sampling.max_new_tokens` longer than the model's context.
         sampling: How.
         wanted: Whether a prompt, by its number, is to be answered. A batch in which none is wanted
-            is passed over; of another all are answered, as if none had been before.
+            is passed over. Of another those that are wanted are answered in float32, whose
+            rounding turns no answer; in 16 bit all of them, as if none had been before.
 
     Yields:
-        The answers of a batch, by the numbers of their prompts.
+        Answers that ended with one token, by the numbers of their prompts.
     """
     waiting = [batch for batch in batches(prompts, model, sampling) if any(map(wanted, batch))]
+    if model.dtype == torch.float32:
+        waiting = [[number for number in batch if wanted(number)] for batch in waiting]
     while waiting:
         batch = waiting.pop(0)
+        left = dict.fromkeys(batch)
         try:
-            answers = _answer(model, [prompts[number] for number in batch], sampling)
+            for ended in _answer(model, [prompts[number] for number in batch], sampling):
+                yield {batch[place]: answer for place, answer in ended.items()}
+                for place in ended:
+                    del left[batch[place]]
         except RuntimeError as error:
             if not is_out_of_memory(error) or len(batch) == 1:
                 raise
             torch.cuda.empty_cache()
-            half = len(batch) // 2
-            waiting[:0] = [batch[:half], batch[half:]]
-            continue
-        yield dict(zip(batch, answers, strict=True))
+            half = len(left) // 2
+            waiting[:0] = filter(None, (list(left)[:half], list(left)[half:]))
 
 
 def _room(model: PreTrainedModel) -> int:
@@ -138,42 +143,48 @@ def _room(model: PreTrainedModel) -> int:
     return int(room // (2 * config.num_hidden_layers * heads * width * element))
 
 
+@torch.inference_mode()
 def _answer(
     model: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling
-) -> list[Generated]:
-    """Answer the prompts of a batch; one that has ended leaves it."""
+) -> Iterator[dict[int, Generated]]:
+    """Answer the prompts of a batch; those that end leave it, by their places."""
     answers = [Generated([], [], ended=False) for _ in prompts]
     choose = _Choice(sampling.temperature, [prompt.seed for prompt in prompts])
     stops = stops_of(model)
     rows = list(range(len(prompts)))  # who is still answering
-    with torch.inference_mode():
-        logits, mask, cache = prefill(model, [prompt.ids for prompt in prompts])
-        while True:
-            tokens, margins = choose(logits, rows)
-            staying = []
-            for place, (row, token, margin) in enumerate(zip(rows, tokens, margins, strict=True)):
-                ended = token in stops
-                said = answers[row]
-                answers[row] = Generated([*said.ids, token], [*said.margins, margin], ended)
-                if not ended and len(said.ids) + 1 < sampling.max_new_tokens:
-                    staying.append(place)
-            if not staying:
-                return answers
-            ids = torch.tensor(tokens, device=model.device)[:, None]
-            if len(staying) < len(rows):
-                kept = torch.tensor(staying, device=model.device)
-                cache.batch_select_indices(kept)
-                ids, mask = ids[kept], mask[kept]
-                rows = [rows[place] for place in staying]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
-            logits = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=mask.sum(dim=-1, keepdim=True) - 1,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
+    logits, mask, cache = prefill(model, [prompt.ids for prompt in prompts])
+    while True:
+        tokens, margins = choose(logits, rows)
+        ended, staying = {}, []
+        for place, (row, token, margin) in enumerate(zip(rows, tokens, margins, strict=True)):
+            said = answers[row]
+            said.ids.append(token)
+            said.margins.append(margin)
+            if token in stops:
+                ended[row] = replace(said, ended=True)
+            elif len(said.ids) == sampling.max_new_tokens:
+                ended[row] = said
+            else:
+                staying.append(place)
+        if ended:
+            yield ended
+        if not staying:
+            return
+        ids = torch.tensor(tokens, device=model.device)[:, None]
+        if len(staying) < len(rows):
+            kept = torch.tensor(staying, device=model.device)
+            cache.batch_select_indices(kept)
+            ids, mask = ids[kept], mask[kept]
+            rows = [rows[place] for place in staying]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=mask.sum(dim=-1, keepdim=True) - 1,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
 
 
 class _Choice:

@@ -39,6 +39,7 @@ from axtune.config.faults import first_line
 from axtune.errors import AxtuneError, MissingPackageError
 from axtune.evaluate.intervals import LEVEL, MEAN, measure, measure_shares
 from axtune.evaluate.results import Estimate, Measured, Verdict
+from axtune.evaluate.task_answers import KeptModel, TaskAnswers
 from axtune.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -344,6 +345,7 @@ def run_tasks(
     limit: int | None = None,
     num_fewshot: int | None = None,
     on_answer: Callable[[int, int], None] | None = None,
+    kept: TaskAnswers | None = None,
 ) -> TaskRun:
     """Put the questions of tasks to a model.
 
@@ -354,6 +356,7 @@ def run_tasks(
         limit: Questions of each task; None for all.
         num_fewshot: Examples in a prompt; None for what each task says. Tasks that say 0 keep it.
         on_answer: Called after each answer with how many there are, and of how many.
+        kept: Answers of the model, which it is not asked again; new ones are added as they come.
 
     Raises:
         AxtuneError: When the model cannot be asked: prompts do not fit, the server does not answer
@@ -370,10 +373,11 @@ def run_tasks(
     # Standard errors of figures that are no means are drawn: here, not in forked processes.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     with _quiet() as heard, contextlib.ExitStack() as stack:
-        model.set_cache_hook(_Answers(tasks, on_answer, stack))
+        told = _Answers(tasks, on_answer, stack, kept)
+        model.set_cache_hook(told)
         try:
             found = evaluate(
-                model,
+                KeptModel(model, kept, told.count) if kept else model,
                 tasks,
                 limit=limit,
                 log_samples=True,
@@ -427,6 +431,7 @@ class _Answers:
         on_answer: As of `run_tasks`.
         stack: Closed when they are done. Until then, what the library prints behind the last answer
             goes nowhere.
+        kept: Where answers are kept; None for nowhere.
     """
 
     def __init__(
@@ -434,8 +439,10 @@ class _Answers:
         tasks: TaskDict,
         on_answer: Callable[[int, int], None] | None,
         stack: contextlib.ExitStack,
+        kept: TaskAnswers | None,
     ) -> None:
         self._tasks, self._on_answer, self._stack = tasks["tasks"].values(), on_answer, stack
+        self._kept = kept
         self._done = 0
 
     @cached_property
@@ -444,6 +451,12 @@ class _Answers:
         return sum(request.repeats for task in self._tasks for request in task.instances)
 
     def add_partial(self, kind: str, request: Any, answer: Any) -> None:
+        if self._kept:
+            self._kept.add(kind, request, answer)
+        self.count()
+
+    def count(self) -> None:
+        """An answer is there."""
         self._done += 1
         if self._on_answer:
             self._on_answer(self._done, self._total)

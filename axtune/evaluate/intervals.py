@@ -16,9 +16,12 @@ the jackknife (Tukey's; Miller, Biometrika 61, 1974, 1-15), which for a mean is 
 Values without any spread say nothing of their spread. As with n right answers of n, a share of up
 to 1 - 0.025^(1/n) of all questions may still be otherwise (Clopper and Pearson, Biometrika 26,
 1934, 404-413; Hanley and Lippman-Hand, JAMA 249, 1983, 1743-1745), and these as far off as the
-figure's range lets them; a figure without a range has no such bound.
+figure's range lets them; a figure without a range has no such bound, and its interval no width. A
+difference is never further off than the intervals of the two figures let it be.
 
-A difference is only called better or worse when its interval leaves 0 out and the test agrees.
+A difference is called better or worse when its interval leaves 0 out. Where that of the interval's
+method does and the test does not agree, it reaches to 0: no difference is among those that the
+answers cannot rule out.
 """
 
 from __future__ import annotations
@@ -115,7 +118,7 @@ def measure_shares(
     was = then[:, 0] == 1
     gained, lost = int((right & ~was).sum()), int((was & ~right).sum())
     difference = newcombe(int((right & was).sum()), gained, lost, int((~right & ~was).sum()))
-    verdict = _verdict(difference, mcnemar(gained, lost), lower_is_better=False)
+    difference, verdict = _judged(difference, mcnemar(gained, lost), lower_is_better=False)
     return Measured(metric, category, n, value, wilson(int(was.sum()), n), difference, verdict)
 
 
@@ -151,16 +154,26 @@ def measure(
         least=figure.least - figure.most,
         most=figure.most - figure.least,
     )
-    difference = _interval(np.hstack([now, then]), less)
+    was, difference = _interval(then, figure), _interval(np.hstack([now, then]), less)
+    difference = replace(
+        difference,
+        low=max(difference.low, value.low - was.high),
+        high=min(difference.high, value.high - was.low),
+    )
     p = swap_test(figure.each(now) - figure.each(then)) if n >= ENOUGH else 1.0
-    verdict = _verdict(difference, p, lower_is_better=figure.lower_is_better)
-    return Measured(metric, category, n, value, _interval(then, figure), difference, verdict)
+    difference, verdict = _judged(difference, p, lower_is_better=figure.lower_is_better)
+    return Measured(metric, category, n, value, was, difference, verdict)
 
 
-def _verdict(difference: Estimate, p: float, *, lower_is_better: bool) -> Verdict:
+def _judged(difference: Estimate, p: float, *, lower_is_better: bool) -> tuple[Estimate, Verdict]:
+    """A difference whose interval and verdict say the same."""
+    if p >= 1 - LEVEL and difference.is_bounded:
+        difference = replace(
+            difference, low=min(difference.low, 0.0), high=max(difference.high, 0.0)
+        )
     if p >= 1 - LEVEL or difference.low <= 0 <= difference.high:
-        return "cannot be told"
-    return "better" if (difference.value > 0) is not lower_is_better else "worse"
+        return difference, "cannot be told"
+    return difference, "better" if (difference.value > 0) is not lower_is_better else "worse"
 
 
 def _column(values: ArrayLike) -> Values:
@@ -244,11 +257,10 @@ def _interval(parts: Values, figure: Figure) -> Estimate:
     few = len(parts) < ENOUGH
     low, high = (_student if few else _bootstrap)(parts, figure.of, value)
     if high - low <= _NOTHING * max(1.0, abs(value)):
-        share = 1 - ((1 - LEVEL) / 2) ** (1 / len(parts))
-        low, high = (
-            value + share * (end - value) if isfinite(end) else value
-            for end in (figure.least, figure.most)
-        )
+        low = high = value
+        if isfinite(figure.most - figure.least):
+            share = 1 - ((1 - LEVEL) / 2) ** (1 / len(parts))
+            low, high = (value + share * (end - value) for end in (figure.least, figure.most))
     # The figure itself is always within: a percentile of few different draws need not reach it.
     low, high = max(low, figure.least), min(high, figure.most)
     return Estimate(value, min(value, low), max(value, high))

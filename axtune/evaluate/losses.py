@@ -17,6 +17,7 @@ import torch
 
 from axtune.checkpoint.atomic import write_text
 from axtune.data.samples import IGNORED, Sample
+from axtune.evaluate.answers import writing
 from axtune.evaluate.intervals import LOSS, PERPLEXITY, measure
 from axtune.evaluate.results import Measured
 from axtune.plan.memory import HEAD_ROWS
@@ -116,9 +117,14 @@ def read_losses(file: Path) -> dict[str, list[SampleLoss]]:
 
 
 def write_losses(file: Path, losses: Mapping[str, Sequence[SampleLoss]]) -> None:
-    """Keep losses; computing them again gives the same."""
+    """Keep losses; computing them again gives the same.
+
+    Raises:
+        AxtuneError: When they cannot be written.
+    """
     text = json.dumps({"losses": losses, "sha256": _digest(losses)})
-    write_text(file, text + "\n")
+    with writing(file):
+        write_text(file, text + "\n")
 
 
 def _digest(losses: Mapping[str, Sequence[SampleLoss]]) -> str:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import gc
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -234,17 +237,33 @@ class Endpoint:
         self, asked: Sequence[Asked], sampling: Sampling, wanted: Callable[[int], bool]
     ) -> Iterator[dict[int, Said]]:
         """Answer one request for each question, several at once."""
-        with ThreadPoolExecutor(sampling.batch_size or _AT_ONCE) as pool:
-            waiting = {
-                pool.submit(_ask, self._served, one, sampling, stream=self._stream): number
-                for number, one in enumerate(asked)
-                if wanted(number)
-            }
-            try:
-                for done in as_completed(waiting):
-                    yield {waiting[done]: done.result()}
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        waiting = deque(number for number in range(len(asked)) if wanted(number))
+        count = len(waiting)
+        done: SimpleQueue[tuple[int, Said | Exception]] = SimpleQueue()
+
+        def work() -> None:
+            with suppress(IndexError):  # of an empty deque: nothing is left
+                while True:
+                    number = waiting.popleft()
+                    done.put((number, self._said(asked[number], sampling)))
+
+        # Nobody waits for these at Ctrl-C, as for those of a ThreadPoolExecutor.
+        for _ in range(min(count, sampling.batch_size or _AT_ONCE)):
+            Thread(target=work, daemon=True).start()
+        try:
+            for _ in range(count):
+                number, said = done.get()
+                if isinstance(said, Exception):
+                    raise said
+                yield {number: said}
+        finally:
+            waiting.clear()
+
+    def _said(self, asked: Asked, sampling: Sampling) -> Said | Exception:
+        try:
+            return _ask(self._served, asked, sampling, stream=self._stream)
+        except Exception as error:  # which is raised where answers are waited for
+            return error
 
     def losses(
         self, samples: Sequence[Sample], on_batch: Callable[[int], None]
@@ -283,7 +302,7 @@ def _ask(served: Served, asked: Asked, sampling: Sampling, *, stream: bool) -> S
     except AxtuneError as error:
         raise AxtuneError(
             f"{asked.question.id}: {error.found}",
-            "The answers so far are kept: mend the server and run the same command again.",
+            f"{error.remedy} The answers so far are kept: the same command goes on from there.",
         ) from None
     calls = [
         {

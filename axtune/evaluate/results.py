@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from axtune.checkpoint.atomic import write_text
 from axtune.checkpoint.locate import read_json
 from axtune.errors import CheckpointError
+from axtune.evaluate.answers import writing
 
 RESULT = "result.json"
 FORMAT = 1
@@ -29,12 +30,17 @@ class Estimate:
     Attributes:
         value: A share from 0 to 1, or in the metric's own unit (chrF: 0 to 100; loss: nats).
         low: Of the interval.
-        high: Of the interval.
+        high: Of the interval; both are the value where the questions tell none.
     """
 
     value: float
     low: float
     high: float
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is an interval: one question, or several alike, say nothing of a loss."""
+        return self.low < self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class Measured:
         value: Of the model.
         before: Of what it is held against; None without.
         difference: `value` less `before`, with an interval of its own: the same questions.
-        verdict: What the difference says at 95%.
+        verdict: What the difference says at 95%: whether its interval leaves 0 out.
     """
 
     metric: str
@@ -106,42 +112,76 @@ class Result:
         """Write ``result.json``; what another evaluation left there is kept.
 
         The same questions to the same model take the place of what was there, unless that is held
-        against another model and this is not: it says the same and more.
+        against a model and this is not: it says the same and more. A look at some of the
+        questions (``limit``) stands beside an evaluation of more of them: ``result-limit-3.json``.
 
         Returns:
-            What became of an earlier result, a sentence; empty where there was none to speak of.
+            What became of this result or an earlier one, a sentence; empty where there is nothing
+            to say.
+
+        Raises:
+            AxtuneError: When it cannot be written.
         """
+        file = folder / RESULT
         try:
             earlier = read_result(folder)
         except CheckpointError:  # none, or one that nobody can read
             self.write(folder)
             return ""
-        if self._asks() == earlier._asks():
-            if self.against is None and earlier.against is not None:
-                return (
-                    f"{folder / RESULT} keeps the same figures beside those of {earlier.against}."
-                )
+        same = self._asks() == earlier._asks()
+        if same and self.against is None and earlier.against is not None:
+            return f"{file} keeps the same figures beside those of {earlier.against}."
+        if same and earlier.against in (self.against, None):
             self.write(folder)
             return ""
+        if self._is_a_look_at(earlier):
+            look = f"result-limit-{self.settings['limit']}.json"
+            self.write(folder, look)
+            return (
+                f"{file} and the report keep the figures of more questions; those of this look are "
+                f"in {look}."
+            )
         stamp = re.sub(r"\D", "", earlier.created)[:14]
         kept = next(
             place
             for number in itertools.count()
             if not (place := folder / f"result-{stamp}{f'-{number}' * bool(number)}.json").exists()
         )
-        (folder / RESULT).rename(kept)
+        with writing(file):
+            file.rename(kept)
         self.write(folder)
-        return f"The earlier result, of other questions or settings, is {kept}."
+        return (
+            f"The earlier result, of other questions, settings or models, is {kept}; the report "
+            "shows this one."
+        )
 
     def _asks(self) -> tuple[Any, ...]:
         """What was asked, of whom and how."""
         settings = {name: one for name, one in self.settings.items() if name != "against_backend"}
         return self.model, self.data, self.questions, settings
 
-    def write(self, folder: Path) -> None:
-        """Replace ``result.json``."""
+    def _is_a_look_at(self, earlier: Result) -> bool:
+        """Whether this asked some of the questions, or of the tasks', that the other one asked."""
+        asked, of = (
+            (one.model, one.settings.get("data"), one.settings.get("tasks"))
+            for one in (self, earlier)
+        )
+        limit, before = (one.settings.get("limit") for one in (self, earlier))
+        return asked == of and limit is not None and (before is None or limit < before)
+
+    def text(self) -> str:
+        """As it is written."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False, indent=2)
-        write_text(folder / RESULT, text + "\n")
+        return text + "\n"
+
+    def write(self, folder: Path, name: str = RESULT) -> None:
+        """Replace ``result.json``, or a file beside it.
+
+        Raises:
+            AxtuneError: When it cannot be written.
+        """
+        with writing(folder / name):
+            write_text(folder / name, self.text())
 
 
 def read_result(folder: Path) -> Result:

@@ -35,6 +35,7 @@ Reason = Literal[
     "no-call",
     "unread-call",
     "unwanted-call",
+    "no-text",
     "not-judged",
     "invalid-json",
     "number-of-calls",
@@ -121,7 +122,8 @@ class Verdict:
     """What is right about an answer.
 
     Attributes:
-        decision: It calls exactly when a call is wanted.
+        decision: It calls exactly when a call is wanted, and says something where that is a text;
+            a call that the server's parser left in the text is none, and no text either.
         tool: The tools that it calls are the wanted ones, each as often as wanted.
         arguments: Every wanted call is there, with right arguments, and there is no other.
         valid_json: The arguments of every call are a JSON object, and no call was left in the text
@@ -192,10 +194,12 @@ def score(
     def verdict(reason: Reason | None, *, decision: bool, tool: bool, arguments: bool) -> Verdict:
         return Verdict(decision, tool, arguments, valid_json, schema_valid, reason)
 
-    if wanted.decision in ("no-call", "text"):
-        kept = not calls
-        not_judged: Reason | None = "not-judged" if wanted.decision == "text" else None
-        reason = not_judged if kept else "unwanted-call"
+    if wanted.decision == "no-call":
+        reason: Reason | None = "unwanted-call" if calls else None
+        return verdict(reason, decision=not calls, tool=not calls, arguments=not calls)
+    if wanted.decision == "text":
+        reason = _text_fault(answer, unread=unread)
+        kept = reason == "not-judged"
         return verdict(reason, decision=kept, tool=kept, arguments=kept)
     if not calls:
         reason = "unread-call" if unread else "no-call"
@@ -208,6 +212,15 @@ def score(
     fault = fault or _first_fault(calls, wanted.calls, offered, rules)
     reason = fault if valid_json else "invalid-json"
     return verdict(reason, decision=True, tool=tool, arguments=fault is None)
+
+
+def _text_fault(answer: Answer, *, unread: bool) -> Reason:
+    """Why an answer is no text; of one that is, nothing more is said."""
+    if answer.tool_calls:
+        return "unwanted-call"
+    if unread:
+        return "unread-call"
+    return "not-judged" if answer.content.strip() else "no-text"
 
 
 def _read(call: Mapping[str, Any]) -> _Call:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from axtune.evaluate.answers import Kept, differing
 from axtune.evaluate.figures import ALL
 from axtune.evaluate.results import Estimate, Measured, Result
+from axtune.units import plural
 
 _STYLES = {"better": "green", "worse": "red", "cannot be told": "dim"}
 # Figures that are no shares, and how they are written.
@@ -20,25 +22,32 @@ _PLAIN = {"chrf": "{:.1f}", "loss": "{:.4f}", "perplexity": "{:.3f}"}
 # What a category shows of itself: the first that it has of each.
 _OF_CATEGORY = (("accuracy", "decision"), ("chrf",), ("loss",))
 _MOST_REASONS = 6
+_DIGIT = re.compile("[1-9]")
 _NARROW = 9  # columns: what is shorter says nothing of a name
 
 
 def show(console: Console, result: Result) -> None:
     """Print the figures as a table, then why answers are not right."""
     rows = list(_shown(result.measured))
-    table = partial(_table, rows, compared=result.against is not None)
-    room = console.width - console.measure(table([""] * len(rows))).maximum
-    console.print(table(_names(rows, room)))
+    for between in (2, 1):  # columns of the screen between those of the table
+        table = partial(_table, rows, compared=result.against is not None, between=between)
+        room = console.width - console.measure(table([""] * len(rows))).maximum
+        names = _names(rows, room)
+        if max(map(cell_len, names), default=0) <= room:
+            break
+    console.print(table(names))
     if any(one.verdict == "cannot be told" for one in result.measured):
         console.print("cannot be told: with this n, chance alone may differ as much", style="dim")
+    if not all((one.difference or one.value).is_bounded for one in rows):
+        console.print("[–]: so few questions, or all alike, tell no interval", style="dim")
     for title, counts in (("not right", result.reasons), ("before", result.reasons_before)):
         if counts:
             most = list(counts.items())[:_MOST_REASONS]
             console.print(f"{title}: " + ", ".join(f"{code} {count:,}" for code, count in most))
     for name, count in result.cut.items():
         longest = result.settings.get("max_new_tokens")
-        text = f"{name}: {count:,} answers were cut at {longest} tokens (--max-new-tokens)"
-        console.print(Text(text, style="yellow"))
+        cut = f"{plural(count, 'answer')} cut at {longest} tokens (--max-new-tokens)"
+        console.print(Text(f"{name}: {cut}", style="yellow"))
     if result.ties:
         console.print(ties_in_words(result.ties))
 
@@ -65,8 +74,10 @@ def show_beside(console: Console, results: Mapping[str, Result]) -> None:
     console.print(table)
 
 
-def _table(rows: Sequence[Measured], names: Sequence[str], *, compared: bool) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def _table(
+    rows: Sequence[Measured], names: Sequence[str], *, compared: bool, between: int
+) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, between - 1))
     table.add_column("", overflow="fold")
     table.add_column("n", justify="right", no_wrap=True)
     for name in ("before", "after", "difference [95%]", "") if compared else ("", "[95%]"):
@@ -78,7 +89,7 @@ def _table(rows: Sequence[Measured], names: Sequence[str], *, compared: bool) ->
 
 
 def _names(rows: Sequence[Measured], room: int) -> list[str]:
-    """What stands before figures: categories lose their middle where they have no room.
+    """What stands before figures: categories and tasks lose their middle where they have no room.
 
     Unless two would be called the same then; they go over several lines.
 
@@ -87,15 +98,10 @@ def _names(rows: Sequence[Measured], room: int) -> list[str]:
         room: Columns of the screen.
     """
     kinds = ["" if one.category == ALL else f": {one.metric}" for one in rows]
-    whole = [kind and one.category for one, kind in zip(rows, kinds, strict=True)]
-    short = [
-        _shortened(name, room - cell_len(kind)) for name, kind in zip(whole, kinds, strict=True)
-    ]
-    names = short if len(set(short)) == len(set(whole)) else whole
-    return [
-        name + kind if kind else one.metric
-        for one, name, kind in zip(rows, names, kinds, strict=True)
-    ]
+    names = [one.category if kind else one.metric for one, kind in zip(rows, kinds, strict=True)]
+    named = list(zip(names, kinds, strict=True))
+    short = [_shortened(name, room - cell_len(kind)) + kind for name, kind in named]
+    return short if len(set(short)) == len(set(named)) else [name + kind for name, kind in named]
 
 
 def _shortened(name: str, room: int) -> str:
@@ -159,6 +165,8 @@ def _difference(one: Measured) -> tuple[str | Text, ...]:
 
 
 def _interval(one: Measured, estimate: Estimate, *, signed: bool = False) -> Text:
+    if not estimate.is_bounded:
+        return Text("[–]")
     low, high = (_written(one, end, signed=signed) for end in (estimate.low, estimate.high))
     return Text(f"[{low.rstrip('%')}, {high.rstrip('%')}]")
 
@@ -166,4 +174,10 @@ def _interval(one: Measured, estimate: Estimate, *, signed: bool = False) -> Tex
 def _written(one: Measured, value: float, *, signed: bool = False) -> str:
     """A share in per cent, any other figure in its own unit."""
     form = _PLAIN.get(one.metric, "{:.3f}" if "/" in one.metric else "{:.1%}")
-    return form.replace(":", ":+" if signed else ":").format(value)
+    text = form.replace(":", ":+" if signed else ":").format(value)
+    if not signed or _DIGIT.search(text):
+        return text
+    if value == 0:
+        return form.format(0)
+    percent = "%" if text.endswith("%") else ""  # rounded to 0, on which of its sides hangs all
+    return f"{100 * value if percent else value:+.1g}{percent}"

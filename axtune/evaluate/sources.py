@@ -28,6 +28,7 @@ from axtune.evaluate.benchmarks import (
     asked_files,
     is_benchmark,
     read_questions,
+    require_scored,
     unscored_in_words,
 )
 from axtune.evaluate.questions import Question, questions_of
@@ -163,6 +164,7 @@ def _questions(
         piece_length = recipe.data.max_length
     given, left_out = asked_files(sources)
     unscored.update(left_out)
+    require_scored(given)
     for file in given:
         if is_benchmark(file):
             yield from read_questions(file)

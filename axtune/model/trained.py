@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint
 from axtune.checkpoint.provenance import base_facts
 from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
+from axtune.errors import CheckpointError
 from axtune.model.adapter import load_adapter
 from axtune.model.load import choose_precision, load_model
 
@@ -36,8 +38,18 @@ def trained_checkpoint(name: str) -> tuple[Checkpoint, Run | None, Path | None]:
     if run:
         return locate.find(run.recipe.model, revision=run.recipe.revision), run, run.adapter
     if (folder / ADAPTER_CONFIG).is_file():
-        return find_base(None, None, folder), None, folder
-    return locate.find(name), None, None
+        return find_base(None, None, folder, served=True), None, folder
+    try:
+        return locate.find(name), None, None
+    except CheckpointError:
+        if folder.exists() or folder.parent == Path() or not folder.parent.is_dir():
+            raise
+        beside = [str(path) for path in sorted(folder.parent.iterdir()) if path.is_dir()]
+        close = difflib.get_close_matches(name, beside, n=3) or beside[:3]
+        raise CheckpointError(
+            f"There is no {name}.",
+            f"Did you mean {' or '.join(close)}?" if close else f"{folder.parent} has no folder.",
+        ) from None
 
 
 def load_trained(name: str, say: Callable[[str], None]) -> tuple[PreTrainedModel, AxTokenizer]:

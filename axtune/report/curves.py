@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from axtune.config.metrics import metric_title
+from axtune.config.metrics import FIGURE_OF, metric_title
 from axtune.report.chart import Chart, Series, chart
 from axtune.training.plots import (
     BY_SOURCE,
@@ -125,7 +125,7 @@ def _panels(runs: Sequence[Sequence[Event]]) -> Iterator[tuple[str, str, dict[st
     for name in evaluated:
         bare = name.removeprefix(_HELD_OUT)
         if bare not in _NOT_DRAWN and bare != loss:
-            yield _title(bare), "", {name: "held out"}
+            yield _title(bare), _answers_unit(bare), {name: "held out"}
     rest = {name for name in present - drawn if not name.startswith(_HELD_OUT)} - _NOT_DRAWN
     for name in [*others, *sorted(rest - _TITLES.keys())]:
         if name in rest:
@@ -138,6 +138,13 @@ def _both(name: str) -> dict[str, str]:
 
 def _loss_unit(preference: Sequence[object]) -> str:
     return "" if preference else "nats a labelled token"
+
+
+def _answers_unit(figure: str) -> str:
+    """Of a figure of answers: what it is a share of."""
+    if figure not in FIGURE_OF.values():
+        return ""
+    return "of the answers, 0 to 100" if figure == "chrf" else "share of the answers"
 
 
 def _title(name: str) -> str:

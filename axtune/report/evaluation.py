@@ -135,7 +135,8 @@ def _row(one: Measured, estimates: Sequence[Estimate | None]) -> Row:
             at=_place(each.value, low, high),
             high=_place(each.high, low, high),
             color=color,
-            text=f"{write(each.value)} ({write(each.low)} to {write(each.high)})",
+            text=write(each.value)
+            + (f" ({write(each.low)} to {write(each.high)})" if each.is_bounded else ""),
             short=write(each.value),
         )
         for color, each in enumerate(estimates)
@@ -179,7 +180,8 @@ def _difference(one: Estimate, write: Callable[[float], str]) -> str:
         return ("−" if value < 0 else "+") + text
 
     unit = " points" if write is _percent else ""
-    return f"{signed(one.value)}{unit} ({signed(one.low)} to {signed(one.high)})"
+    interval = f" ({signed(one.low)} to {signed(one.high)})" if one.is_bounded else ""
+    return f"{signed(one.value)}{unit}{interval}"
 
 
 # --- answers --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from axtune.checkpoint.run_dir import (
     require_run,
 )
 from axtune.config import loader
-from axtune.config.recipe import Recipe
+from axtune.config.recipe import Recipe, Source
 from axtune.errors import AxtuneError
 from axtune.evaluate.answers import Kept, read_answers
 from axtune.evaluate.results import RESULT, Result, read_result
@@ -116,7 +116,7 @@ def differences(runs: Sequence[RunFacts]) -> list[tuple[str, list[str]]]:
     """The recipe's keys in which runs differ, each with its value in every run."""
     values = [recipe_values(run.recipe) for run in runs]
     keys = list(dict.fromkeys(key for one in values for key in one))
-    rows = [(key, [_text(one.get(key, ABSENT)) for one in values]) for key in keys]
+    rows = [(key, [in_words(one.get(key, ABSENT)) for one in values]) for key in keys]
     return [
         (key, texts)
         for key, texts in rows
@@ -134,10 +134,16 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:
     return [(prefix, value)]
 
 
-def _text(value: Any) -> str:
-    """A value as a recipe has it."""
+def in_words(value: Any) -> str:
+    """A value as a recipe has it; of a source its path, and what is set beside it."""
     if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "[]"
+        return ", ".join(map(in_words, value)) or "[]"
+    if isinstance(value, dict) and "path" in value:
+        usual = {name: field.default for name, field in Source.model_fields.items()}
+        more = {key: item for key, item in value.items() if item != usual.get(key)}
+        return " ".join([str(more.pop("path")), in_words(more)]).rstrip()
     if isinstance(value, dict):
-        return " ".join(f"{key}={_text(item)}" for key, item in value.items())
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+        return " ".join(f"{key}={in_words(item)}" for key, item in value.items())
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)

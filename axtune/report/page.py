@@ -28,7 +28,7 @@ from axtune.evaluate.results import Result
 from axtune.report.chart import HEIGHT, WIDTH, number
 from axtune.report.curves import of_run, of_runs
 from axtune.report.evaluation import common_base, compared, examples, groups, written_as
-from axtune.report.facts import ABSENT, RunFacts, differences, names_of, read_run
+from axtune.report.facts import ABSENT, RunFacts, differences, in_words, names_of, read_run
 from axtune.units import duration, gigabytes, package_version, plural
 
 _MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "–"}
@@ -383,7 +383,7 @@ def _questions(run: RunFacts) -> Facts:
     found += [(f"left out: {code}", f"{count:,}") for code, count in result.left_out.items()]
     found += [(f"masked: {kind}", f"{count:,}") for kind, count in result.personal_data.items()]
     settings = {name: value for name, value in result.settings.items() if value is not None}
-    found += [(name.replace("_", " "), str(value)) for name, value in settings.items()]
+    found += [(name.replace("_", " "), in_words(value)) for name, value in settings.items()]
     found += [(f"ties: {name}", number(value)) for name, value in (result.ties or {}).items()]
     found.append(("asked", result.created.replace("T", " ").replace("+00:00", " UTC")))
     return found

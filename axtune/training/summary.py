@@ -187,6 +187,8 @@ def outcome(recipe: Recipe, manifest: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("speed", f"{speed:,.0f} tokens/s; {duration(seconds)} in all"))
     rows.append(("run", f"{recipe.output_dir} (adapter/, report.html, loss.png, metrics.jsonl)"))
     rows.append(("next", f"axtune chat {recipe.output_dir}"))
+    if recipe.data.eval is not None and "evaluate" not in recipe.after:
+        rows.append(("", f"axtune eval {recipe.output_dir} --against base"))
     return rows
 
 

@@ -16,11 +16,13 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
 from axtune.checkpoint import locate
 from axtune.checkpoint.leftovers import scratch
+from axtune.config.faults import first_line
 from axtune.errors import AxtuneError, MissingPackageError
 
 _START_SECONDS = 900
@@ -28,13 +30,16 @@ _TOKENIZE_SECONDS = 60
 _ANSWER_SECONDS = 600
 _LOG_LINES = 12
 _AS_EXPORTED = "Start the server with the command in SERVING.md of the exported folder."
+_LOOK = "Look into the server's log, and start it again."
+# What reading an answer raises that has another form than OpenAI's interface gives it.
+_OTHER_FORM = (AttributeError, LookupError, TypeError, ValueError)
 
 # Where scripts/setup_vllm.sh puts it: it needs other versions of torch and transformers than ours.
 _ENVIRONMENT = Path(".venv-vllm") / "bin" / "vllm"
 
 
 class RefusedError(AxtuneError):
-    """A request that a server refused, or that it did not answer.
+    """A request that a server refused, or did not answer to its end.
 
     Args:
         found: As in `AxtuneError`; it may hold what the server says of the request.
@@ -94,9 +99,7 @@ class Served:
         request: dict[str, Any] = {"model": self.model, "messages": list(messages)}
         if tools:
             request["tools"] = list(tools)
-        answer = _post(f"{self.url}/tokenize", {**request, "add_generation_prompt": True})
-        tokens: list[int] = answer["tokens"]
-        return tokens
+        return self._tokens({**request, "add_generation_prompt": True})
 
     def tokenize_text(self, text: str) -> list[int]:
         """The ids that the engine makes of a text to go on with.
@@ -105,7 +108,13 @@ class Served:
             AxtuneError: When the server refuses the request or does not answer.
         """
         request = {"model": self.model, "prompt": text, "add_special_tokens": False}
-        tokens: list[int] = _post(f"{self.url}/tokenize", request)["tokens"]
+        return self._tokens(request)
+
+    def _tokens(self, request: dict[str, Any]) -> list[int]:
+        answer = _post(f"{self.url}/tokenize", request)
+        tokens = answer.get("tokens") if isinstance(answer, dict) else None
+        if not isinstance(tokens, list):
+            raise _of_another_form(self.url)
         return tokens
 
     def ask(
@@ -128,18 +137,21 @@ class Served:
 
         Raises:
             RefusedError: When the server refuses the request or does not answer.
+            AxtuneError: When what it answers is not of OpenAI's interface.
             MissingPackageError: When the package openai is not installed.
         """
         with self._completion(messages, tools, max_tokens, temperature, extra) as answer:
             choice = answer.choices[0]
-            return Reply(
-                content=choice.message.content or "",
-                calls=[
-                    (call.function.name, call.function.arguments)
-                    for call in choice.message.tool_calls or ()
-                ],
-                finish_reason=choice.finish_reason,
-                ids=list(getattr(choice, "token_ids", None) or ()),  # older servers send none
+            return _checked(
+                Reply(
+                    content=choice.message.content or "",
+                    calls=[
+                        (call.function.name, call.function.arguments)
+                        for call in choice.message.tool_calls or ()
+                    ],
+                    finish_reason=choice.finish_reason or "",
+                    ids=list(getattr(choice, "token_ids", None) or ()),  # older servers send none
+                )
             )
 
     def stream(
@@ -161,7 +173,8 @@ class Served:
             extra: vLLM's own parameters.
 
         Raises:
-            AxtuneError: When the server refuses the request or breaks off.
+            RefusedError: When the server refuses the request or breaks off.
+            AxtuneError: When what it answers is not of OpenAI's interface.
             MissingPackageError: When the package openai is not installed.
         """
         reply = Reply("", [], "", [])
@@ -169,7 +182,9 @@ class Served:
         with completion as parts:
             for part in parts:
                 if part.choices:
-                    reply = grown(reply, part.choices[0])
+                    reply = _checked(grown(reply, part.choices[0]))
+        if not reply.finish_reason:  # which the last part of every answer has
+            raise RefusedError(f"{self.url} broke off an answer.", _LOOK, None)
         return reply
 
     @contextmanager
@@ -207,19 +222,52 @@ class Served:
                     extra_body={**wanted, **extra},
                     **how,
                 )
+        except openai.APIConnectionError as error:
+            reason = first_line(error.__cause__ or error).rstrip(".")
+            raise RefusedError(f"{self.url} does not answer: {reason}.", _LOOK, None) from None
+        except openai.APIResponseValidationError:
+            raise _of_another_form(self.url) from None
         except openai.OpenAIError as error:
             raise RefusedError(
-                f"{self.url} refused a request: {error}",
+                f"{self.url} refused a request: {first_line(error).rstrip('.')}.",
                 _AS_EXPORTED,
                 getattr(error, "status_code", None),
             ) from None
+        except _OTHER_FORM:
+            raise _of_another_form(self.url) from None
+        except Exception as error:  # of the client's HTTP library, another one in each version
+            reason = first_line(error).rstrip(".")
+            raise RefusedError(f"{self.url} broke off an answer: {reason}.", _LOOK, None) from None
+
+
+def _of_another_form(url: str) -> AxtuneError:
+    return AxtuneError(
+        f"What {url} answers is not of OpenAI's interface.",
+        "Give the URL of an OpenAI-compatible server, such as vLLM's.",
+    )
+
+
+def _checked(reply: Reply) -> Reply:
+    """The same reply; the client takes what a server sends, whatever its types are.
+
+    Raises:
+        TypeError: When a text of it is none.
+    """
+    texts = (reply.content, reply.finish_reason, *chain.from_iterable(reply.calls))
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a reply is made of texts")
+    return reply
 
 
 def grown(reply: Reply, choice: Any) -> Reply:
-    """A reply with a further part: a call's name comes once, its arguments piece by piece."""
+    """A reply with a further part: a call's name comes once, its arguments piece by piece.
+
+    Raises:
+        LookupError: When a call before it is missing.
+    """
     calls = list(reply.calls)
     for part in choice.delta.tool_calls or ():
-        while len(calls) <= part.index:
+        if part.index == len(calls):
             calls.append(("", ""))
         name, arguments = calls[part.index]
         function = part.function
@@ -280,11 +328,11 @@ def served_models(url: str, *, direct: bool = False) -> list[Served]:
             Served(url, str(one["id"]), tells_ids=one.get("owned_by") == "vllm", direct=direct)
             for one in models
         ]
-    except (
-        OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError,
-    ) as error:  # fmt: skip
+    except (OSError, http.client.HTTPException, *_OTHER_FORM) as error:
+        other = isinstance(error, _OTHER_FORM) and not isinstance(error, OSError)
+        reason = "what is there lists no models" if other else str(error)
         raise AxtuneError(
-            f"No server answers at {url} ({error}).", "Give the URL of one that is running."
+            f"No server answers at {url} ({reason}).", "Give the URL of one that is running."
         ) from None
 
 
@@ -409,7 +457,5 @@ def _post(url: str, request: dict[str, Any]) -> Any:
         with error:
             reason = error.read().decode(errors="replace")[:300]
         raise AxtuneError(f"{url} refused a request: {reason}", _AS_EXPORTED) from None
-    except (OSError, ValueError) as error:
-        raise AxtuneError(
-            f"{url} does not answer: {error}", "Look into the server's log, and start it again."
-        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise AxtuneError(f"{url} does not answer: {first_line(error)}", _LOOK) from None

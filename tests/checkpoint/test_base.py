@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,4 +63,16 @@ def test_a_base_that_nothing_names_must_be_given(tmp_path: Path) -> None:
 def test_a_base_that_is_gone_can_be_given(tmp_path: Path) -> None:
     folder = adapter(tmp_path / "alone", base_model_name_or_path="/not/there")
     with pytest.raises(CheckpointError, match=r"(?s)names cannot be found: .*not/there.*--base"):
+        find_base(None, None, folder)
+
+
+def test_a_folder_in_4_bit_is_asked_as_it_is_and_no_base_of_a_merge(tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    shutil.copytree(locate.find("tiny-ax-4.0").folder, served)
+    config = json.loads((served / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "compressed-tensors"}
+    (served / "config.json").write_text(json.dumps(config))
+    folder = adapter(tmp_path / "alone", base_model_name_or_path=str(served))
+    assert find_base(None, None, folder, served=True).folder == served
+    with pytest.raises(CheckpointError, match="in 4 bit for serving"):
         find_base(None, None, folder)

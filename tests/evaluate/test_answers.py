@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from axtune.errors import AxtuneError
-from axtune.evaluate.answers import ANSWERS, Kept, key_of, open_answers, read_answers
+from axtune.evaluate.answers import ANSWERS, Kept, differing, key_of, open_answers, read_answers
 
 
 def kept(number: int, **changes: object) -> Kept:
@@ -90,3 +90,18 @@ def test_a_folder_that_is_none_is_a_sentence(tmp_path: Path) -> None:
 def test_a_key_is_of_everything_that_decides() -> None:
     assert key_of(prompt=[1], model="a") == key_of(model="a", prompt=[1])
     assert key_of(prompt=[1], model="a") != key_of(prompt=[1], model="b")
+
+
+def test_differing_answers_are_in_the_order_of_the_questions_whatever_that_of_the_file() -> None:
+    both = [
+        kept(number, model=model, content=model)
+        for number in (10, 2, 9, 3)
+        for model in ("ab", "cd")
+    ]
+    random.Random(0).shuffle(both)
+    found = differing(both, "ab", "cd")
+    numbers = [before.question.split(":")[1] for before, _ in found]
+    assert numbers == ["2", "3", "9", "10"]
+    assert {(before.model, after.model) for before, after in found} == {("ab", "cd")}
+    same = [kept(1, model="ab"), kept(1, model="cd"), kept(2, model="ab")]
+    assert differing(same, "ab", "cd") == []

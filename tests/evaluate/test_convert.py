@@ -22,7 +22,7 @@ from axtune.data.native_calls import Answer
 from axtune.data.pipeline import check
 from axtune.errors import AxtuneError, DataError
 from axtune.evaluate.benchmarks import read_questions
-from axtune.evaluate.convert import NO_TOOL_FITS, Split, answer_of, convert
+from axtune.evaluate.convert import NO_TOOL_FITS, Split, answer_of, convert, held_out_of
 from axtune.evaluate.evaluate import Settings, evaluate
 from axtune.evaluate.generate import Sampling
 from axtune.evaluate.questions import Question
@@ -298,7 +298,19 @@ def test_a_number_of_questions(tmp_path: Path) -> None:
     assert (split.train, split.test) == ({"multiple": 13}, {"multiple": 7})
 
 
-@pytest.mark.parametrize("held_out", [0.0, -0.5, 1.5, 20, 100, float("nan"), float("inf"), 0.001])
+@pytest.mark.parametrize(
+    ("text", "held_out"), [("0.3", 0.3), ("200", 200), ("1", 1), ("1.0", 1.0), (".5", 0.5)]
+)
+def test_a_number_with_a_point_is_a_share(text: str, held_out: float) -> None:
+    found = held_out_of(text)
+    assert (found, type(found)) == (held_out, type(held_out))
+    with pytest.raises(AxtuneError, match=r"--held-out a third is no number\.\nGive a share"):
+        held_out_of("a third")
+
+
+@pytest.mark.parametrize(
+    "held_out", [1.0, 2.0, 0.0, -0.5, 1.5, 20, 100, float("nan"), float("inf"), 0.001]
+)
 def test_what_leaves_a_side_empty_is_refused(tmp_path: Path, held_out: float) -> None:
     bfcl(tmp_path / "in", "multiple", [(f"{n * 1111}번 질문", right(n)) for n in range(20)])
     with pytest.raises(AxtuneError, match="--held-out"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from support.rows import write_jsonl
 from support.tiny import LIBRARY_WARNINGS
 
 from axtune.errors import AxtuneError
-from axtune.evaluate.answers import ANSWERS
+from axtune.evaluate.answers import ANSWERS, Answers, Kept
 from axtune.evaluate.evaluate import AT_MOST, Settings, below, bounds, evaluate
 from axtune.evaluate.generate import Sampling
 from axtune.evaluate.models import LocalModel
 from axtune.evaluate.results import RESULT, Result, read_result
+from axtune.evaluate.task_answers import TASK_ANSWERS
+from axtune.signals import Terminated
 from axtune.training.progress import Report
 
 pytestmark = LIBRARY_WARNINGS
@@ -120,6 +122,29 @@ def test_an_evaluation_that_was_stopped_gives_the_same_figures(
     assert lines[0] == lines[1]
 
 
+def test_a_stop_says_what_is_kept_and_that_it_goes_on(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answer by answer, though all are of one batch."""
+    asked = settings(rows, tmp_path / "out", sampling=Sampling(0.0, 6))
+    real = Answers.add
+
+    def stopped(self: Answers, new: Iterable[Kept]) -> None:
+        for each in new:
+            if len(self) == 3:
+                raise Terminated
+            real(self, [each])
+
+    monkeypatch.setattr(Answers, "add", stopped)
+    with pytest.raises(Terminated):
+        evaluate("tiny-ax-4.0", asked, Report())
+    said = capsys.readouterr().out
+    assert f"Stopped with 3 answers in {tmp_path / 'out'}: the same command goes on" in said
+    monkeypatch.setattr(Answers, "add", real)
+    evaluate("tiny-ax-4.0", asked, Report())
+    assert "tiny-ax-4.0: 3 answers kept from before" in capsys.readouterr().out
+
+
 def test_draws_differ_and_are_drawn_again_alike(rows: Path, tmp_path: Path) -> None:
     asked = settings(rows, tmp_path / "a", sampling=Sampling(1.5, 6, 2), samples=2)
     _, folder = evaluate("tiny-ax-4.0", asked, SILENT)
@@ -130,9 +155,12 @@ def test_draws_differ_and_are_drawn_again_alike(rows: Path, tmp_path: Path) -> N
     assert [len(ids) for ids in by_question.values()] == [2, 2, 2, 2]
 
 
-def test_the_same_weights_twice_have_no_ties(rows: Path, tmp_path: Path) -> None:
+def test_the_same_weights_twice_have_no_ties_and_are_said_to_be_the_same(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = settings(rows, tmp_path / "out", against="tiny-ax-4.0")
-    result, _ = evaluate("tiny-ax-4.0", asked, SILENT)
+    result, _ = evaluate("tiny-ax-4.0", asked, Report())
+    assert "tiny-ax-4.0 is tiny-ax-4.0 itself" in capsys.readouterr().out
     assert result.ties is not None
     assert (result.ties["compared"], result.ties["differ"]) == (4, 0)
 
@@ -173,6 +201,9 @@ def test_bounds_are_metrics_with_numbers(rows: Path, tmp_path: Path) -> None:
         "accuracy is 0, and was to be at least 1.",
         f"loss is {loss:.4g}, and was to be at most 0.5.",
     ]
+    (unknown,) = below(result, {"kmmlu/acc": 0.5})
+    assert unknown.startswith("kmmlu/acc is of no question, and was to be at least 0.5. There are ")
+    assert "decision, " in unknown
     assert below(replace(result, measured=[]), {}, {"loss": 0.5}) == [
         "loss was not measured, and was to be at most 0.5."
     ]
@@ -191,7 +222,9 @@ def test_what_is_better_when_lower_is_bounded_from_above() -> None:
             bounds([word], AT_MOST)
 
 
-def test_tasks_stand_beside_the_rows(rows: Path, tmp_path: Path) -> None:
+def test_tasks_stand_beside_the_rows_and_are_asked_once(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("lm_eval")
     (tmp_path / "tasks").mkdir()
     write_jsonl(
@@ -209,11 +242,21 @@ def test_tasks_stand_beside_the_rows(rows: Path, tmp_path: Path) -> None:
         "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n",
         encoding="utf-8",
     )
-    asked = settings(
+    asked_of = settings(
         rows, tmp_path / "out", data=(), tasks=["capital"], task_folders=[tmp_path / "tasks"],
         against="tiny-ax-3.1",
     )  # fmt: skip
-    result, _ = evaluate("tiny-ax-4.0", asked, SILENT)
+    result, _ = evaluate("tiny-ax-4.0", asked_of, SILENT)
     assert [(one.metric, one.n) for one in result.measured] == [("capital/acc", 6)]
     assert result.measured[0].verdict == "cannot be told"
     assert result.questions == 0
+    kept = (tmp_path / "out" / TASK_ANSWERS).read_bytes()
+    assert kept.count(b"\n") == 2 * 6 * 2  # of two models, each of two choices
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("a question was asked again")
+
+    monkeypatch.setattr("lm_eval.models.huggingface.HFLM._loglikelihood_tokens", asked)
+    again, _ = evaluate("tiny-ax-4.0", asked_of, SILENT)
+    assert again.measured == result.measured
+    assert (tmp_path / "out" / TASK_ANSWERS).read_bytes() == kept

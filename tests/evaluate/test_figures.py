@@ -122,3 +122,14 @@ def test_reasons_are_counted_and_texts_give_none() -> None:
         scored(NO_CALL, [Answer("다른 말", [])]),
     ]  # fmt: skip
     assert reasons(scores) == {"wrong-value": 2, "wrong-tool": 1}
+
+
+def test_a_call_in_place_of_a_text_is_no_text_whatever_stands_beside() -> None:
+    """Also in a row without tools, of whose answers nothing else would tell."""
+    said = Answer('{"답": 1}', [call()])
+    found = values([scored(TEXT, [said])])
+    assert (found["text", "exact"], found["text", "chrf"], found["text", "json"]) == (0, 0, 0)
+    assert set(values([scored(TEXT, [Answer('{"답": 1}', [])])]).values()) == {1.0, 100.0}
+    assert reasons([scored(TEXT, [said]), scored(TEXT, [Answer("", [])])]) == {
+        "unwanted-call": 1, "no-text": 1
+    }  # fmt: skip

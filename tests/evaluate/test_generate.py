@@ -134,6 +134,43 @@ def test_batches_are_the_same_when_some_are_not_asked(
     assert rest == whole[1:]
 
 
+def test_answers_are_handed_over_as_they_end(
+    loaded: tuple[PreTrainedModel, AxTokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = loaded
+    whole = answered(loaded, Sampling(0.0, 9))
+    stop = whole[0].ids[2]  # whatever one says third stands for its end
+    first = {number for number, each in whole.items() if stop in each.ids}
+    assert first < set(whole)
+    monkeypatch.setattr(room, "stops_of", lambda model: frozenset([stop]))
+    found = list(generate(model, prompts(tokenizer), Sampling(0.0, 9)))
+    assert len(found) > 1
+    assert found[0].keys() <= first
+    lengths = [len(each.ids) for batch in found for each in batch.values()]
+    assert lengths == sorted(lengths)
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_in_float32_only_those_that_are_missing_are_answered(
+    loaded: tuple[PreTrainedModel, AxTokenizer],
+) -> None:
+    """In 16 bit their neighbours are part of what they are."""
+    model, tokenizer = loaded
+    asked, sampling = prompts(tokenizer), Sampling(0.0, 3)
+    whole = answered(loaded, sampling)
+
+    def again() -> dict[int, list[int]]:
+        found = generate(model, asked, sampling, lambda number: number in (1, 3))
+        return {number: each.ids for batch in found for number, each in batch.items()}
+
+    assert again() == {number: whole[number].ids for number in (1, 3)}
+    model.to(torch.bfloat16)
+    try:
+        assert sorted(again()) == [0, 1, 2, 3, 4]
+    finally:
+        model.to(torch.float32)
+
+
 def test_a_batch_that_does_not_fit_is_halved(
     loaded: tuple[PreTrainedModel, AxTokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +188,32 @@ def test_a_batch_that_does_not_fit_is_halved(
     found = list(generate(model, prompts(tokenizer), Sampling(0.0, 3)))
     assert sizes == [5, 2, 3, 1, 2]
     assert sorted(number for batch in found for number in batch) == [0, 1, 2, 3, 4]
+
+
+def test_a_batch_that_outgrows_the_memory_keeps_what_has_ended(
+    loaded: tuple[PreTrainedModel, AxTokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = loaded
+    whole = answered(loaded, Sampling(0.0, 3))
+    real = room._answer
+    sizes = []
+
+    def answer(model, asked, sampling):  # type: ignore[no-untyped-def]
+        sizes.append(len(asked))
+        for ended in real(model, asked, sampling):
+            if len(asked) == 5:
+                yield {2: ended[2]}
+                raise torch.OutOfMemoryError("out of memory")
+            yield ended
+
+    monkeypatch.setattr(room, "_answer", answer)
+    found = list(generate(model, prompts(tokenizer), Sampling(0.0, 3)))
+    assert sizes == [5, 2, 2]
+    numbers = [number for batch in found for number in batch]
+    assert sorted(numbers) == [0, 1, 2, 3, 4]
+    assert {n: each.ids for batch in found for n, each in batch.items()} == {
+        number: each.ids for number, each in whole.items()
+    }
 
 
 def test_an_answer_ends_with_its_end_of_turn(loaded: tuple[PreTrainedModel, AxTokenizer]) -> None:

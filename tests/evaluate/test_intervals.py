@@ -208,7 +208,8 @@ def test_values_without_spread_leave_room_within_the_range(n: int) -> None:
     assert found.value.low == pytest.approx(100 - 100 * share)
     assert found.difference is not None
     gained = found.difference.value
-    assert found.difference.low == pytest.approx(gained - share * (gained + 100))
+    low = gained - share * (gained + 100)
+    assert found.difference.low == pytest.approx(low if n >= 10 else min(low, 0))
     assert found.difference.high == pytest.approx(gained + share * (100 - gained))
     same = measure("chrf", "all", CHRF, other, other).difference
     assert same is not None
@@ -277,6 +278,65 @@ def test_thousands_of_questions_take_a_moment():
     found = measure("mean", "all", MEAN, values[:, 0], values[:, 1]).difference
     assert found is not None
     assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(2 / 12 / (2 * MANY)), rel=0.1)
+
+
+# --- The interval and the words -------------------------------------------------------------------
+
+
+@given(both=CELLS, gained=CELLS, lost=CELLS, neither=CELLS)
+def test_a_share_is_called_better_exactly_when_its_interval_leaves_0_out(
+    both, gained, lost, neither
+):
+    n = both + gained + lost + neither
+    if not n:
+        return
+    after = [True] * (both + gained) + [False] * (lost + neither)
+    before = [True] * both + [False] * gained + [True] * lost + [False] * neither
+    found = measure_shares("accuracy", "all", after, before)
+    assert says_the_same(found)
+    whole = newcombe(both, gained, lost, neither)
+    assert found.difference.low <= whole.low
+    assert found.difference.high >= whole.high
+
+
+@given(
+    values=st.lists(st.tuples(*[st.floats(min_value=-3, max_value=9)] * 2), min_size=2, max_size=14)
+)
+def test_a_mean_is_called_better_exactly_when_its_interval_leaves_0_out(values):
+    after, before = zip(*values, strict=True)
+    assert says_the_same(measure("mean", "all", MEAN, after, before))
+
+
+def says_the_same(found):
+    low, high = found.difference.low, found.difference.high
+    if low == high:  # the questions tell no interval
+        return True
+    return (found.verdict == "cannot be told") is (low <= 0 <= high)
+
+
+def test_where_the_test_does_not_agree_the_interval_reaches_to_0() -> None:
+    """Newcombe's interval of 4 gained of 12 leaves 0 out; McNemar's test says 0.125."""
+    assert newcombe(0, 4, 0, 8).low > 0
+    found = measure_shares("accuracy", "all", [True] * 4 + [False] * 8, [False] * 12)
+    assert (found.difference.low, found.verdict) == (0, "cannot be told")
+
+
+def test_a_difference_is_no_wider_than_the_figures_let_it_be() -> None:
+    """Two models that say the same have equal parts, whose spread is none."""
+    texts = ["내일 도착합니다", "모릅니다", "서울은 맑습니다", "네"]
+    counts = [chrf_counts(text, ["내일 도착할 예정입니다"]) for text in texts]
+    found = measure("chrf", "all", CHRF, counts, counts)
+    assert found.difference.value == 0
+    assert found.difference.high == pytest.approx(found.value.high - found.value.low)
+    assert found.difference.high < 100 * (1 - 0.025 ** (1 / 4))
+    for one in (found.value, found.before):
+        assert 0 <= one.low <= one.value <= one.high <= 100
+
+
+def test_one_question_tells_no_interval_of_a_loss() -> None:
+    found = measure("loss", "all", LOSS, [(20.0, 10.0)], [(30.0, 10.0)])
+    assert not any(one.is_bounded for one in (found.value, found.before, found.difference))
+    assert found.verdict == "cannot be told"
 
 
 # --- Coverage: intervals of models whose difference is known --------------------------------------

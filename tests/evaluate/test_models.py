@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from support.tiny import LIBRARY_WARNINGS, checkpoint
 from axtune.data.native_calls import Answer
 from axtune.data.render import prompt_ids
 from axtune.errors import AxtuneError
+from axtune.evaluate import models
 from axtune.evaluate.generate import Sampling
-from axtune.evaluate.models import Asked, Endpoint, LocalModel
+from axtune.evaluate.models import Asked, Endpoint, LocalModel, Said
 from axtune.evaluate.questions import Question
 from axtune.evaluate.score import Rules, Wanted
 
@@ -85,6 +87,32 @@ def test_a_server_that_refuses_is_a_sentence(server: Server) -> None:
     model = Endpoint(server.url, "tiny-ax-4.0")
     with pytest.raises(AxtuneError, match="refused a request"):
         list(model.answers(asked(model, "하나", "둘", "셋"), Sampling(), lambda _: True))
+
+
+@pytest.mark.parametrize("answer", [b"<html>", {"choices": []}, []])
+def test_what_is_no_answer_is_a_sentence(server: Server, answer: object) -> None:
+    server.answers["/v1/chat/completions"] = (200, answer)
+    model = Endpoint(server.url, "tiny-ax-4.0")
+    with pytest.raises(AxtuneError, match=r"하나: What .* is not of OpenAI's interface") as caught:
+        list(model.answers(asked(model, "하나"), Sampling(), lambda _: True))
+    assert "the same command goes on" in caught.value.remedy
+
+
+def test_nobody_waits_for_requests_under_way_at_ctrl_c(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemons = []
+
+    def said(*_: object, **__: object) -> Said:
+        daemons.append(threading.current_thread().daemon)
+        return Said(Answer("네", []), True, [], [])
+
+    monkeypatch.setattr(models, "_ask", said)
+    model = Endpoint(server.url, "tiny-ax-4.0")
+    asks = asked(model, "하나", "둘", "셋")
+    found = list(model.answers(asks, Sampling(batch_size=2), lambda _: True))
+    assert sorted(number for one in found for number in one) == [0, 1, 2]
+    assert daemons == [True, True, True]
 
 
 def test_nothing_there_is_a_sentence() -> None:

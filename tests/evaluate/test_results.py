@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from axtune.errors import CheckpointError
+from axtune.errors import AxtuneError, CheckpointError
 from axtune.evaluate.results import RESULT, Estimate, Measured, Result, read_result
 
 
@@ -51,6 +52,14 @@ def test_a_comparison_is_not_lost_to_a_look_without_one(tmp_path: Path) -> None:
     assert read_result(tmp_path) == result()
 
 
+def test_a_comparison_with_one_model_is_not_lost_to_one_with_another(tmp_path: Path) -> None:
+    plain = replace(result(), against=None)
+    plain.put(tmp_path)
+    assert result().put(tmp_path) == ""  # the same and more
+    assert "The earlier result" in replace(result(), against="tiny-ax-3.1").put(tmp_path)
+    assert "tiny-ax-4.0" in next(tmp_path.glob("result-*.json")).read_text()
+
+
 def test_other_questions_keep_the_earlier_result(tmp_path: Path) -> None:
     first = replace(result(), created="2026-11-27T10:00:00+00:00")
     first.put(tmp_path)
@@ -60,3 +69,36 @@ def test_other_questions_keep_the_earlier_result(tmp_path: Path) -> None:
         assert read_result(tmp_path) == other
     kept = sorted(file.name for file in tmp_path.glob("result-*.json"))
     assert kept == [f"result-20261127100000{end}.json" for end in ("-1", "-2", "")]
+
+
+def test_a_look_at_some_questions_stands_beside_those_of_more(tmp_path: Path) -> None:
+    asked = {"data": ["rows.jsonl"]}
+    first = replace(result(), settings={**asked, "limit": None})
+    first.put(tmp_path)
+    for limit, against in ((3, "tiny-ax-4.0"), (3, None), (5, None)):
+        look = replace(
+            first, settings={**asked, "limit": limit}, questions=limit, against=against,
+            data=[{"file": "rows.jsonl", "rows": limit}],
+        )  # fmt: skip
+        said = look.put(tmp_path)
+        assert f"those of this look are in result-limit-{limit}.json." in said
+        assert read_result(tmp_path) == first
+        kept = json.loads((tmp_path / f"result-limit-{limit}.json").read_text())
+        assert kept["questions"] == limit
+    other = replace(look, settings={"data": ["other.jsonl"], "limit": 3})  # no look at the first
+    assert "The earlier result, of other questions" in other.put(tmp_path)
+    assert read_result(tmp_path) == other
+    more = replace(other, settings={"data": ["other.jsonl"], "limit": 4}, questions=4)
+    assert "the report shows this one" in more.put(tmp_path)
+    assert read_result(tmp_path) == more
+
+
+def test_what_cannot_be_written_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr("axtune.evaluate.results.write_text", full)
+    with pytest.raises(AxtuneError, match=r"result\.json cannot be written: File too large\."):
+        result().put(tmp_path)

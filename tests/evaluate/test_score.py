@@ -90,7 +90,7 @@ RIGHT = [("f", {"a": 1})]
         (RIGHT * 2, RIGHT, (True, False, False, True, True, "number-of-calls")),
         (RIGHT, Wanted("no-call"), (False, False, False, True, True, "unwanted-call")),
         ([], Wanted("no-call"), (True, True, True, True, True, None)),
-        ([], Wanted("text"), (True, True, True, True, True, "not-judged")),
+        ([], Wanted("text"), (False, False, False, True, True, "no-text")),
         (RIGHT, Wanted("text"), (False, False, False, True, True, "unwanted-call")),
         (RIGHT, Wanted("any-call"), (True, True, True, True, True, None)),
         ([("f", "{")], Wanted("any-call"), (True, True, False, False, False, "invalid-json")),
@@ -117,6 +117,23 @@ def test_a_call_that_the_server_left_in_the_text() -> None:
     assert (found.decision, found.valid_json, found.reason) == (False, False, "unread-call")
     found = judged([], Wanted("no-call"), content=answer.content)  # the client got no call
     assert (found.right, found.valid_json) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("어느 도시인가요?", "not-judged"),
+        (" \n", "no-text"),
+        ('<tool_call>\n{"name": "f", "argum', "unread-call"),
+        ('네. <tool_call>{"name": "f"', "unread-call"),
+    ],
+)
+def test_where_a_text_is_wanted_something_is_said_and_nothing_called(
+    content: str, reason: str
+) -> None:
+    found = judged([], Wanted("text"), content=content)
+    assert (found.decision, found.reason) == (reason == "not-judged", reason)
+    assert judged([], Wanted("no-call"), content=content).decision  # as benchmarks have it
 
 
 def test_the_schema_is_told_apart_from_rightness() -> None:

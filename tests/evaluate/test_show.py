@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -62,6 +63,33 @@ def test_names_that_would_be_the_same_stay_whole() -> None:
     said = "".join(line[:30].replace(" ", "") for line in shown(told, "base", 80))
     assert said.count("a" * 10) >= 2
     assert "…" not in said
+
+
+def test_usual_names_stand_in_one_line_of_80_columns() -> None:
+    told = [
+        compared("after_result", "decision", "cannot be told"),
+        replace(compared("after_result", "chrf", "cannot be told"), n=1435),
+        compared("parallel_calls", "accuracy", "cannot be told"),
+        replace(compared("all", "kmmlu_direct_law/exact_match", "cannot be told"), n=1435),
+    ]
+    lines = shown(told, "base", 80)
+    assert all(cell_len(line) <= 80 and "cannot be told" in line for line in lines[1:5])
+    assert [line.split()[0] for line in lines[1:4]] == ["after_result:"] * 2 + ["parall…calls:"]
+
+
+def test_an_end_that_is_not_0_does_not_look_like_it() -> None:
+    """On which side of 0 it is, is what the verdict says."""
+    told = compared("all", "accuracy", "better")
+    near = replace(told, difference=Estimate(0.01, 0.0002, 0.02))
+    assert "[+0.02, +2.0]" in shown([near], "base")[1]
+    reaching = replace(told, difference=Estimate(0.01, 0.0, 0.02), verdict="cannot be told")
+    assert "[0.0, +2.0]" in shown([reaching], "base")[1]
+
+
+def test_where_there_is_no_interval_it_says_so() -> None:
+    lines = shown([Measured("loss", "all", 1, Estimate(2.0, 2.0, 2.0))], None)
+    assert lines[1].split() == ["loss", "1", "2.0000", "[–]"]
+    assert lines[2] == "[–]: so few questions, or all alike, tell no interval"
 
 
 def test_alone_a_figure_has_its_interval() -> None:

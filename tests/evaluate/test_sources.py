@@ -77,6 +77,19 @@ def test_categories_that_are_not_scored_are_counted(tokenizer: AxTokenizer, tmp_
     assert selected.unscored == {"memory": 2}
 
 
+def test_files_that_are_not_scored_are_named_all_at_once(
+    tokenizer: AxTokenizer, tmp_path: Path
+) -> None:
+    asked = {"id": "memory_0", "question": [[]]}
+    names = [f"BFCL_v4_{category}.json" for category in ("memory", "web_search")]
+    files = [str(write_jsonl(tmp_path / name, [asked])) for name in names]
+    with pytest.raises(DataError) as refused:
+        select(
+            tokenizer, None, [*files, str(write_jsonl(tmp_path / "rows.jsonl", rows(3)))], room=8
+        )
+    assert [fault.file for fault in refused.value.faults] == files
+
+
 def test_what_leaves_no_room_is_counted(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(checkpoint(tmp_path / "model"))  # a context of 512
     file = write_jsonl(tmp_path / "rows.jsonl", [*rows(2), *rows(1, " 가나다" * 200)])

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pytest
 import torch
+from support.adapters import adapter_for, run_with, sharded_checkpoint
 from support.tiny import LIBRARY_WARNINGS, recipe
 
 from axtune.checkpoint import locate
 from axtune.checkpoint.run_dir import claim, describe
 from axtune.checkpoint.tokenizer import load_tokenizer
+from axtune.errors import CheckpointError
+from axtune.export.export import export
+from axtune.export.four_bit import FourBitOptions
 from axtune.model.adapter import add_adapter
 from axtune.model.load import load_model
-from axtune.model.trained import load_trained, stops_of
+from axtune.model.trained import load_trained, stops_of, trained_checkpoint
 
 pytestmark = LIBRARY_WARNINGS
 
@@ -53,3 +59,31 @@ def test_a_run_that_learned_documents_stops_at_their_end_too(tmp_path: Path) -> 
         run_dir.write_adapter(adapter.save)
         model, _ = load_trained(str(run_dir.path), print)
         assert stops_of(model) == stops
+
+
+def test_a_name_that_is_mistyped_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    for name in ("mine", "older", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"There is no .*runs/mien\.\nDid you mean .*mine"):
+        trained_checkpoint(str(tmp_path / "runs" / "mien"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"empty has no folder\."):
+        trained_checkpoint(str(tmp_path / "empty" / "mine"))
+    with pytest.raises(CheckpointError, match="Known by name: skt/"):
+        trained_checkpoint("mien")
+
+
+def test_an_adapter_over_4_bit_is_asked_on_what_it_names(tmp_path: Path) -> None:
+    base = sharded_checkpoint(tmp_path / "model")
+    made = adapter_for(base, tmp_path / "made")
+    run = run_with(made, base, tmp_path / "run")
+    export(run, tmp_path / "served", to="vllm", four_bit=FourBitOptions())
+    lone = Path(shutil.copytree(run / "adapter", tmp_path / "lone"))
+    config = json.loads((lone / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "served")
+    (lone / "adapter_config.json").write_text(json.dumps(config))
+    (lone / "axtune-files.json").unlink(missing_ok=True)
+    ids = torch.arange(40, 60)[None]
+    alone, _ = load_trained(str(tmp_path / "served"), print)
+    both, _ = load_trained(str(lone), print)
+    assert not torch.allclose(alone(ids).logits, both(ids).logits)

@@ -24,6 +24,10 @@ def test_what_the_trainer_says_of_itself_is_not_drawn() -> None:
 def test_what_answers_are_judged_by_has_its_proper_name() -> None:
     said = [{"step": 1, "loss": 1.0}, {"step": 1, "eval_chrf": 41.0, "eval_answers_seconds": 2.0}]
     assert [one.title for one in of_run(said, None)] == ["Loss", "chrF"]
+    said[1]["eval_decision_accuracy"] = 0.5
+    units = {one.title: one.unit for one in of_run(said, None)}
+    assert units["Right decision"] == "share of the answers"
+    assert units["chrF"] == "of the answers, 0 to 100"
 
 
 def test_preferences_have_their_panels() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.reported import certified, evaluated, run_folder
@@ -54,3 +55,18 @@ def test_keys_that_differ(tmp_path: Path) -> None:
     runs = [read_run(one, "one"), read_run(other, "other")]
     assert differences(runs) == [("lora.r", ["8", "16"]), ("lora.target_modules", ["–", "q_proj"])]
     assert differences([runs[0], runs[0]]) == []
+
+
+def test_values_that_differ_are_written_as_in_a_recipe(tmp_path: Path) -> None:
+    """One is no ``true``, and a source is its path with what is set beside it."""
+    rows = str(tmp_path / "rows.jsonl")
+    more = [{"path": rows, "weight": 0.5, "limit": 9}, {"path": rows}]
+    changes: list[dict[str, Any]] = [
+        {"data": {"train": rows, "packing": True}, "training": {"num_train_epochs": 1}},
+        {"data": {"train": more, "packing": False}, "training": {"num_train_epochs": 0.5}},
+    ]
+    folders = [run_folder(tmp_path, name=str(n), **each) for n, each in enumerate(changes)]
+    found = dict(differences([read_run(folder, folder.name) for folder in folders]))
+    assert found["training.num_train_epochs"] == ["1", "0.5"]
+    assert found["data.packing"] == ["true", "false"]
+    assert found["data.train"] == [rows, f"{rows} weight=0.5 limit=9, {rows}"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from support.events import EVENTS
-from support.tiny import recipe
+from support.tiny import recipe, write_rows
 
 from axtune.checkpoint.run_dir import RunDir
 from axtune.errors import Fault
@@ -104,3 +104,10 @@ def test_a_resumed_run_does_not_say_how_long_all_steps_took(tmp_path: Path) -> N
     assert (found["peak"], found["steps"]) == (7, 4)
     assert found["seconds"] > 0
     assert "seconds" not in measured(trainer(tmp_path), 7, 0.0)
+
+
+def test_what_comes_next_is_named(tmp_path: Path) -> None:
+    """Where rows were held out, they tell what was learned."""
+    rows = str(write_rows(tmp_path / "rows.jsonl", 16))
+    held = outcome(recipe(tmp_path, data={"train": rows, "eval": 0.5}), {})
+    assert held[-1] == ("", f"axtune eval {tmp_path / 'run'} --against base")

@@ -89,6 +89,100 @@ def test_a_request_that_is_refused_is_told_with_the_reason(server: Server) -> No
         assert "SERVING.md" in caught.value.remedy
 
 
+def choice(**values: Any) -> tuple[int, Any]:
+    return 200, {"choices": [{"index": 0, "finish_reason": "stop", **values}]}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b""),
+        (204, b""),
+        (200, b"<html>"),
+        (200, b"[1, 2]"),
+        (200, b"3"),
+        (200, {}),
+        (200, {"choices": []}),
+        (200, {"choices": None}),
+        (200, {"error": {"message": "loading"}}),
+        choice(),
+        choice(message="hi"),
+        choice(message={"content": [{"type": "text", "text": "hi"}]}),
+        choice(message={"tool_calls": ["f"]}),
+        choice(message={"tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}),
+        choice(message={"content": "hi"}, finish_reason=7),
+    ],
+    ids=str,
+)
+def test_an_answer_of_another_form_is_one_sentence(answer: Any, server: Server) -> None:
+    served = connect(server.url)
+    server.answers |= {"/v1/chat/completions": answer, "/tokenize": answer}
+    with pytest.raises(AxtuneError, match=r"is not of OpenAI's interface\.\nGive the URL"):
+        served.ask(MESSAGES)
+    with pytest.raises(AxtuneError, match=r"not of OpenAI's interface|does not answer"):
+        served.tokenize_text("hi")
+
+
+def stream(*parts: Any) -> tuple[int, bytes]:
+    """The body of a streamed answer; a part is a choice, or what else stands there."""
+    values = [{"choices": [part]} if isinstance(part, dict) else part for part in parts]
+    lines = [value if isinstance(value, bytes) else json.dumps(value).encode() for value in values]
+    return 200, b"".join(b"data: " + line + b"\n\n" for line in lines)
+
+
+HALF = {"index": 0, "delta": {"content": "맑"}, "finish_reason": None}
+END = {"index": 0, "delta": {"content": "음"}, "finish_reason": "stop"}
+FAR = {"tool_calls": [{"index": 10**9, "function": {"name": "f", "arguments": "{}"}}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (stream(HALF), "broke off an answer"),
+        (stream(HALF, b"[DONE]"), "broke off an answer"),
+        (stream(b"[DONE]"), "broke off an answer"),
+        ((200, b""), "broke off an answer"),
+        (stream(HALF, b"{"), "not of OpenAI's interface"),
+        (stream(HALF, b"[1]"), "not of OpenAI's interface"),
+        (stream({"index": 0, "delta": None}), "not of OpenAI's interface"),
+        (stream({"index": 0, "delta": {"content": ["hi"]}}), "not of OpenAI's interface"),
+        (stream({"index": 0, "delta": FAR}, END), "not of OpenAI's interface"),
+        (stream(HALF, b'{"error": {"message": "out of memory"}}'), "out of memory"),
+    ],
+)
+def test_a_streamed_answer_is_whole_or_an_error(answer: Any, said: str, server: Server) -> None:
+    served = connect(server.url)
+    server.answers["/v1/chat/completions"] = answer
+    with pytest.raises(AxtuneError, match=said):
+        served.stream(MESSAGES)
+    server.answers["/v1/chat/completions"] = stream(HALF, END, b"[DONE]")
+    assert served.stream(MESSAGES) == Reply("맑음", [], "stop", [])
+
+
+def test_a_connection_that_breaks_while_parts_arrive(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients before version 3 let the errors of their HTTP library through."""
+
+    class BrokenError(Exception):
+        pass
+
+    def broken(*_: object) -> None:
+        raise BrokenError("peer closed connection")
+
+    server.answers["/v1/chat/completions"] = stream(HALF, END)
+    monkeypatch.setattr(vllm, "grown", broken)
+    with pytest.raises(AxtuneError, match=r"broke off an answer: peer closed connection\."):
+        connect(server.url).stream(MESSAGES)
+
+
+def test_a_redirect_that_leads_nowhere(server: Server) -> None:
+    served = connect(server.url)
+    server.answers["/v1/chat/completions"] = (307, f"{server.url}/v1/chat/completions")
+    with pytest.raises(AxtuneError, match=r"does not answer: .*redirects\."):
+        served.ask(MESSAGES)
+
+
 def test_an_answer_that_is_no_json(server: Server) -> None:
     server.answers["/tokenize"] = (200, b"<html>")
     with pytest.raises(AxtuneError, match="does not answer"):
