@@ -54,6 +54,26 @@ _NO_DATA = frozenset(
 )
 
 
+def expanded(path: str) -> str:
+    """A path of a recipe with ``~`` as the home folder that it stands for; others as they are.
+
+    Every key of a recipe that names a file or a folder goes through here as the recipe is
+    validated, and is the same path to all that read it.
+
+    Raises:
+        AxtuneError: When it names the home of a user whom there is not.
+    """
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise AxtuneError(
+            f"{path} cannot be looked up: there is no such user.",
+            f"Give the whole path; of a name that begins with ~, ./{path}.",
+        ) from None
+
+
 def data_suffix(path: Path) -> str:
     """The form of a data file, ``.jsonl`` of ``a.jsonl.gz``; empty when axtune does not read it."""
     suffix = path.suffix.lower()
@@ -244,14 +264,14 @@ def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:
     Raises:
         AxtuneError: When it cannot be looked up.
     """
+    path = Path(expanded(given))
     try:
-        path = Path(given).expanduser()
         if path.is_dir():
             return path, visible_files(_saved_split(path, split))
         if path.is_file():
             return path, [path]
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "there is no such user"
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no name of a file"
         raise AxtuneError(
             f"{given} cannot be looked up: {reason}.", "Give a file, a folder or a glob."
         ) from None
@@ -369,7 +389,7 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
             yield from _missing_data(("data", "replay", "train"), replay.get("train"))
         yield from _missing_items(data.get("not_in"))
         kinds = data.get("privacy_kinds")
-        if isinstance(kinds, str) and not Path(kinds).expanduser().is_file():
+        if isinstance(kinds, str) and not _is_file(kinds):
             yield ("data", "privacy_kinds"), _CODE, f"there is no file {kinds}. {_where()}"
     if isinstance(evaluate, dict):
         yield from _missing_data(("evaluate", "data"), evaluate.get("data"))
@@ -418,8 +438,15 @@ def _missing_path(place: KeyPath, given: str, split: str) -> Iterator[tuple[KeyP
 
 def _is_folder(path: str) -> bool:
     try:
-        return Path(path).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):  # no such user, too long for a path
+        return Path(expanded(path)).is_dir()
+    except (AxtuneError, OSError, ValueError):  # no such user, too long for a path
+        return False
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(expanded(path)).is_file()
+    except (AxtuneError, OSError, ValueError):
         return False
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from axtune.config.paths import (
+    expanded,
     item_files,
     left_out,
     local_files,
@@ -57,6 +58,19 @@ def test_what_is_not_there_is_said_with_a_remedy(
     ((place, code, message),) = missing_paths({"data": {"train": [{"path": given}]}})
     assert (place, code) == (("data", "train", 0, "path"), "bad-path")
     assert message == f"{caught.value.found} {caught.value.remedy}"
+
+
+def test_a_home_folder_is_looked_up_and_nothing_else_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/a//b") == str(tmp_path / "a/b")
+    assert expanded("~") == str(tmp_path)
+    for path in ("a/~/b", "./~", "hf:owner/name", "./a//b", "skt/A.X-4.0-Light", ""):
+        assert expanded(path) == path
+    with pytest.raises(AxtuneError, match="there is no such user") as caught:
+        expanded("~nobody-of-this-name/a")
+    assert "./~nobody-of-this-name/a" in caught.value.remedy
 
 
 def test_documents_are_read_by_name_and_of_a_folder_without_rows(tmp_path: Path) -> None:
