@@ -61,16 +61,35 @@ def expanded(path: str) -> str:
     validated, and is the same path to all that read it.
 
     Raises:
-        AxtuneError: When it names the home of a user whom there is not.
+        AxtuneError: When it names the home of a user whom there is not, or is not UTF-8.
     """
+    require_text(path)
     if not path.startswith("~"):
         return path
     try:
-        return str(Path(path).expanduser())
+        home = str(Path(path).expanduser())
+        require_text(home)
+        return home
     except RuntimeError:
         raise AxtuneError(
             f"{path} cannot be looked up: there is no such user.",
             f"Give the whole path; of a name that begins with ~, ./{path}.",
+        ) from None
+
+
+def require_text(path: str | Path) -> None:
+    """Refuse a name whose bytes are not UTF-8: no record of a run could hold it.
+
+    Raises:
+        AxtuneError: With the name as its bytes are.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise AxtuneError(
+            f"{shown} is no name that can be written down: its bytes are not UTF-8.",
+            "Rename it; names of an older Windows: convmv -r -f cp949 -t utf-8 --notest FOLDER.",
         ) from None
 
 
@@ -236,7 +255,7 @@ def visible_files(folder: Path) -> Iterator[Path]:
     ``__MACOSX`` are left behind by other programs, and hold copies or no rows.
 
     Raises:
-        AxtuneError: When a folder cannot be listed.
+        AxtuneError: When a folder cannot be listed, or a name in it is not UTF-8.
     """
 
     def refuse(error: OSError) -> NoReturn:
@@ -254,8 +273,10 @@ def visible_files(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not _hidden(name)]
         if _SAVED in names and (shards := _shards(Path(at))):
             names, folders[:] = shards, []  # beside the rows lie caches of `map`
-        files = (Path(at, name) for name in names if not _hidden(name) and name not in _ABOUT)
-        yield from (file for file in files if file.is_file())
+        for name in names:
+            if not _hidden(name) and name not in _ABOUT and (file := Path(at, name)).is_file():
+                require_text(file)
+                yield file
 
 
 def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:
@@ -278,14 +299,16 @@ def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:
     # A part of the pattern that names hidden files means them; wildcards do not.
     begin = next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), 0)
     meant = any(_hidden(part) for part in path.parts[begin:])
-    found = map(Path, glob.glob(str(path), recursive=True))
-    return path, [
+    found = [
         file
-        for file in found
+        for file in map(Path, glob.glob(str(path), recursive=True))
         if file.is_file()
         and file.name not in _ABOUT
         and (meant or not any(map(_hidden, file.parts[begin:])))
     ]
+    for file in found:
+        require_text(file)
+    return path, found
 
 
 def _hidden(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,24 @@ def test_a_home_folder_is_looked_up_and_nothing_else_is_changed(
     with pytest.raises(AxtuneError, match="there is no such user") as caught:
         expanded("~nobody-of-this-name/a")
     assert "./~nobody-of-this-name/a" in caught.value.remedy
+
+
+def test_a_name_that_is_not_utf8_is_refused_wherever_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/\xb0\xa1"))
+    place.mkdir(parents=True)
+    (place / "a.jsonl").touch()
+    for look in (local_files, left_out, item_files):
+        for given in (tmp_path, place, place / "a.jsonl", tmp_path / "**/*.jsonl"):
+            with pytest.raises(AxtuneError, match=r"\\xb0\\xa1.* is no name that can be written"):
+                look(str(given))
+    ((where, _, message),) = missing_paths({"data": {"train": str(tmp_path)}})
+    assert where == ("data", "train")
+    message.encode()
+    monkeypatch.setenv("HOME", str(place))
+    with pytest.raises(AxtuneError, match="is no name"):
+        expanded("~/a")
 
 
 def test_documents_are_read_by_name_and_of_a_folder_without_rows(tmp_path: Path) -> None:
