@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axtune.checkpoint.atomic import hidden, reason_of
-from axtune.checkpoint.run_dir import is_run, read_manifest, require_whole
+from axtune.checkpoint.run_dir import read_manifest, require_whole
+from axtune.config.paths import is_run
 from axtune.errors import AxtuneError
 
 # numpy has no number for what it could not write.

@@ -34,6 +34,10 @@ PLAIN = (
 )
 HUB = "hf:"  # such a source is a data set of the Hugging Face Hub, and no path
 
+# What makes a folder that of a run; beside them are metrics, checkpoints and answers.
+RUN_FILES = ("manifest.json", "recipe.yaml")
+_STAGES = "stages.json"  # beside the runs of a recipe of stages
+
 KeyPath = tuple[str | int, ...]  # where a value stands in a recipe: keys, and indices of lists
 
 _CODE = "bad-path"
@@ -107,8 +111,15 @@ def is_document(path: Path) -> bool:
     return path.suffix.lower() in (*DOCUMENTS, *PLAIN)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run."""
+    return all((folder / name).is_file() for name in RUN_FILES)
+
+
 def why_unread(path: Path) -> str:
     """What keeps a file from being read, by its name: the middle of a sentence."""
+    if path.is_dir():
+        return "it is the folder of a run, whose files are no rows"
     if is_document(path):
         return "it is a document beside files of rows; give its name, or a folder of documents"
     if path.suffix.lower() not in _ARCHIVES:
@@ -174,7 +185,7 @@ def item_files(given: str) -> list[Path]:
 
 
 def left_out(given: str, split: str = "train") -> list[Path]:
-    """What lies in a folder or fits a glob and may be data, but in no form that axtune reads.
+    """What lies in a folder or fits a glob and is not read: runs, and data in no form we know.
 
     Args:
         given: As `local_files` takes it.
@@ -183,10 +194,12 @@ def left_out(given: str, split: str = "train") -> list[Path]:
     path, matches = _matches(given, split_read(given, split))
     if path.is_file():
         return []
-    found = sorted(matches)
+    found, runs = sorted(matches), _runs(path)
     if not any(map(data_suffix, found)):
-        return [file for file in found if not is_document(file) and not _is_no_data(file)]
-    return [file for file in found if not data_suffix(file) and not _is_no_data(file)]
+        rest = [file for file in found if not is_document(file) and not _is_no_data(file)]
+    else:
+        rest = [file for file in found if not data_suffix(file) and not _is_no_data(file)]
+    return sorted([*rest, *runs])
 
 
 def _is_no_data(file: Path) -> bool:
@@ -249,7 +262,7 @@ def _of_split(path: Path, matches: Iterable[Path], split: str) -> tuple[list[Pat
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
-    """The files below a folder, without hidden ones and without what says how it is made.
+    """The files below a folder, without hidden ones, runs, and what says how it is made.
 
     Links to folders are followed, each folder once. ``.ipynb_checkpoints``, ``._name`` and
     ``__MACOSX`` are left behind by other programs, and hold copies or no rows.
@@ -266,13 +279,15 @@ def visible_files(folder: Path) -> Iterator[Path]:
 
     seen: set[str] = set()
     for at, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        if (real := os.path.realpath(at)) in seen:
+        if (real := os.path.realpath(at)) in seen or (Path(at) != folder and is_run(Path(at))):
             folders.clear()
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not _hidden(name)]
         if _SAVED in names and (shards := _shards(Path(at))):
             names, folders[:] = shards, []  # beside the rows lie caches of `map`
+        if _STAGES in names and any(is_run(Path(at, name)) for name in folders):
+            names = [name for name in names if name != _STAGES]
         for name in names:
             if not _hidden(name) and name not in _ABOUT and (file := Path(at, name)).is_file():
                 require_text(file)
@@ -288,6 +303,11 @@ def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:
     path = Path(expanded(given))
     try:
         if path.is_dir():
+            if is_run(path):
+                raise AxtuneError(
+                    f"{given} is the folder of a run, whose files are no rows.",
+                    "Give the files that are meant; a run is begun from with start_from.",
+                )
             return path, visible_files(_saved_split(path, split))
         if path.is_file():
             return path, [path]
@@ -297,7 +317,7 @@ def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:
             f"{given} cannot be looked up: {reason}.", "Give a file, a folder or a glob."
         ) from None
     # A part of the pattern that names hidden files means them; wildcards do not.
-    begin = next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), 0)
+    begin = _wild(path)
     meant = any(_hidden(part) for part in path.parts[begin:])
     found = [
         file
@@ -305,10 +325,35 @@ def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:
         if file.is_file()
         and file.name not in _ABOUT
         and (meant or not any(map(_hidden, file.parts[begin:])))
+        and not any(map(is_run, _folders_between(file, begin)))
     ]
     for file in found:
         require_text(file)
     return path, found
+
+
+def _runs(path: Path) -> Iterator[Path]:
+    """The runs in a folder, or among what fits a glob."""
+    if path.is_dir():
+        for at, folders, _ in os.walk(path):
+            folders[:] = [name for name in folders if not _hidden(name)]
+            for run in [name for name in folders if is_run(Path(at, name))]:
+                folders.remove(run)
+                yield Path(at, run)
+        return
+    fitting = map(Path, glob.glob(str(path), recursive=True))
+    above = {folder for file in fitting for folder in _folders_between(file, _wild(path))}
+    yield from filter(is_run, above)
+
+
+def _wild(path: Path) -> int:
+    """The first part of a glob that has a wildcard."""
+    return next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), 0)
+
+
+def _folders_between(file: Path, begin: int) -> Iterator[Path]:
+    """The folders of a file that the wildcards of a glob chose."""
+    return (Path(*file.parts[:end]) for end in range(begin + 1, len(file.parts)))
 
 
 def _hidden(name: str) -> bool:

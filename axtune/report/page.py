@@ -20,9 +20,10 @@ from markupsafe import Markup
 
 from axtune.checkpoint.atomic import reason_of, write_text
 from axtune.checkpoint.leftovers import private_files
-from axtune.checkpoint.run_dir import EVALUATION, REPORT, is_run
+from axtune.checkpoint.run_dir import EVALUATION, REPORT
 from axtune.config import loader
 from axtune.config.metrics import metric_name
+from axtune.config.paths import is_run
 from axtune.errors import AxtuneError
 from axtune.evaluate.results import Result
 from axtune.report.chart import HEIGHT, WIDTH, number

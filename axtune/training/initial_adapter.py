@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 
 from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint
 from axtune.checkpoint.provenance import original_digests
-from axtune.checkpoint.run_dir import is_run, open_run, require_whole
+from axtune.checkpoint.run_dir import open_run, require_whole
 from axtune.checkpoint.saved_adapter import read_adapter_config
 from axtune.config.initialisation import initialisation
+from axtune.config.paths import is_run
 from axtune.config.recipe import LORA_DEFAULTS, Recipe
 from axtune.errors import AxtuneError
 from axtune.model.adapter import Adapter, Term, add_adapter, load_adapter, terms_of

@@ -173,3 +173,24 @@ def test_a_folder_that_cannot_be_made_is_known_at_once(tmp_path: Path) -> None:
     for place in ("/proc/run", "a" * 300, "a\0b"):
         with pytest.raises(AxtuneError, match=r"output_dir .* cannot be written: .*\nSet another"):
             require_writable(place if place[0] == "/" else f"{tmp_path}/{place}")
+
+
+def test_runs_among_the_data_are_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    run = tmp_path / "runs/x"
+    for name in ("manifest.json", "recipe.yaml", "metrics.jsonl", "evaluation/answers.jsonl"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    (tmp_path / "runs/stages.json").touch()
+    for given in (tmp_path, tmp_path / "**/*.jsonl"):
+        assert local_files(str(given)) == [tmp_path / "a.jsonl"]
+        assert left_out(str(given)) == [run]
+    assert "the folder of a run" in why_unread(run)
+    # Its files are read where they are meant.
+    answers = run / "evaluation/answers.jsonl"
+    assert local_files(str(answers)) == local_files(str(answers.parent)) == [answers]
+    assert local_files(str(run / "*.jsonl")) == [run / "metrics.jsonl"]
+    with pytest.raises(AxtuneError, match="is the folder of a run"):
+        local_files(str(run))
+    with pytest.raises(AxtuneError, match="holds no data files"):
+        local_files(str(run.parent))
