@@ -181,6 +181,36 @@ def schedule(
     return scheduler
 
 
+def go_on(scheduler: Any, optimizer: Optimizer, say: Callable[[str], None]) -> None:
+    """Let a resumed run take the rates of its own schedule, from its next step on.
+
+    Of a run that is longer or shorter than it was, the schedule is another one, and the rate that
+    was saved for the next step is not of it: after a whole decay it would be 0.
+
+    Args:
+        scheduler: Of `schedule`, with the state of the run that is gone on with.
+        optimizer: With that run's state.
+        say: Takes a line where the rate leaps.
+    """
+    if not isinstance(scheduler, LambdaLR):
+        return  # which goes by the eval loss, however long the run is
+    before, step = scheduler.get_last_lr(), scheduler.last_epoch
+    now = [
+        base * share(step)
+        for base, share in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    ]
+    if all(math.isclose(one, other, rel_tol=1e-6) for one, other in zip(before, now, strict=True)):
+        return
+    for group, rate in zip(optimizer.param_groups, now, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = now
+    say(
+        f"This run is longer or shorter than it was, and so is its schedule: the learning rate "
+        f"goes on with {now[0]:.3g}, where it had come to {before[0]:.3g}. resume=fork begins a "
+        "schedule anew."
+    )
+
+
 def _check_shares(scheduler: LambdaLR, steps: range, args: Any, say: Callable[[str], None]) -> None:
     """Look at the whole schedule: what each step has of the learning rate, and what stands last.
 

@@ -14,7 +14,7 @@ from transformers import SchedulerType, TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from axtune.errors import RecipeError
-from axtune.training.optimisation import schedule, try_out
+from axtune.training.optimisation import go_on, schedule, try_out
 
 pytestmark = LIBRARY_WARNINGS
 
@@ -123,6 +123,48 @@ def test_a_schedule_goes_on_where_it_was_saved() -> None:
     second.step()
     resumed.step()
     assert second.param_groups[0]["lr"] == pytest.approx(whole[4])
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "rates_of_both"),
+    [
+        ("linear", 10, ("0.6", "0")),  # a finished run, made longer
+        ("cosine", 8, ("0.5", "0")),
+        ("linear", 4, None),
+        ("constant", 9, None),
+    ],
+)
+def test_a_run_of_another_length_goes_on_with_its_own_rates_and_says_so(
+    kind: str, length: int, rates_of_both: tuple[str, str] | None
+) -> None:
+    args = arguments(lr_scheduler_type=kind)
+
+    def made(steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        return optimizer, schedule(args, optimizer, steps)
+
+    first, scheduler = made(4)
+    for _ in range(4):
+        first.step()
+        scheduler.step()
+    second, resumed = made(length)
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    said: list[str] = []
+    go_on(resumed, second, said.append)
+    whole = rates(args, length)
+    taken = []
+    for _ in range(length - 4):
+        taken.append(second.param_groups[0]["lr"])
+        second.step()
+        resumed.step()
+    assert taken == pytest.approx(whole[4:])
+    if rates_of_both is None:
+        assert said == []
+    else:
+        (line,) = said
+        now, before = rates_of_both
+        assert f"goes on with {now}, where it had come to {before}." in line
 
 
 @pytest.mark.parametrize(
