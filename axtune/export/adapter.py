@@ -21,6 +21,7 @@ from axtune.checkpoint.record import write_record
 from axtune.checkpoint.saved_adapter import PREFIX, WEIGHTS, fits_nothing
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.serving import Exported, serving, vllm_command
+from axtune.units import typed
 from axtune.weights.folder import served_card, write_json
 from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.safetensors_file import load
@@ -44,7 +45,7 @@ def export_adapter(source: Path, target: Path, base: str | None) -> Exported:
     if rank > _VLLM_RANKS[-1]:
         raise AxtuneError(
             f"vLLM loads adapters up to rank {_VLLM_RANKS[-1]}; this one has {rank}.",
-            f"Merge it: axtune export {source} --to vllm.",
+            f"Merge it: axtune export {typed(source)} --to vllm.",
         )
     size = sum(tensor.nbytes for tensor in adapter.tensors.values())
     slots = next(value for value in _VLLM_RANKS if value >= rank)
@@ -53,7 +54,7 @@ def export_adapter(source: Path, target: Path, base: str | None) -> Exported:
         f" --enable-lora --max-lora-rank {slots}"
         f" --lora-modules {shlex.quote(f'{target.name}={target}')}"
     )
-    notes = [f"BASE is the folder that `axtune export {name} --to vllm --out BASE` makes."]
+    notes = [f"BASE is the folder that `axtune export {typed(name)} --to vllm --out BASE` makes."]
     if run and run.recipe.quantization:
         notes.append(
             "The run was trained on 4-bit weights; vLLM adds this adapter to the 16-bit ones."
@@ -87,7 +88,7 @@ def _refuse_what_vllm_lacks(adapter: SavedAdapter, source: Path) -> None:
     if lacks:
         raise AxtuneError(
             f"vLLM cannot load an adapter with {' and '.join(lacks)}.",
-            f"Merge it: axtune export {source} --to vllm.",
+            f"Merge it: axtune export {typed(source)} --to vllm.",
         )
 
 

@@ -23,6 +23,7 @@ from axtune.config.recipe import LORA_DEFAULTS, Recipe
 from axtune.errors import AxtuneError
 from axtune.model.adapter import Adapter, Term, add_adapter, load_adapter, terms_of
 from axtune.training.progress import Report
+from axtune.units import typed
 
 
 def start_adapter(
@@ -95,7 +96,7 @@ def _refuse_unmergeable(model: PreTrainedModel, folder: Path, name: str, recipe:
     if reason:
         raise AxtuneError(
             f"start_merged: {reason}.",
-            f"Merge it to a folder: axtune merge {name} --out DIR; then set model=DIR and "
+            f"Merge it to a folder: axtune merge {typed(name)} --out DIR; then set model=DIR and "
             "start_from=null. Or train it further: start_merged=false.",
         )
 
