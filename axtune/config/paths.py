@@ -435,8 +435,22 @@ def require_no_file_in_the_way(folder: Path) -> None:
     if file := file_in_the_way(folder):
         which = "it" if file == folder else file
         raise AxtuneError(
-            f"output_dir {folder} cannot be a folder: {which} is a file.", "Set another output_dir."
+            f"output_dir {folder} cannot be a folder: {which} is {no_folder(file)}.",
+            "Set another output_dir.",
         )
+
+
+def no_folder(path: Path) -> str:
+    """What a path is that is no folder: a file, or a link that leads nowhere."""
+    if not path.is_symlink() or path.exists():
+        return "a file, not a folder"
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return f"a link to {path.readlink()}, which is not there"
+    except OSError:
+        pass
+    return f"a link to {path.readlink()} that leads in a circle"
 
 
 def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:

@@ -194,3 +194,20 @@ def test_runs_among_the_data_are_left_out_and_named(tmp_path: Path) -> None:
         local_files(str(run))
     with pytest.raises(AxtuneError, match="holds no data files"):
         local_files(str(run.parent))
+
+
+def test_links_that_lead_nowhere_are_told_for_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, to in (("gone", "nowhere"), ("one", "two"), ("two", "one"), ("here", ".")):
+        Path(name).symlink_to(to)
+    require_writable("here/run")
+    for name, said in (
+        ("gone", "it is a link to nowhere, which is not there"),
+        ("gone/run", "gone is a link to nowhere, which is not there"),
+        ("one", "it is a link to two that leads in a circle"),
+        ("two/run", "two is a link to one that leads in a circle"),
+    ):
+        with pytest.raises(AxtuneError, match=rf"output_dir {name} cannot be a folder: {said}\."):
+            require_writable(name)
