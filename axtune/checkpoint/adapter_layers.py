@@ -82,8 +82,9 @@ def unmatched(config: Mapping[str, Any], modules: Iterable[str]) -> Iterator[tup
     Yields:
         The key, and what is wrong with it: of each key its first name alone.
     """
-    known = [name for name in modules if name]
-    last = {name.rpartition(".")[2] for name in known} - set(map(str, range(10_000)))
+    known = list(modules)
+    above = {name.rpartition(".")[0] for name in known}
+    last = {name.rpartition(".")[2] for name in known if name not in above}
     for key in ("target_modules", "exclude_modules", "modules_to_save"):
         names = config.get(key) or []
         if isinstance(names, str):

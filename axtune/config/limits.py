@@ -231,8 +231,8 @@ def _needs_of_losses(task: str, training: dict[str, Any]) -> Iterator[tuple[str,
     objective, given = OBJECTIVES.get(task), training.get("loss_type")
     if objective and objective.has_reference and training.get("beta") == 0:
         yield "beta", "0 gives a preference no weight, so nothing is learned; such as 0.1."
-    weights = [training.get(key, 1) for key in ("desirable_weight", "undesirable_weight")]
-    if task == "kto" and weights == [0, 0]:
+    of_answers = [training.get(key, 1) for key in ("desirable_weight", "undesirable_weight")]
+    if task == "kto" and of_answers == [0, 0]:
         yield "undesirable_weight", "with desirable_weight 0 too, nothing is learned; such as 1."
     if task == "kto" and given in (None, "kto"):
         if training.get("per_device_train_batch_size") == 1:

@@ -54,7 +54,9 @@ def export_adapter(source: Path, target: Path, base: str | None) -> Exported:
         f" --enable-lora --max-lora-rank {slots}"
         f" --lora-modules {shlex.quote(f'{target.name}={target}')}"
     )
-    notes = [f"BASE is the folder that `axtune export {typed(name)} --to vllm --out BASE` makes."]
+    notes = [
+        f"BASE is the folder that `axtune export {typed(str(name))} --to vllm --out BASE` makes."
+    ]
     if run and run.recipe.quantization:
         notes.append(
             "The run was trained on 4-bit weights; vLLM adds this adapter to the 16-bit ones."

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from axtune.checkpoint.adapter_layers import unmatched
+from axtune.checkpoint.adapter_layers import modules_of, unmatched
 from axtune.checkpoint.leftovers import scratch
 from axtune.checkpoint.locate import ADAPTER_CONFIG
 from axtune.checkpoint.record import require_as_written
@@ -284,7 +284,7 @@ def add_adapter(model: PreTrainedModel, values: dict[str, Any], *, seed: int) ->
     if unreadable := unreadable_switches(config.to_dict()):
         faults = [bad_value(f"lora.{name}", _UNREADABLE) for name in unreadable]
         raise refused(faults)
-    modules = [name for name, _ in model.named_modules()]
+    modules = modules_of(name for name, _ in model.named_parameters(remove_duplicate=False))
     if faults := [
         bad_value(f"lora.{key}", message)
         for key, message in unmatched({**LORA_DEFAULTS, **values}, modules)

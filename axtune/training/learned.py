@@ -6,6 +6,7 @@ by what a float can hold. Such a run ends as others do, and its adapter merges t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -67,8 +68,8 @@ class Beginning:
             a0, b0 = (each.to(a.device) for each in self._pairs[name])
             a, b = torch.cat([a, a - a0]), torch.cat([b - b0, b0], dim=1)
         # Of the products no more than rank times rank is computed.
-        square = ((b.T @ b).double() * (a @ a.T).double()).sum().item()
-        return abs(float(layer.scaling[_ADAPTER])) * max(square, 0.0) ** 0.5
+        square = float(((b.T @ b).double() * (a @ a.T).double()).sum())
+        return abs(float(layer.scaling[_ADAPTER])) * math.sqrt(max(square, 0.0))
 
 
 def _layers(model: PeftModel) -> Iterator[tuple[str, LoraLayer]]:

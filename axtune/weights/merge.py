@@ -14,6 +14,7 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from axtune.checkpoint import locate
+from axtune.checkpoint.adapter_layers import EMBEDDING, HEAD
 from axtune.checkpoint.atomic import refuse_existing
 from axtune.checkpoint.base import find_base, run_of
 from axtune.checkpoint.families import LAYOUTS
@@ -25,8 +26,6 @@ from axtune.plan.architecture import Architecture, read_architecture
 from axtune.units import plural
 from axtune.weights.folder import CheckpointPlan, write_folder
 from axtune.weights.lora_delta import (
-    EMBEDDING,
-    HEAD,
     Change,
     SavedAdapter,
     changes,
