@@ -172,7 +172,7 @@ def _is_excluded(config: Mapping[str, Any], module: str) -> bool:
     elif any(ends_with(module, name) for name in excluded):
         return True
     saved = config.get("modules_to_save") or []
-    return any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in saved)
+    return any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module) for name in saved)
 
 
 def _is_meant(config: Mapping[str, Any], module: str) -> bool:

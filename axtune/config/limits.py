@@ -8,6 +8,7 @@ and a run say the same, at the line of the key.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -33,9 +34,6 @@ _EpochsDecide = Literal[-1]  # the libraries' way to say that epochs decide
 _LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
 
 
-_Positives = dict[str, PositiveFloat]
-
-
 def _vanishing_below(least: float) -> AfterValidator:
     """Refuse what is above 0 and changes no weight all the same."""
 
@@ -54,6 +52,19 @@ def _some_weight(values: list[float]) -> list[float]:
     return values
 
 
+def _compiles(value: Any) -> Any:
+    patterns = [value] if isinstance(value, str) else value if isinstance(value, dict) else ()
+    for pattern in patterns:
+        try:
+            re.compile(str(pattern))
+        except (re.error, RecursionError, OverflowError):
+            raise PydanticCustomError("pattern", "a regular expression") from None
+    return value
+
+
+_PATTERNS = AfterValidator(_compiles)
+
+
 class _Limits(BaseModel):
     """Values of a library's options that a run can be made with."""
 
@@ -64,8 +75,10 @@ class _Lora(_Limits):
     r: PositiveInt | None = None
     lora_alpha: PositiveFloat | None = None
     # Of a layer whose alpha is 0 nothing is learned; below 0 it would be the contrary.
-    alpha_pattern: _Positives | None = None
-    rank_pattern: dict[str, PositiveInt] | None = None
+    alpha_pattern: Annotated[dict[str, PositiveFloat], _PATTERNS] | None = None
+    rank_pattern: Annotated[dict[str, PositiveInt], _PATTERNS] | None = None
+    target_modules: Annotated[Any, _PATTERNS] = None
+    exclude_modules: Annotated[Any, _PATTERNS] = None
     lora_dropout: _Decay | None = None
 
 

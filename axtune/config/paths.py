@@ -270,6 +270,11 @@ def visible_files(folder: Path) -> Iterator[Path]:
     Raises:
         AxtuneError: When a folder cannot be listed, or a name in it is not UTF-8.
     """
+    return (place for place in _below(folder) if not place.is_dir())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """What `visible_files` gives, and the folders of runs."""
 
     def refuse(error: OSError) -> NoReturn:
         raise AxtuneError(
@@ -279,10 +284,14 @@ def visible_files(folder: Path) -> Iterator[Path]:
 
     seen: set[str] = set()
     for at, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        if (real := os.path.realpath(at)) in seen or (Path(at) != folder and is_run(Path(at))):
+        if (real := os.path.realpath(at)) in seen:
             folders.clear()
             continue
         seen.add(real)
+        if Path(at) != folder and is_run(Path(at)):
+            folders.clear()
+            yield Path(at)
+            continue
         folders[:] = [name for name in folders if not _hidden(name)]
         if _SAVED in names and (shards := _shards(Path(at))):
             names, folders[:] = shards, []  # beside the rows lie caches of `map`
@@ -335,11 +344,7 @@ def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:
 def _runs(path: Path) -> Iterator[Path]:
     """The runs in a folder, or among what fits a glob."""
     if path.is_dir():
-        for at, folders, _ in os.walk(path):
-            folders[:] = [name for name in folders if not _hidden(name)]
-            for run in [name for name in folders if is_run(Path(at, name))]:
-                folders.remove(run)
-                yield Path(at, run)
+        yield from filter(Path.is_dir, _below(path))
         return
     fitting = map(Path, glob.glob(str(path), recursive=True))
     above = {folder for file in fitting for folder in _folders_between(file, _wild(path))}
