@@ -12,6 +12,7 @@ from axtune.checkpoint.run_dir import MERGED, SERVED, Run
 from axtune.errors import AxtuneError
 from axtune.export.export import export
 from axtune.training.progress import Report
+from axtune.units import typed
 from axtune.verify.certificate import FILE, show
 from axtune.verify.verify import verify
 from axtune.weights.merge import merge
@@ -42,11 +43,12 @@ def finish(run: Run, report: Report) -> None:
         if "evaluate" in after:
             _evaluate(run, report)
     except AxtuneError as error:
+        place = typed(run.path)
         raise AxtuneError(
             f"The run in {run.path} is complete, but what should follow it failed: {error.found}",
-            f"{error.remedy} To do it by hand: axtune export {run.path} --to vllm --out DIR; "
-            f"axtune verify DIR --adapter {run.path}; "
-            f"axtune eval {run.path} --against base".strip(),
+            f"{error.remedy} To do it by hand: axtune export {place} --to vllm --out DIR; "
+            f"axtune verify DIR --adapter {place}; "
+            f"axtune eval {place} --against base".strip(),
         ) from error
 
 

@@ -61,6 +61,7 @@ from axtune.training.distributed import (
     use_all_cores,
 )
 from axtune.training.initial_adapter import start_adapter
+from axtune.training.learned import Beginning
 from axtune.training.memory_check import (
     PeakMemory,
     check_memory,
@@ -193,6 +194,7 @@ def _train(recipe: Recipe) -> Run:
             trainer = make_trainer(context)
             if origin:
                 trainer.begin_from(origin.weights)
+            beginning = Beginning(adapter.model) if state.is_main_process else None
 
             # Its record.
             counted = counts(args, data, size, batch)
@@ -219,7 +221,8 @@ def _train(recipe: Recipe) -> Run:
                 if state.is_main_process:
                     manifest["measured"] = measured(trainer, memory.read(), stepped)
                     manifest["metrics"] = summary(run_dir.metrics(), chosen_by(args))
-                    if not trainer.stopper.interrupted:
+                    if beginning and not trainer.stopper.interrupted:
+                        beginning.require_learned()
                         trained = Run(run_dir.path, run_dir.path / "adapter", recipe, manifest)
                         card = model_card(trained)
                         run_dir.write_adapter(lambda to: _fill(to, adapter, tokenizer, card))

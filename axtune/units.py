@@ -1,9 +1,11 @@
-"""Figures and versions as people read them: durations, bytes, package versions."""
+"""Figures, versions and paths as people read and type them."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import re
+import shlex
+from pathlib import Path
 
 from axtune.errors import AxtuneError
 
@@ -14,6 +16,12 @@ def package_version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def typed(path: str | Path) -> str:
+    """A path as it is typed in a shell: quoted where need be, and never taken for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def plural(count: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axtune.errors import AxtuneError
-from axtune.units import duration, gigabytes, package_version, plural, shard_bytes
+from axtune.units import duration, gigabytes, package_version, plural, shard_bytes, typed
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,14 @@ def test_versions_of_packages() -> None:
 )
 def test_one_and_many(count: int, noun: str, text: str) -> None:
     assert plural(count, noun) == text
+
+
+@pytest.mark.parametrize(
+    "path", ["runs/a", "a b", "it's", '"', "-x", "--out", "상담", "$HOME", "a;b", "a\\b", "*"]
+)
+def test_a_typed_path_is_one_word_of_a_shell_and_no_option(path: str) -> None:
+    said = subprocess.run(
+        ["sh", "-c", f"printf '%s|' {typed(path)}"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout in (f"{path}|", f"./{path}|")
+    assert not said.stdout.startswith("-")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from axtune.config.paths import file_in_the_way
+from axtune.config.paths import file_in_the_way, no_folder
 from axtune.errors import AxtuneError
 
 # Beside the files whose sizes are known: small JSON files, and what the file system keeps for them.
@@ -49,9 +49,12 @@ def refuse_existing(target: Path) -> None:
     except OSError as error:  # too long a name, a folder that may not be looked into
         raise _cannot_be_created(target, reason_of(error)) from None
     if exists:
-        raise AxtuneError(f"{target} exists already.", "Give another name, or remove it first.")
+        what = "" if target.exists() else f": it is {no_folder(target)}"
+        raise AxtuneError(
+            f"{target} exists already{what}.", "Give another name, or remove it first."
+        )
     if file:
-        raise _cannot_be_created(target, f"{file} is a file, not a folder")
+        raise _cannot_be_created(target, f"{file} is {no_folder(file)}")
 
 
 def _cannot_be_created(target: Path, reason: str) -> AxtuneError:
@@ -86,7 +89,7 @@ def staged(target: Path, needed: int, resumes: str | None = None) -> Iterator[Pa
         raise _cannot_be_created(target, reason_of(error)) from None
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _claim(folder, lock, target)
+        claim(lock, folder, target)
         try:
             mark = folder / RESUMES
             if not (resumes and mark.is_file() and mark.read_text("utf-8") == resumes):
@@ -124,12 +127,21 @@ def staged(target: Path, needed: int, resumes: str | None = None) -> Iterator[Pa
         os.close(lock)
 
 
-def _claim(folder: Path, lock: int, target: Path) -> None:
-    """Hold the hidden folder; the kernel lets go of it however this process ends."""
+def claim(descriptor: int, path: Path, target: Path) -> None:
+    """Hold what is written under a hidden name; the kernel frees it however this process ends.
+
+    Args:
+        descriptor: Of the hidden file or folder.
+        path: Its name.
+        target: What becomes of it.
+
+    Raises:
+        AxtuneError: When another process holds it.
+    """
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The holder before us may just have renamed it into place.
-        held = os.path.samestat(os.fstat(lock), folder.stat())
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The holder before us may just have renamed it into place, or removed it.
+        held = os.path.samestat(os.fstat(descriptor), path.stat())
     except (BlockingIOError, FileNotFoundError):
         held = False
     if not held:

@@ -7,7 +7,8 @@ from pathlib import Path
 from axtune.checkpoint import locate
 from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint, read_json
 from axtune.checkpoint.provenance import find_original, unquantized
-from axtune.checkpoint.run_dir import Run, is_run, open_run, require_whole
+from axtune.checkpoint.run_dir import Run, open_run, require_whole
+from axtune.config.paths import is_run
 from axtune.errors import AxtuneError, CheckpointError
 
 _REMEDY = "Give it with --base (verify: --against)."

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axtune.checkpoint.atomic import FULL, hidden, reason_of
-from axtune.checkpoint.run_dir import is_run, read_manifest, require_whole, stages_of
+from axtune.checkpoint.run_dir import read_manifest, require_whole, stages_of
+from axtune.config.paths import is_run
 from axtune.errors import AxtuneError
 
 # Older versions named theirs axtune-… and held no lock: whether those still work cannot be told.

@@ -44,6 +44,7 @@ from axtune.checkpoint.steps import (
     step_of,
 )
 from axtune.config import loader
+from axtune.config.paths import RUN_FILES, is_run
 from axtune.config.recipe import Recipe
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.units import package_version
@@ -251,11 +252,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return read_json(folder / "manifest.json")
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run."""
-    return not _absent(folder)
-
-
 def stages_of(folder: Path) -> list[Path]:
     """The runs of a folder of stages (`axtune.stages`), in their order; none of any other folder.
 
@@ -295,7 +291,7 @@ def require_whole(folder: Path) -> None:
 
 def _absent(folder: Path) -> list[str]:
     """Which of the files that make a folder a run's are not there."""
-    return [name for name in ("manifest.json", "recipe.yaml") if not (folder / name).is_file()]
+    return [name for name in RUN_FILES if not (folder / name).is_file()]
 
 
 def fork(recipe: Recipe) -> tuple[Recipe, Fork]:

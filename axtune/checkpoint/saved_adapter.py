@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             else "Give a folder that PEFT saved; its adapter_config.json names a peft_type.",
         )
     refuse_remote_code(folder, str(folder))
-    if unknown := _switches(config):
+    if unknown := unreadable_switches(config):
         raise AxtuneError(
             f"The adapter {folder} uses {', '.join(unknown)}, which axtune cannot read.",
             "Merge it with PEFT's merge_and_unload.",
@@ -125,8 +125,12 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _switches(config: dict[str, Any]) -> list[str]:
-    """Switches that are set and that axtune does not know; those of a later PEFT among them."""
+def unreadable_switches(config: Mapping[str, Any]) -> list[str]:
+    """Switches that are set and that axtune does not know; those of a later PEFT among them.
+
+    Args:
+        config: Of a LoRA, by PEFT's names.
+    """
     return [
         name
         for name, value in config.items()
@@ -183,6 +187,21 @@ def fits_nothing(folder: Path, names: Iterable[str], base: str) -> AxtuneError:
         f"PEFT's names are of the form {PREFIX}model.layers.0.self_attn.q_proj.lora_A.weight. Save "
         "the adapter again with save_pretrained of its PeftModel, or give the base that it was "
         "trained on.",
+    )
+
+
+def incomplete(folder: Path, names: Sequence[str]) -> AxtuneError:
+    """The error for tensors that an adapter's configuration declares and its file lacks.
+
+    Args:
+        folder: The adapter's.
+        names: Theirs; at least one.
+    """
+    return AxtuneError(
+        f"{folder / WEIGHTS} lacks {len(names)} of the tensors that {ADAPTER_CONFIG} declares, "
+        f"{names[0]} first.",
+        "Configuration and weights are of different adapters, or the file is incomplete; copy "
+        "the adapter again.",
     )
 
 

@@ -24,7 +24,6 @@ _Rank = Annotated[int, Field(ge=1, le=1 << 16)]
 _Layer = Annotated[int, Field(ge=0, le=2048)]
 _Token = Annotated[int, Field(ge=0, le=1 << 32)]
 _Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
-_Finite = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
 
 
 def _file_name(value: str) -> str:
@@ -136,13 +135,13 @@ class AdapterConfig(Record):
     revision: str | None = None
     task_type: str | None = None
     r: _Rank
-    lora_alpha: _Finite
+    lora_alpha: _Positive  # of 0 it adds nothing, below 0 the contrary of what it learned
     lora_dropout: Annotated[float, Field(ge=0, le=1)] | None = None
     target_modules: list[str] | _Pattern | None = None
     exclude_modules: list[str] | _Pattern | None = None
     modules_to_save: list[str] | None = None
     rank_pattern: dict[_Pattern, _Rank] | None = None
-    alpha_pattern: dict[_Pattern, _Finite] | None = None
+    alpha_pattern: dict[_Pattern, _Positive] | None = None
     layers_to_transform: _Layer | list[_Layer] | None = None
     layers_pattern: _Pattern | list[_Pattern] | None = None
     trainable_token_indices: list[_Token] | dict[_Pattern, list[_Token]] | None = None

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from axtune.cli import chat, checkpoints, data, evaluate, runs, train, verify
+from axtune.config.paths import require_text
 from axtune.errors import AxtuneError, require_linux
 from axtune.signals import notes_of, sigterm_as_ctrl_c, was_terminated
 
@@ -66,7 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with sigterm_as_ctrl_c():
         try:
             require_linux()
-            app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
+            given = list(sys.argv[1:] if arguments is None else arguments)
+            for argument in given:
+                require_text(argument)
+            app(args=given, standalone_mode=True)
         except AxtuneError as error:
             print(f"axtune: {error}", file=sys.stderr)
             raise SystemExit(1) from None

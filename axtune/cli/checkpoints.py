@@ -44,6 +44,7 @@ def quantize(
     max_shard_size: Annotated[str, typer.Option(help="largest file, such as 5GB")] = "5GB",
 ) -> None:
     """Write a base in 4 bit once; QLoRA runs that take the folder as model= start sooner."""
+    from axtune.config.recipe_file import as_override
     from axtune.weights.quantized_base import quantize as run_quantize
 
     written = run_quantize(
@@ -56,7 +57,8 @@ def quantize(
     )
     print(f"{written.folder}: {written.layers} linear layers in 4 bit, "
           f"{gigabytes(written.original_nbytes)} → {gigabytes(written.nbytes)}")  # fmt: skip
-    print(f"Train from it: model={written.folder}; merge and export find {base} by themselves.")
+    given = as_override("model", str(written.folder))
+    print(f"Train from it: {given}; merge and export find {base} by themselves.")
 
 
 @app.command(

@@ -7,9 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from axtune.config.passthrough import SECTIONS
 from axtune.config.paths import KeyPath
 from axtune.config.recipe_file import read_file, read_value
 from axtune.errors import Fault
+
+# What has keys of a recipe in it. Below other keys, such as data.train and lora.rank_pattern, are
+# the parts of a single value, which is given whole.
+_SECTIONS: frozenset[KeyPath] = frozenset(
+    (
+        *(("data",), ("data", "replay"), ("evaluate",), ("preference",)),
+        *((name,) for name in SECTIONS),
+        ("stages",),
+    )
+)
+_OF_A_STAGE = 2  # ("stages", "sft") has the keys of a recipe
 
 
 @dataclass
@@ -65,9 +77,18 @@ class Keys:
                 )
                 return
             section = child
-        section[last] = read_value(text)
-        self._clear((*path, last))
-        self.places[*path, last] = (override, 0)
+        self._set(section, (*path, last), read_value(text), override)
+
+    def _set(self, mine: dict[str, Any], path: KeyPath, value: Any, override: str) -> None:
+        """Set a key; of a section, as in ``lora={r: 8}``, those in it; ``{}`` empties it."""
+        old = mine.get(str(path[-1]))
+        if value and isinstance(value, dict) and isinstance(old, dict) and _is_section(path):
+            for key, item in value.items():
+                self._set(old, (*path, key), item, override)
+            return
+        mine[str(path[-1])] = value
+        self._clear(path)
+        self.places[path] = (override, 0)
 
     def _move_start(self) -> None:
         """Take ``start_from`` and ``start_merged`` out of ``preference``, where they stood once."""
@@ -135,6 +156,13 @@ def read_keys(path: str | Path, overrides: Sequence[str] = ()) -> Keys:
     keys = Keys(str(path), values, {key: (str(path), line) for key, line in lines.items()})
     keys.override(overrides)
     return keys
+
+
+def _is_section(path: KeyPath) -> bool:
+    """Whether keys of a recipe are below a key, and not the parts of one value."""
+    if path[0] == "stages" and len(path) > 1:
+        return len(path) == _OF_A_STAGE or _is_section(path[_OF_A_STAGE:])
+    return path in _SECTIONS
 
 
 def _is_utf8(text: str) -> bool:

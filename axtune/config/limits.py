@@ -8,10 +8,12 @@ and a run say the same, at the line of the key.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,6 +23,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
 )
+from pydantic_core import PydanticCustomError
 
 from axtune.config.objective import OBJECTIVES
 from axtune.units import plural
@@ -29,6 +32,37 @@ _Decay = Annotated[float, Field(ge=0, lt=1)]  # of a moving average
 _Share = Annotated[float, Field(ge=0, le=1)]
 _EpochsDecide = Literal[-1]  # the libraries' way to say that epochs decide
 _LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
+
+
+def _vanishing_below(least: float) -> AfterValidator:
+    """Refuse what is above 0 and changes no weight all the same."""
+
+    def check(value: float) -> float:
+        if 0 < value < least:
+            message = f"{least:g} or more: with so small a one no step changes a weight"
+            raise PydanticCustomError("vanishing", "{message}", {"message": message})
+        return value
+
+    return AfterValidator(check)
+
+
+def _some_weight(values: list[float]) -> list[float]:
+    if not any(values):
+        raise PydanticCustomError("no_weight", "a weight above 0: with none nothing is learned")
+    return values
+
+
+def _compiles(value: Any) -> Any:
+    patterns = [value] if isinstance(value, str) else value if isinstance(value, dict) else ()
+    for pattern in patterns:
+        try:
+            re.compile(str(pattern))
+        except (re.error, RecursionError, OverflowError):
+            raise PydanticCustomError("pattern", "a regular expression") from None
+    return value
+
+
+_PATTERNS = AfterValidator(_compiles)
 
 
 class _Limits(BaseModel):
@@ -40,6 +74,11 @@ class _Limits(BaseModel):
 class _Lora(_Limits):
     r: PositiveInt | None = None
     lora_alpha: PositiveFloat | None = None
+    # Of a layer whose alpha is 0 nothing is learned; below 0 it would be the contrary.
+    alpha_pattern: Annotated[dict[str, PositiveFloat], _PATTERNS] | None = None
+    rank_pattern: Annotated[dict[str, PositiveInt], _PATTERNS] | None = None
+    target_modules: Annotated[Any, _PATTERNS] = None
+    exclude_modules: Annotated[Any, _PATTERNS] = None
     lora_dropout: _Decay | None = None
 
 
@@ -48,12 +87,12 @@ class _Quantization(_Limits):
 
 
 class _Training(_Limits):
-    learning_rate: PositiveFloat | None = None
+    learning_rate: Annotated[PositiveFloat, _vanishing_below(1e-10)] | None = None
     weight_decay: NonNegativeFloat | None = None
     adam_beta1: _Decay | None = None
     adam_beta2: _Decay | None = None
-    adam_epsilon: NonNegativeFloat | None = None
-    max_grad_norm: NonNegativeFloat | None = None
+    adam_epsilon: _Share | None = None  # far above a gradient it stills every step
+    max_grad_norm: Annotated[NonNegativeFloat, _vanishing_below(1e-8)] | None = None
     warmup_steps: NonNegativeFloat | None = None
     label_smoothing_factor: _Decay | None = None
     neftune_noise_alpha: NonNegativeFloat | None = None
@@ -86,7 +125,9 @@ class _Training(_Limits):
 
     # Preferences.
     loss_type: str | Annotated[list[str], Field(min_length=1)] | None = None
-    loss_weights: Annotated[list[float], Field(min_length=1)] | None = None
+    loss_weights: (
+        Annotated[list[NonNegativeFloat], Field(min_length=1), AfterValidator(_some_weight)] | None
+    ) = None
     beta: NonNegativeFloat | None = None
     # From a half on, the answers that are wanted and those that are not would change places.
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
@@ -203,6 +244,9 @@ def _needs_of_losses(task: str, training: dict[str, Any]) -> Iterator[tuple[str,
     objective, given = OBJECTIVES.get(task), training.get("loss_type")
     if objective and objective.has_reference and training.get("beta") == 0:
         yield "beta", "0 gives a preference no weight, so nothing is learned; such as 0.1."
+    of_answers = [training.get(key, 1) for key in ("desirable_weight", "undesirable_weight")]
+    if task == "kto" and of_answers == [0, 0]:
+        yield "undesirable_weight", "with desirable_weight 0 too, nothing is learned; such as 1."
     if task == "kto" and given in (None, "kto"):
         if training.get("per_device_train_batch_size") == 1:
             message = "the loss kto compares the answers of a batch: it needs 2 or more."

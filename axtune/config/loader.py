@@ -17,7 +17,15 @@ from axtune.config.keys import Keys, read_keys
 from axtune.config.limits import outside_limits, unmet_needs
 from axtune.config.passthrough import SECTIONS, check_passed, nearest
 from axtune.config.paths import KeyPath, missing_paths
-from axtune.config.recipe import Data, EvaluateConfig, PreferenceConfig, Recipe, Replay, Source
+from axtune.config.recipe import (
+    NO_HOME,
+    Data,
+    EvaluateConfig,
+    PreferenceConfig,
+    Recipe,
+    Replay,
+    Source,
+)
 from axtune.config.recipe_file import as_yaml
 from axtune.errors import Fault, RecipeError
 from axtune.units import plural
@@ -42,6 +50,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, check_paths: bool =
     found = faults_of(keys)
     if check_paths:
         found += [keys.fault(*wrong) for wrong in missing_paths(keys.values)]
+    found = list(dict.fromkeys(found))  # a path that cannot be looked up is no value either
     faults = keys.faults + sorted(found, key=lambda f: (f.file != keys.file, f.line))
     if faults:
         raise RecipeError(f"The recipe has {plural(len(faults), 'fault')}.", faults)
@@ -139,7 +148,8 @@ def faults_of(keys: Keys) -> list[Fault]:
             elif item["type"] in ("model_type", "dict_type"):
                 fault(path, "bad-value", _no_section(path, item["input"]))
             elif path not in seen:  # the branches of a union repeat themselves
-                fault(path, "bad-value", f"{item['msg']}.")
+                code = "bad-path" if item["type"] == NO_HOME else "bad-value"
+                fault(path, code, f"{item['msg']}.")
             seen.add(path)
     wrong = set()
     for section in SECTIONS:

@@ -34,6 +34,10 @@ PLAIN = (
 )
 HUB = "hf:"  # such a source is a data set of the Hugging Face Hub, and no path
 
+# What makes a folder that of a run; beside them are metrics, checkpoints and answers.
+RUN_FILES = ("manifest.json", "recipe.yaml")
+_STAGES = "stages.json"  # beside the runs of a recipe of stages
+
 KeyPath = tuple[str | int, ...]  # where a value stands in a recipe: keys, and indices of lists
 
 _CODE = "bad-path"
@@ -54,6 +58,45 @@ _NO_DATA = frozenset(
 )
 
 
+def expanded(path: str) -> str:
+    """A path of a recipe with ``~`` as the home folder that it stands for; others as they are.
+
+    Every key of a recipe that names a file or a folder goes through here as the recipe is
+    validated, and is the same path to all that read it.
+
+    Raises:
+        AxtuneError: When it names the home of a user whom there is not, or is not UTF-8.
+    """
+    require_text(path)
+    if not path.startswith("~"):
+        return path
+    try:
+        home = str(Path(path).expanduser())
+        require_text(home)
+        return home
+    except RuntimeError:
+        raise AxtuneError(
+            f"{path} cannot be looked up: there is no such user.",
+            f"Give the whole path; of a name that begins with ~, ./{path}.",
+        ) from None
+
+
+def require_text(path: str | Path) -> None:
+    """Refuse a name whose bytes are not UTF-8: no record of a run could hold it.
+
+    Raises:
+        AxtuneError: With the name as its bytes are.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise AxtuneError(
+            f"{shown} is no name that can be written down: its bytes are not UTF-8.",
+            "Rename it; names of an older Windows: convmv -r -f cp949 -t utf-8 --notest FOLDER.",
+        ) from None
+
+
 def data_suffix(path: Path) -> str:
     """The form of a data file, ``.jsonl`` of ``a.jsonl.gz``; empty when axtune does not read it."""
     suffix = path.suffix.lower()
@@ -68,8 +111,15 @@ def is_document(path: Path) -> bool:
     return path.suffix.lower() in (*DOCUMENTS, *PLAIN)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run."""
+    return all((folder / name).is_file() for name in RUN_FILES)
+
+
 def why_unread(path: Path) -> str:
     """What keeps a file from being read, by its name: the middle of a sentence."""
+    if path.is_dir():
+        return "it is the folder of a run, whose files are no rows"
     if is_document(path):
         return "it is a document beside files of rows; give its name, or a folder of documents"
     if path.suffix.lower() not in _ARCHIVES:
@@ -135,7 +185,7 @@ def item_files(given: str) -> list[Path]:
 
 
 def left_out(given: str, split: str = "train") -> list[Path]:
-    """What lies in a folder or fits a glob and may be data, but in no form that axtune reads.
+    """What lies in a folder or fits a glob and is not read: runs, and data in no form we know.
 
     Args:
         given: As `local_files` takes it.
@@ -144,10 +194,12 @@ def left_out(given: str, split: str = "train") -> list[Path]:
     path, matches = _matches(given, split_read(given, split))
     if path.is_file():
         return []
-    found = sorted(matches)
+    found, runs = sorted(matches), _runs(path)
     if not any(map(data_suffix, found)):
-        return [file for file in found if not is_document(file) and not _is_no_data(file)]
-    return [file for file in found if not data_suffix(file) and not _is_no_data(file)]
+        rest = [file for file in found if not is_document(file) and not _is_no_data(file)]
+    else:
+        rest = [file for file in found if not data_suffix(file) and not _is_no_data(file)]
+    return sorted([*rest, *runs])
 
 
 def _is_no_data(file: Path) -> bool:
@@ -210,14 +262,19 @@ def _of_split(path: Path, matches: Iterable[Path], split: str) -> tuple[list[Pat
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
-    """The files below a folder, without hidden ones and without what says how it is made.
+    """The files below a folder, without hidden ones, runs, and what says how it is made.
 
     Links to folders are followed, each folder once. ``.ipynb_checkpoints``, ``._name`` and
     ``__MACOSX`` are left behind by other programs, and hold copies or no rows.
 
     Raises:
-        AxtuneError: When a folder cannot be listed.
+        AxtuneError: When a folder cannot be listed, or a name in it is not UTF-8.
     """
+    return (place for place in _below(folder) if not place.is_dir())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """What `visible_files` gives, and the folders of runs."""
 
     def refuse(error: OSError) -> NoReturn:
         raise AxtuneError(
@@ -231,11 +288,19 @@ def visible_files(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
+        if Path(at) != folder and is_run(Path(at)):
+            folders.clear()
+            yield Path(at)
+            continue
         folders[:] = [name for name in folders if not _hidden(name)]
         if _SAVED in names and (shards := _shards(Path(at))):
             names, folders[:] = shards, []  # beside the rows lie caches of `map`
-        files = (Path(at, name) for name in names if not _hidden(name) and name not in _ABOUT)
-        yield from (file for file in files if file.is_file())
+        if _STAGES in names and any(is_run(Path(at, name)) for name in folders):
+            names = [name for name in names if name != _STAGES]
+        for name in names:
+            if not _hidden(name) and name not in _ABOUT and (file := Path(at, name)).is_file():
+                require_text(file)
+                yield file
 
 
 def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:
@@ -244,28 +309,56 @@ def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:
     Raises:
         AxtuneError: When it cannot be looked up.
     """
+    path = Path(expanded(given))
     try:
-        path = Path(given).expanduser()
         if path.is_dir():
+            if is_run(path):
+                raise AxtuneError(
+                    f"{given} is the folder of a run, whose files are no rows.",
+                    "Give the files that are meant; a run is begun from with start_from.",
+                )
             return path, visible_files(_saved_split(path, split))
         if path.is_file():
             return path, [path]
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "there is no such user"
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no name of a file"
         raise AxtuneError(
             f"{given} cannot be looked up: {reason}.", "Give a file, a folder or a glob."
         ) from None
     # A part of the pattern that names hidden files means them; wildcards do not.
-    begin = next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), 0)
+    begin = _wild(path)
     meant = any(_hidden(part) for part in path.parts[begin:])
-    found = map(Path, glob.glob(str(path), recursive=True))
-    return path, [
+    found = [
         file
-        for file in found
+        for file in map(Path, glob.glob(str(path), recursive=True))
         if file.is_file()
         and file.name not in _ABOUT
         and (meant or not any(map(_hidden, file.parts[begin:])))
+        and not any(map(is_run, _folders_between(file, begin)))
     ]
+    for file in found:
+        require_text(file)
+    return path, found
+
+
+def _runs(path: Path) -> Iterator[Path]:
+    """The runs in a folder, or among what fits a glob."""
+    if path.is_dir():
+        yield from filter(Path.is_dir, _below(path))
+        return
+    fitting = map(Path, glob.glob(str(path), recursive=True))
+    above = {folder for file in fitting for folder in _folders_between(file, _wild(path))}
+    yield from filter(is_run, above)
+
+
+def _wild(path: Path) -> int:
+    """The first part of a glob that has a wildcard."""
+    return next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), 0)
+
+
+def _folders_between(file: Path, begin: int) -> Iterator[Path]:
+    """The folders of a file that the wildcards of a glob chose."""
+    return (Path(*file.parts[:end]) for end in range(begin + 1, len(file.parts)))
 
 
 def _hidden(name: str) -> bool:
@@ -347,8 +440,22 @@ def require_no_file_in_the_way(folder: Path) -> None:
     if file := file_in_the_way(folder):
         which = "it" if file == folder else file
         raise AxtuneError(
-            f"output_dir {folder} cannot be a folder: {which} is a file.", "Set another output_dir."
+            f"output_dir {folder} cannot be a folder: {which} is {no_folder(file)}.",
+            "Set another output_dir.",
         )
+
+
+def no_folder(path: Path) -> str:
+    """What a path is that is no folder: a file, or a link that leads nowhere."""
+    if not path.is_symlink() or path.exists():
+        return "a file, not a folder"
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return f"a link to {path.readlink()}, which is not there"
+    except OSError:
+        pass
+    return f"a link to {path.readlink()} that leads in a circle"
 
 
 def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
@@ -369,7 +476,7 @@ def missing_paths(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
             yield from _missing_data(("data", "replay", "train"), replay.get("train"))
         yield from _missing_items(data.get("not_in"))
         kinds = data.get("privacy_kinds")
-        if isinstance(kinds, str) and not Path(kinds).expanduser().is_file():
+        if isinstance(kinds, str) and not _is_file(kinds):
             yield ("data", "privacy_kinds"), _CODE, f"there is no file {kinds}. {_where()}"
     if isinstance(evaluate, dict):
         yield from _missing_data(("evaluate", "data"), evaluate.get("data"))
@@ -418,8 +525,15 @@ def _missing_path(place: KeyPath, given: str, split: str) -> Iterator[tuple[KeyP
 
 def _is_folder(path: str) -> bool:
     try:
-        return Path(path).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):  # no such user, too long for a path
+        return Path(expanded(path)).is_dir()
+    except (AxtuneError, OSError, ValueError):  # no such user, too long for a path
+        return False
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(expanded(path)).is_file()
+    except (AxtuneError, OSError, ValueError):
         return False
 
 

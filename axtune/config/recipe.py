@@ -23,7 +23,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from axtune.config.objective import OBJECTIVES, Objective, objective_of, unknown_task
+from axtune.config.paths import expanded
 from axtune.config.splits import AUTO
+from axtune.errors import AxtuneError
 
 RowFormat = Literal[
     "auto",
@@ -47,6 +49,21 @@ Task = Annotated[str, AfterValidator(_known_task)]  # the name of an `Objective`
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"]
 
 
+NO_HOME = "no_home"  # of a path that cannot be looked up, as pydantic names such an error
+
+
+def _at_home(path: str) -> str:
+    try:
+        return expanded(path)
+    except AxtuneError as error:
+        said = f"{error.found} {error.remedy}".removesuffix(".")
+        raise PydanticCustomError(NO_HOME, "{message}", {"message": said}) from None
+
+
+# Of a file, a folder or a pattern of files; names of models and Hub data sets pass as they are.
+_Path = Annotated[str, AfterValidator(_at_home)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -54,7 +71,7 @@ class _Section(BaseModel):
 class Source(_Section):
     """Where rows come from: a file, a folder, a glob, or a Hub data set (``hf:owner/name``)."""
 
-    path: str = Field(description="file, folder, glob, or hf:owner/name")
+    path: _Path = Field(description="file, folder, glob, or hf:owner/name")
     weight: float = Field(
         1.0, gt=0, le=1000, description="how often its rows are seen: 0.5 half, 2 twice"
     )
@@ -96,7 +113,7 @@ def _as_files(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Files = Annotated[list[str], BeforeValidator(_as_files), Field(min_length=1)]
+Files = Annotated[list[_Path], BeforeValidator(_as_files), Field(min_length=1)]
 
 
 class Replay(_Section):
@@ -128,7 +145,7 @@ class Data(_Section):
     privacy: Literal["off", "mask", "refuse"] = Field(
         "off", description="personal data in rows: mask it with the models' tokens, or refuse them"
     )
-    privacy_kinds: str | None = Field(
+    privacy_kinds: _Path | None = Field(
         None, description="YAML file of your own kinds of personal data: pattern, labels, mask"
     )
     near_duplicates: Literal["off", "warn", "drop"] = Field(
@@ -215,15 +232,15 @@ class Recipe(_Section):
     """One training job."""
 
     task: Task = Field(description="what to train: sft, cpt, dpo, kto or orpo")
-    model: str = Field(description="Hub id, local folder, or embedded name (tiny-ax-4.0)")
+    model: _Path = Field(description="Hub id, local folder, or embedded name (tiny-ax-4.0)")
     revision: str | None = Field(None, description="commit or branch of a Hub model")
-    output_dir: str = Field(description="the run folder")
+    output_dir: _Path = Field(description="the run folder")
     resume: bool | Literal["fork"] = Field(
         False,
         description="true: continue the run in output_dir from its last sound checkpoint; fork: "
         "begin a new one from its weights, in output_dir-fork",
     )
-    start_from: str | None = Field(
+    start_from: _Path | None = Field(
         None, description="run folder or adapter folder to begin from; null: a fresh adapter"
     )
     start_merged: bool = Field(

@@ -7,7 +7,9 @@ are worth is checked by `axtune.config.loader`.
 from __future__ import annotations
 
 import io
+import json
 import re
+import shlex
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -70,6 +72,17 @@ def read_value(text: str) -> Any:
         return text
 
 
+def as_override(key: str, value: str) -> str:
+    """``key=value`` as it is typed in a shell, so that `read_value` reads the value back.
+
+    Args:
+        key: Such as ``output_dir``.
+        value: A text, which YAML may read as something else: ``1e3``, ``a: b``, ``[x]``.
+    """
+    plain = read_value(value) == value
+    return shlex.quote(f"{key}={value if plain else json.dumps(value, ensure_ascii=False)}")
+
+
 def as_yaml(values: dict[str, Any]) -> str:
     """Plain values as YAML that `read_file` reads back to equal ones."""
     stream = io.StringIO()
@@ -102,7 +115,8 @@ def _text(path: str | Path) -> str:
 def _hint(file: str) -> str:
     """What a file that is no recipe may be, and how a recipe looks."""
     if file.lower().endswith(SUFFIXES):
-        return f"Rows go into a recipe: axtune train recipes/sft_lora.yaml data.train={file}"
+        given = as_override("data.train", file)
+        return f"Rows go into a recipe: axtune train recipes/sft_lora.yaml {given}"
     return "A recipe has lines such as `model: skt/A.X-4.0-Light`; begin with one of recipes/."
 
 

@@ -23,9 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from axtune.config.keys import Keys, read_keys
 from axtune.config.loader import faults_of, load
-from axtune.config.paths import KeyPath, missing_paths
+from axtune.config.paths import KeyPath, expanded, missing_paths
 from axtune.config.recipe import Files, Recipe
-from axtune.errors import Fault, RecipeError
+from axtune.errors import AxtuneError, Fault, RecipeError
 from axtune.units import plural
 
 STAGES = "stages"
@@ -134,7 +134,7 @@ def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> Stages:
         )
         stages = {}
     recipes: dict[str, Recipe] = {}
-    output_dir = given.values.get("output_dir")
+    output_dir = _folder(given, faults)
     for name in stages:
         keys = _stage(given, name, faults)
         if keys is None:
@@ -156,18 +156,31 @@ def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> Stages:
         raise RecipeError(f"The recipe has {plural(len(once), 'fault')}.", once)
     return Stages(
         model=next(iter(recipes.values())).model,
-        output_dir=str(output_dir),
+        output_dir=output_dir,
         recipes=recipes,
         after=tuple(given.values.get("after") or ()),
         evaluate=questions,
     )
 
 
+def _folder(given: Keys, faults: list[Fault]) -> str:
+    """The common output_dir."""
+    value = given.values.get("output_dir")
+    if not isinstance(value, str):
+        faults.append(
+            given.fault(("output_dir",), "missing-key", "expected the folder of the runs.")
+        )
+        return ""
+    try:
+        return expanded(value)
+    except AxtuneError as error:
+        faults.append(given.fault(("output_dir",), "bad-path", f"{error.found} {error.remedy}"))
+        return ""
+
+
 def _faults_beside(given: Keys) -> Iterator[Fault]:
     """What is wrong with the keys that are of all stages together."""
     values = given.values
-    if not isinstance(values.get("output_dir"), str):
-        yield given.fault(("output_dir",), "missing-key", "expected the folder of the runs.")
     for key in ("task", "resume", "start_from"):
         if key in values:
             what = {"resume": _NOT_OF_A_STAGE["resume"]}.get(key, "it is of a single stage")
@@ -214,9 +227,13 @@ def _stage(given: Keys, name: str, faults: list[Fault]) -> Keys | None:
     for key, why in wrong:
         faults.append(given.fault((*place, key), "unknown-key", f"not of a stage: {why}."))
     try:
-        keys = read_keys(Path(given.file).parent / own["recipe"])
+        keys = read_keys(Path(given.file).parent / expanded(own["recipe"]))
     except RecipeError as error:
         faults += error.faults
+        return None
+    except AxtuneError as error:
+        message = f"{error.found} {error.remedy}"
+        faults.append(given.fault((*place, "recipe"), "bad-path", message))
         return None
     keys.values.pop("resume", None)
     keys.values.pop("after", None)

@@ -94,6 +94,8 @@ def unread_files(source: Source) -> list[Fault]:
 
 
 def _left_out(path: Path) -> str:
+    if path.is_dir():
+        return f"it is left out: {why_unread(path)}."
     return f"the file is left out: {why_unread(path)}; axtune reads {READ}."
 
 

@@ -6,7 +6,6 @@ whole, so that whatever stops a command, the same command goes on behind it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections import Counter
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from axtune.checkpoint.atomic import hidden, reason_of, refuse_existing
+from axtune.checkpoint.atomic import claim, hidden, reason_of, refuse_existing
 from axtune.errors import AxtuneError
 
 _PRIVATE = 0o600
@@ -109,7 +108,8 @@ def opened(out: Path, facts: Mapping[str, Any]) -> Iterator[Journal]:
     except OSError as error:
         raise _unwritable(out, error) from None
     try:
-        _claim(descriptor, path, out)
+        claim(descriptor, path, out)
+        refuse_existing(out)  # the holder before us may just have finished
         try:
             outcomes = _read(descriptor, path, facts)
             yield Journal(path, descriptor, outcomes)
@@ -125,19 +125,6 @@ def _unwritable(out: Path, error: OSError) -> AxtuneError:
         "Free some space or give a folder that you may write to; what was drafted is kept, and the "
         "same command goes on.",
     )
-
-
-def _claim(descriptor: int, path: Path, out: Path) -> None:
-    """Hold the file; the kernel lets go of it however this process ends."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The holder before us may just have finished and removed it.
-        held = os.path.samestat(os.fstat(descriptor), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        held = False
-    if not held:
-        raise AxtuneError(f"Another process is writing {out}.", "Wait for it to end.")
-    refuse_existing(out)
 
 
 def _read(descriptor: int, path: Path, facts: Mapping[str, Any]) -> dict[str, Outcome]:

@@ -24,6 +24,7 @@ from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import AxtuneError, CheckpointError
 from axtune.export.serving import Exported, serving, vllm_command
 from axtune.model.int4 import WEAK_BENEATH_ADAPTERS
+from axtune.units import typed
 from axtune.weights.folder import served_card, write_json
 from axtune.weights.lora_delta import SavedAdapter, open_adapter
 from axtune.weights.safetensors_file import load
@@ -47,7 +48,7 @@ def export_adapter(source: Path, target: Path, base: str | None) -> Exported:
     if rank > _VLLM_RANKS[-1]:
         raise AxtuneError(
             f"vLLM loads adapters up to rank {_VLLM_RANKS[-1]}; this one has {rank}.",
-            f"Merge it: axtune export {source} --to vllm.",
+            f"Merge it: axtune export {typed(source)} --to vllm.",
         )
     size = sum(tensor.nbytes for tensor in adapter.tensors.values())
     slots = next(value for value in _VLLM_RANKS if value >= rank)
@@ -58,7 +59,7 @@ def export_adapter(source: Path, target: Path, base: str | None) -> Exported:
         f" --enable-lora --max-lora-rank {slots}"
         f" --lora-modules {shlex.quote(f'{target.name}={target}')}"
     )
-    of_base = shlex.join(["axtune", "export", str(name), "--to", "vllm"])
+    of_base = f"axtune export {typed(str(name))} --to vllm"
     notes = [f"BASE is the folder that `{of_base} --out BASE` makes."]
     if run and run.recipe.quantization:
         notes.append(_over_4_bit(of_base, source))
@@ -100,7 +101,7 @@ def _refuse_what_vllm_lacks(adapter: SavedAdapter, source: Path) -> None:
     if lacks:
         raise AxtuneError(
             f"vLLM cannot load an adapter with {' and '.join(lacks)}.",
-            f"Merge it: axtune export {source} --to vllm.",
+            f"Merge it: axtune export {typed(source)} --to vllm.",
         )
 
 

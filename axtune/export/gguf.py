@@ -25,6 +25,7 @@ from axtune.checkpoint.locate import read_json
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
 from axtune.model.dtypes import dtype_name
+from axtune.units import typed
 from axtune.weights.folder import CheckpointPlan
 from axtune.weights.output_tensor import BlockFormat, OutputTensor
 from axtune.weights.stream_writer import File
@@ -120,7 +121,7 @@ def gguf_file(
 
 def llama_server(file: Path, context: int) -> str:
     """The line that serves a file with llama.cpp."""
-    name, path = shlex.quote(file.stem), shlex.quote(str(file))
+    name, path = shlex.quote(file.stem), typed(file)
     return f"llama-server --jinja -m {path} --alias {name} -c {context}"
 
 

@@ -13,7 +13,7 @@ from axtune.checkpoint.families import Family
 from axtune.data.native_calls import form_of
 from axtune.plan.gpus import SIZES, Card
 from axtune.plan.serving import SHARE, Form, served
-from axtune.units import gigabytes
+from axtune.units import gigabytes, typed
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def vllm_command(folder: Path, context: int | None, family: Family) -> str:
     name = "" if folder == Path("BASE") else f" --served-model-name {shlex.quote(folder.name)}"
     length = f" --max-model-len {context}" if context else ""
     return (
-        f"vllm serve {shlex.quote(str(folder))}{name}{length}"
+        f"vllm serve {typed(folder)}{name}{length}"
         f" --enable-auto-tool-choice --tool-call-parser {family.tool_parser}"
     )
 

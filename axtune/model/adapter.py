@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from axtune.checkpoint.adapter_layers import modules_of, unmatched
 from axtune.checkpoint.leftovers import scratch
 from axtune.checkpoint.locate import ADAPTER_CONFIG
 from axtune.checkpoint.record import require_as_written
@@ -30,15 +31,19 @@ from axtune.checkpoint.saved_adapter import (
     PREFIX,
     WEIGHTS,
     fits_nothing,
+    incomplete,
     names_in_base,
     read_adapter_config,
     require_finite,
+    unreadable_switches,
 )
 from axtune.config.faults import bad_value, first_line, key_named, refused, type_faults
 from axtune.config.initialisation import initialisation
 from axtune.config.recipe import LORA_DEFAULTS
 from axtune.errors import AxtuneError
 from axtune.model.finite import count_nonfinite
+
+_UNREADABLE = "adapters made so cannot be merged, exported or trained further here; remove it."
 
 # One summand of a layer's update: A (rank, in), and B (out, rank) with the scale in it; float32.
 Term = tuple[torch.Tensor, torch.Tensor]
@@ -176,12 +181,7 @@ def load_adapter(
     if strangers := [own for name, own in names.items() if name not in {*wanted, *embeddings}]:
         raise fits_nothing(folder, strangers, str(model.name_or_path) or "the base")
     if unfilled := [name for name in wanted if name not in names]:
-        raise AxtuneError(
-            f"{file} lacks {len(unfilled)} of the tensors that {ADAPTER_CONFIG} declares, "
-            f"{unfilled[0]} first.",
-            "Configuration and weights are of different adapters, or the file is incomplete; copy "
-            "the adapter again.",
-        )
+        raise incomplete(folder, unfilled)
     return adapted
 
 
@@ -293,6 +293,15 @@ def add_adapter(model: PreTrainedModel, values: dict[str, Any], *, seed: int) ->
             "Use init_lora_weights: true, or train without quantization."
         )
         raise refused([bad_value("lora.init_lora_weights", message)])
+    if unreadable := unreadable_switches(config.to_dict()):
+        faults = [bad_value(f"lora.{name}", _UNREADABLE) for name in unreadable]
+        raise refused(faults)
+    modules = modules_of(name for name, _ in model.named_parameters(remove_duplicate=False))
+    if faults := [
+        bad_value(f"lora.{key}", message)
+        for key, message in unmatched({**LORA_DEFAULTS, **values}, modules)
+    ]:
+        raise refused(faults)
     torch.manual_seed(seed)
     try:
         adapted = get_peft_model(model, config)

@@ -31,6 +31,7 @@ from axtune.checkpoint.schemas import ShardIndex
 from axtune.checkpoint.tokenizer import AxTokenizer
 from axtune.config.faults import bad_value, first_line, key_named, refused
 from axtune.config.recipe import Attention
+from axtune.config.recipe_file import as_override
 from axtune.errors import (
     AxtuneError,
     CheckpointError,
@@ -298,7 +299,8 @@ def quantization_of(
         message = (
             f"{precision}, but {checkpoint.name} holds what a run in "
             f"{' or '.join(made_from.precisions)} loads. Set it to that, or set "
-            f"model={made_from.name}, or make a folder for it (axtune quantize --precision)."
+            f"{as_override('model', made_from.name)}, or make a folder for it (axtune quantize "
+            "--precision)."
         )
         raise refused([bad_value("precision", message)])
     made = made_from.quantization
@@ -307,7 +309,7 @@ def quantization_of(
         bad_value(
             f"quantization.{key}",
             f"{asked[key]}, but {checkpoint.name} was made with {value}. Leave the section out "
-            f"(quantization=null), or set model={made_from.name}.",
+            f"(quantization=null), or set {as_override('model', made_from.name)}.",
         )
         for key, value in held.items()
         if asked[key] != value

@@ -7,12 +7,12 @@ that a plan counts the parameters that a run will train.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from axtune.checkpoint.adapter_layers import ends_with, of_pattern, targeted
 from axtune.checkpoint.families import LAYOUTS
 from axtune.config.recipe import LORA_DEFAULTS
 from axtune.errors import CheckpointError
@@ -187,19 +187,20 @@ def trained_by(architecture: Architecture, lora: dict[str, Any]) -> Trained:
     rank_of = dict(lora.get("rank_pattern") or {})
     saved = tuple(lora.get("modules_to_save") or ())
     dora = bool(lora.get("use_dora", False))
+    chosen = set(targeted(lora, dict(architecture.tensors())))
     total = 0
     ranks: list[dict[str, int]] = []
     for layer in range(architecture.layers):
         here: dict[str, int] = {}
         for module, (rows, columns) in architecture.linears.items():
             name = f"model.layers.{layer}.{module}"
-            if _targeted(name, lora, layer, saved):
+            if name in chosen:
                 rank = _rank(name, rank_of, int(lora["r"]))
                 here[module] = rank
                 total += rank * (rows + columns) + (rows if dora else 0)
                 total += rows if lora.get("lora_bias") else 0
         ranks.append(here)
-    if not _all_linear(lora) and _targeted(EMBEDDING, lora, None, saved):
+    if EMBEDDING in chosen:
         rank = _rank(EMBEDDING, rank_of, int(lora["r"]))
         total += rank * (architecture.vocabulary + architecture.hidden)
     copied = sum(
@@ -218,40 +219,12 @@ def trained_by(architecture: Architecture, lora: dict[str, Any]) -> Trained:
     )
 
 
-def _all_linear(lora: dict[str, Any]) -> bool:
-    target = lora["target_modules"]
-    return isinstance(target, str) and target.lower() == "all-linear"
-
-
-def _targeted(name: str, lora: dict[str, Any], layer: int | None, saved: Iterable[str]) -> bool:
-    """Whether a module gets an adapter."""
-    excluded = lora.get("exclude_modules")
-    if isinstance(excluded, str):
-        if re.fullmatch(excluded, name):
-            return False
-    elif _ends_with(name, excluded or ()):
-        return False
-    if any(re.match(rf"(^|.*\.){module}($|\..*)", name) for module in saved):
-        return False
-    target = lora["target_modules"]
-    if _all_linear(lora):
-        found = layer is not None
-    elif isinstance(target, str):
-        return re.fullmatch(target, name) is not None
-    else:
-        found = _ends_with(name, target or ())
-    chosen = lora.get("layers_to_transform")
-    if found and chosen not in (None, []):
-        return layer in (chosen if isinstance(chosen, list) else [chosen])
-    return found
-
-
 def _ends_with(name: str, modules: Iterable[str]) -> bool:
-    return any(name == module or name.endswith(f".{module}") for module in modules)
+    return any(ends_with(name, module) for module in modules)
 
 
 def _rank(name: str, pattern: dict[str, int], otherwise: int) -> int:
     for key, rank in pattern.items():
-        if re.match(rf"(.*\.)?({key})$", name):
+        if of_pattern(key, name):
             return int(rank)
     return otherwise

@@ -21,6 +21,7 @@ from axtune.errors import AxtuneError
 from axtune.evaluate.answers import Kept, read_answers
 from axtune.evaluate.results import RESULT, Result, read_result
 from axtune.training.progress import Event
+from axtune.units import typed
 from axtune.verify.certificate import FILE as CERTIFICATE
 
 # Where a run lies and how it was begun says nothing of what was trained.
@@ -76,7 +77,7 @@ def read_run(path: str | Path, name: str, *, with_answers: bool = False) -> RunF
     if with_answers and not (evaluation / RESULT).is_file():
         raise AxtuneError(
             f"{folder} has no evaluation, so it has no examples.",
-            f"Evaluate it first: axtune eval {path}.",
+            f"Evaluate it first: axtune eval {typed(path)}.",
         )
     made = {product: folder / product / CERTIFICATE for product in PRODUCTS}
     return RunFacts(

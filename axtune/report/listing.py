@@ -16,11 +16,11 @@ from rich.text import Text
 
 from axtune.checkpoint.run_dir import (
     EVALUATION,
-    is_run,
     read_manifest,
     read_metrics,
     require_whole,
 )
+from axtune.config.paths import is_run
 from axtune.errors import AxtuneError
 from axtune.evaluate.results import RESULT, read_result
 from axtune.report.facts import ABSENT

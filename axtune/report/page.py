@@ -20,16 +20,18 @@ from markupsafe import Markup
 
 from axtune.checkpoint.atomic import reason_of, write_text
 from axtune.checkpoint.leftovers import private_files
-from axtune.checkpoint.run_dir import EVALUATION, REPORT, is_run
+from axtune.checkpoint.run_dir import EVALUATION, REPORT
 from axtune.config import loader
 from axtune.config.metrics import metric_name
+from axtune.config.paths import is_run
+from axtune.config.recipe_file import as_override
 from axtune.errors import AxtuneError
 from axtune.evaluate.results import Result
 from axtune.report.chart import HEIGHT, WIDTH, number
 from axtune.report.curves import of_run, of_runs
 from axtune.report.evaluation import common_base, compared, examples, groups, written_as
 from axtune.report.facts import ABSENT, RunFacts, differences, in_words, names_of, read_run
-from axtune.units import duration, gigabytes, package_version, plural
+from axtune.units import duration, gigabytes, package_version, plural, typed
 
 _MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "–"}
 _TASKS = {
@@ -433,9 +435,9 @@ def _asked_otherwise(runs: Sequence[RunFacts]) -> list[str]:
 def _commands(run: RunFacts) -> str:
     """How to do it again."""
     folder = Path(run.path)
-    recipe, again = (shlex.quote(str(one)) for one in (folder / "recipe.yaml", f"{folder}-again"))
-    lines = [f"axtune train {recipe} output_dir={again} resume=false"]
+    recipe, again = folder / "recipe.yaml", f"{folder}-again"
+    lines = [f"axtune train {typed(recipe)} {as_override('output_dir', again)} resume=false"]
     if run.result:
-        lines.append(f"axtune eval {again}{_options(run.result)}")
-    lines.append(f"axtune report {shlex.quote(str(folder))} {again}")
+        lines.append(f"axtune eval {typed(again)}{_options(run.result)}")
+    lines.append(f"axtune report {typed(folder)} {typed(again)}")
     return "\n".join(lines)

@@ -15,13 +15,15 @@ from transformers import PreTrainedModel
 
 from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint
 from axtune.checkpoint.provenance import original_digests
-from axtune.checkpoint.run_dir import is_run, open_run, require_whole
+from axtune.checkpoint.run_dir import open_run, require_whole
 from axtune.checkpoint.saved_adapter import read_adapter_config
 from axtune.config.initialisation import initialisation
+from axtune.config.paths import is_run
 from axtune.config.recipe import LORA_DEFAULTS, Recipe
 from axtune.errors import AxtuneError
 from axtune.model.adapter import Adapter, Term, add_adapter, load_adapter, terms_of
 from axtune.training.progress import Report
+from axtune.units import typed
 
 
 def start_adapter(
@@ -94,7 +96,7 @@ def _refuse_unmergeable(model: PreTrainedModel, folder: Path, name: str, recipe:
     if reason:
         raise AxtuneError(
             f"start_merged: {reason}.",
-            f"Merge it to a folder: axtune merge {name} --out DIR; then set model=DIR and "
+            f"Merge it to a folder: axtune merge {typed(name)} --out DIR; then set model=DIR and "
             "start_from=null. Or train it further: start_merged=false.",
         )
 

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from axtune.checkpoint.run_dir import RunDir
 from axtune.checkpoint.steps import last_checkpoint, step_of
 from axtune.config.recipe import Recipe, best_figure
+from axtune.config.recipe_file import as_override
 from axtune.data.dataset import Prepared
 from axtune.data.packing import PackLayout
 from axtune.errors import AxtuneError, Fault
@@ -24,7 +25,7 @@ from axtune.training.asking import Questions
 from axtune.training.plots import best_of, curve
 from axtune.training.progress import Event, Report, figure_text
 from axtune.training.trainer import Rehearsal, RunContext, RunTrainer
-from axtune.units import duration, plural
+from axtune.units import duration, plural, typed
 
 _FAULTS_SHOWN = 20
 
@@ -186,9 +187,9 @@ def outcome(recipe: Recipe, manifest: dict[str, Any]) -> list[tuple[str, str]]:
         speed, seconds = metrics["tokens_per_second"], manifest["wall_seconds"]
         rows.append(("speed", f"{speed:,.0f} tokens/s; {duration(seconds)} in all"))
     rows.append(("run", f"{recipe.output_dir} (adapter/, report.html, loss.png, metrics.jsonl)"))
-    rows.append(("next", f"axtune chat {recipe.output_dir}"))
+    rows.append(("next", f"axtune chat {typed(recipe.output_dir)}"))
     if recipe.data.eval is not None and "evaluate" not in recipe.after:
-        rows.append(("", f"axtune eval {recipe.output_dir} --against base"))
+        rows.append(("", f"axtune eval {typed(recipe.output_dir)} --against base"))
     return rows
 
 
@@ -205,7 +206,7 @@ def how_to_go_on(run_dir: RunDir, *, forked: bool = False) -> str:
     return (
         f"Stopped; step {step_of(checkpoint)} is saved in {checkpoint}. "
         "Go on with the same command and resume=true"
-        + (f" output_dir={run_dir.path}" if forked else "")
+        + (f" {as_override('output_dir', str(run_dir.path))}" if forked else "")
     )
 
 

@@ -63,7 +63,7 @@ from axtune.training.callbacks import (
     evaluation_is_due,
 )
 from axtune.training.divergence import DivergenceWatch, WithPlaces, check_rehearsal
-from axtune.training.optimisation import schedule
+from axtune.training.optimisation import go_on, schedule
 from axtune.training.plain_state import random_state, read_state, set_random_state, write_state
 from axtune.training.progress import Report
 from axtune.training.trackers import log_into
@@ -450,6 +450,7 @@ class RunTrainer(Trainer):
         if checkpoint is not None:
             self.optimizer.load_state_dict(read_state(Path(checkpoint), OPTIMIZER))
             self.lr_scheduler.load_state_dict(read_state(Path(checkpoint), "scheduler"))
+            go_on(self.lr_scheduler, self.optimizer, self.run.report.say)
 
     def _save_scaler(self, output_dir: str) -> None:
         if self.accelerator.scaler is not None and self.args.should_save:

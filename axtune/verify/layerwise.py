@@ -17,11 +17,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
+from axtune.checkpoint.adapter_layers import EMBEDDING, HEAD
 from axtune.checkpoint.locate import Checkpoint
 from axtune.errors import CheckpointError
 from axtune.model.adapter import load_adapter
 from axtune.model.int4 import PACKED, SCALE, SHAPE, stored_weight
-from axtune.weights.lora_delta import EMBEDDING, HEAD
 from axtune.weights.nf4 import FourBit
 from axtune.weights.safetensors_file import load, read_checkpoint
 

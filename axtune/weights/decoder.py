@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from axtune.checkpoint.adapter_layers import EMBEDDING
 from axtune.errors import AxtuneError
-from axtune.weights.lora_delta import EMBEDDING
 from axtune.weights.output_tensor import OutputTensor, in_memory
 
 # Linear layers of a decoder layer that see the same inputs; so are Llama's and Qwen2's named.

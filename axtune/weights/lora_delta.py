@@ -7,7 +7,6 @@ in PEFT's order (``W + (B @ A) * scale``), so that the result is PEFT's in float
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +14,18 @@ from typing import Any
 
 import torch
 
+from axtune.checkpoint.adapter_layers import (
+    EMBEDDING,
+    HEAD,
+    differing_tensors,
+    of_pattern,
+)
 from axtune.checkpoint.locate import ADAPTER_CONFIG
 from axtune.checkpoint.record import require_as_written
 from axtune.checkpoint.saved_adapter import (
     WEIGHTS,
     fits_nothing,
+    incomplete,
     names_in_base,
     read_adapter_config,
     require_finite,
@@ -28,14 +34,12 @@ from axtune.errors import AxtuneError
 from axtune.weights.output_tensor import Step
 from axtune.weights.safetensors_file import (
     TensorInfo,
+    is_zero,
     load,
     nonfinite_in,
     read_header,
     require_floats,
 )
-
-EMBEDDING = "model.embed_tokens.weight"
-HEAD = "lm_head.weight"
 
 _PARTS = (
     ".lora_A.weight",
@@ -72,6 +76,13 @@ class SavedAdapter:
             _of_module(self.config.get("alpha_pattern"), module, self.config["lora_alpha"])
         )
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+    @property
+    def adds_nothing(self) -> bool:
+        """Whether it leaves its base as it is: B, at 0 before training, is 0 in every layer."""
+        inner = (".lora_A.weight", ".lora_embedding_B")  # what B is multiplied with
+        outer = [tensor for name, tensor in self.tensors.items() if not name.endswith(inner)]
+        return all(map(is_zero, outer))
 
     def rank(self, module: str) -> int:
         """The rank that its configuration gives a module."""
@@ -195,6 +206,26 @@ class _Reader:
             self._replace(name, tensor)
         for module, own in parts.items():
             self._module(module, own)
+        for name, change in list(self._found.items()):
+            if not (change.prepare or change.replacement):
+                del self._found[name]
+        self._require_as_declared()
+
+    def _require_as_declared(self) -> None:
+        """Refuse an adapter whose configuration is of other layers than its tensors."""
+        adapter = self._adapter
+        shapes = {name: tensor.shape for name, tensor in self._base.items()}
+        missing, further = differing_tensors(adapter.config, adapter.tensors, shapes)
+        if missing:
+            raise incomplete(adapter.folder, missing)
+        if further:
+            raise AxtuneError(
+                f"{adapter.folder / WEIGHTS} holds {further[0]}"
+                + (f" and {len(further) - 1} more tensors" if further[1:] else "")
+                + f", which {ADAPTER_CONFIG} does not declare.",
+                "Configuration and weights are of different adapters, or one of them was edited; "
+                "copy the adapter again.",
+            )
 
     def _replace(self, name: str, tensor: TensorInfo) -> None:
         """modules_to_save, trained biases, and embeddings saved whole."""
@@ -268,7 +299,8 @@ class _Reader:
             )
         if magnitude is not None:
             self._require_alone()
-        change.prepare.append(lambda: _low_rank(left, right, scale, magnitude, transposed))
+        if magnitude is not None or not (is_zero(left) or is_zero(right)):
+            change.prepare.append(lambda: _low_rank(left, right, scale, magnitude, transposed))
         if bias := parts.get(".lora_B.bias"):
             name = f"{module}.bias"
             if name not in self._base:
@@ -301,7 +333,7 @@ class _Reader:
         if isinstance(indices, list):
             return [int(index) for index in indices]
         for name, values in (indices or {}).items():
-            if re.match(rf"(.*\.)?({name})$", module):
+            if of_pattern(name, module):
                 return [int(index) for index in values]
         raise AxtuneError(
             f"{self._adapter.folder / ADAPTER_CONFIG} names no trained tokens of {module}.",
@@ -347,7 +379,7 @@ class _Reader:
 def _of_module(pattern: dict[str, Any] | None, module: str, default: Any) -> Any:
     """As PEFT's ``get_pattern_key``: the first key that matches the module's name or its end."""
     for key, value in (pattern or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
+        if of_pattern(key, module):
             return value
     return default
 

@@ -6,7 +6,7 @@ base's dtype. Tensors that no adapter changes, tokenizer and template are copied
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from axtune.checkpoint import locate
+from axtune.checkpoint.adapter_layers import EMBEDDING, HEAD
 from axtune.checkpoint.atomic import refuse_existing
 from axtune.checkpoint.base import find_base, run_of
 from axtune.checkpoint.families import LAYOUTS
@@ -25,9 +26,8 @@ from axtune.plan.architecture import Architecture, read_architecture
 from axtune.units import plural
 from axtune.weights.folder import CheckpointPlan, write_folder
 from axtune.weights.lora_delta import (
-    EMBEDDING,
-    HEAD,
     Change,
+    SavedAdapter,
     changes,
     open_adapter,
 )
@@ -163,7 +163,7 @@ def plan(
         shards=shards,
         adapters=tuple(folders),
         changed=len(found),
-        notes=tuple(_notes(runs, into)),
+        notes=(*_notes(runs, into), *_idle(opened)),
     )
 
 
@@ -264,6 +264,13 @@ def _notes(runs: Sequence[Run | None], into: Into) -> list[str]:
                 "--into nf4 merges into those that training saw."
             )
     return notes
+
+
+def _idle(adapters: Iterable[SavedAdapter]) -> Iterator[str]:
+    """A sentence for each adapter that was never trained."""
+    for adapter in adapters:
+        if adapter.adds_nothing:
+            yield f"{adapter.folder} adds nothing to the base: its B is 0 in every layer."
 
 
 def _resized(

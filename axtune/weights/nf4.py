@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from axtune.checkpoint.adapter_layers import HEAD
 from axtune.errors import AxtuneError, MissingPackageError
 from axtune.model.dtypes import PRECISIONS
-from axtune.weights.lora_delta import HEAD
 from axtune.weights.output_tensor import Step
 from axtune.weights.safetensors_file import TensorInfo, blocks
 

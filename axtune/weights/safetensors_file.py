@@ -177,6 +177,11 @@ def nonfinite_in(tensor: TensorInfo) -> int:
     return sum(map(count_nonfinite, blocks(tensor)))
 
 
+def is_zero(tensor: TensorInfo) -> bool:
+    """Whether every number of a stored tensor is 0; of others only the beginning is read."""
+    return not any(bool(block.any()) for block in blocks(tensor))
+
+
 def require_floats(tensors: Iterable[TensorInfo], name: str) -> None:
     """Refuse tensors of whole numbers: they are packed weights, which cannot be added to.
 

@@ -11,6 +11,7 @@ import pytest
 from axtune.checkpoint.saved_adapter import (
     WEIGHTS,
     fits_nothing,
+    incomplete,
     names_in_base,
     read_adapter_config,
     require_finite,
@@ -49,6 +50,9 @@ def test_a_plain_adapter_is_read(tmp_path: Path) -> None:
         ({"auto_map": {"AutoModel": "code.Model"}}, "names code to run"),
         ({"r": 0}, "r: input should be greater"),
         ({"lora_alpha": float("nan")}, "lora_alpha"),
+        ({"lora_alpha": 0}, "lora_alpha: input should be greater than 0"),
+        ({"lora_alpha": -8}, "lora_alpha: input should be greater than 0"),
+        ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern.q_proj: input should be greater"),
         ({"target_modules": 3}, "target_modules"),
         ({"modules_to_save": "lm_head"}, "modules_to_save"),
     ],
@@ -133,3 +137,9 @@ def test_errors_name_the_tensor(tmp_path: Path) -> None:
         require_finite(tmp_path, "a", 3)
     error = fits_nothing(tmp_path, ["front.a", "front.b"], "base")
     assert "holds front.a and 1 more tensors, which base has no place for" in error.found
+
+
+def test_tensors_that_are_declared_and_absent_are_counted(tmp_path: Path) -> None:
+    error = incomplete(tmp_path, [f"{Q}.lora_A.weight", f"{Q}.lora_B.weight"])
+    assert "lacks 2 of the tensors" in error.found
+    assert f"{Q}.lora_A.weight first" in error.found

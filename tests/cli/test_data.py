@@ -164,14 +164,14 @@ def test_preview_in_a_pipe_and_on_a_poor_terminal(tmp_path: Path) -> None:
     assert "\\u27e6" in poor.stdout
 
 
-def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_refused_as_a_run_refuses_it(tmp_path: Path) -> None:
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xb0\xa1.jsonl"))
     file.write_bytes(b"oops\n")
-    done = check(str(file))
-    assert done.returncode == 1
-    assert ":1: not-json: " in done.stdout
-    as_json = check(str(file), "--json")
-    assert json.loads(as_json.stdout.splitlines()[0])["file"] == str(file)
+    for given in (file, tmp_path, tmp_path / "*.jsonl"):
+        done = check(str(given))
+        assert done.returncode == 1
+        assert done.stderr.count("\\xb0\\xa1.jsonl is no name that can be written down") == 1
+        assert "convmv" in done.stderr
 
 
 NUMBER = "010-8842-1177"

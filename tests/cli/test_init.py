@@ -50,6 +50,16 @@ def test_light_doors_import_nothing_heavy(words: list[str], tmp_path: Path) -> N
     assert done.stderr.splitlines()[-1] == "loaded []"
 
 
+@pytest.mark.parametrize("words", [["report"], ["merge"], ["data", "check"], ["train"]], ids=str)
+def test_a_name_that_is_not_utf8_is_refused_at_the_door(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*words, "run\udcff"])
+    assert end.value.code == 1
+    assert "run\\xff is no name that can be written down" in capsys.readouterr().err
+
+
 def test_import_axtune_is_light_and_its_names_are_functions() -> None:
     code = (
         "import sys, axtune\n"

@@ -13,12 +13,39 @@ def written(folder: Path, name: str, text: str) -> str:
     return str(file)
 
 
-def test_an_override_replaces_a_section_and_the_places_below_it(tmp_path: Path) -> None:
-    file = written(tmp_path, "a.yaml", "model: m\ndata:\n  train: a.jsonl\n  eval: 0.1\n")
-    keys = read_keys(file, ["data={train: b.jsonl}", "lora.r=32"])
-    assert keys.values == {"model": "m", "data": {"train": "b.jsonl"}, "lora": {"r": 32}}
-    assert keys.fault(("data", "eval"), "x", "y").file == "data={train: b.jsonl}"
-    assert keys.fault(("model",), "x", "y").line == 1
+def test_an_override_of_a_section_sets_the_keys_that_it_names(tmp_path: Path) -> None:
+    text = "data:\n  train: {path: a.jsonl, weight: 2}\n  eval: 0.1\n"
+    text += "training: {lr_scheduler_kwargs: {power: 2}, max_steps: 9}\n"
+    word = "data={train: {path: b.jsonl}}"
+    kwargs = "training={lr_scheduler_kwargs: {lr_end: 0}}"
+    keys = read_keys(written(tmp_path, "a.yaml", text), [word, kwargs, "lora={r: 32}"])
+    assert keys.values == {
+        "data": {"train": {"path": "b.jsonl"}, "eval": 0.1},  # a source is one value
+        "training": {"lr_scheduler_kwargs": {"lr_end": 0}, "max_steps": 9},
+        "lora": {"r": 32},
+    }
+    assert keys.fault(("data", "train", "path"), "x", "y").file == word
+    assert keys.fault(("data", "eval"), "x", "y").line == 3
+    assert keys.fault(("lora", "r"), "x", "y").file == "lora={r: 32}"
+
+
+def test_an_override_of_a_stage_sets_the_keys_that_it_names(tmp_path: Path) -> None:
+    text = "model: m\nstages:\n  sft: {recipe: a.yaml, lora: {r: 8, bias: none}}\n"
+    file = written(tmp_path, "a.yaml", text)
+    for words in (
+        ["stages.sft={lora: {r: 16}}"],
+        ["stages.sft.lora={r: 16}"],
+        ["stages={sft: {lora: {r: 16}}}"],
+    ):
+        stages = {"sft": {"recipe": "a.yaml", "lora": {"r": 16, "bias": "none"}}}
+        assert read_keys(file, words).values == {"model": "m", "stages": stages}
+
+
+def test_an_override_empties_a_section(tmp_path: Path) -> None:
+    file = written(tmp_path, "a.yaml", "model: m\nlora:\n  r: 8\nevaluate:\n  every: 2\n")
+    keys = read_keys(file, ["lora={}", "evaluate=null"])
+    assert keys.values == {"model": "m", "lora": {}, "evaluate": None}
+    assert keys.fault(("lora", "r"), "x", "y").file == "lora={}"
 
 
 def test_what_is_taken_keeps_its_own_place(tmp_path: Path) -> None:

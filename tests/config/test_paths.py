@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from axtune.config.paths import (
+    expanded,
     item_files,
     left_out,
     local_files,
@@ -57,6 +59,37 @@ def test_what_is_not_there_is_said_with_a_remedy(
     ((place, code, message),) = missing_paths({"data": {"train": [{"path": given}]}})
     assert (place, code) == (("data", "train", 0, "path"), "bad-path")
     assert message == f"{caught.value.found} {caught.value.remedy}"
+
+
+def test_a_home_folder_is_looked_up_and_nothing_else_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/a//b") == str(tmp_path / "a/b")
+    assert expanded("~") == str(tmp_path)
+    for path in ("a/~/b", "./~", "hf:owner/name", "./a//b", "skt/A.X-4.0-Light", ""):
+        assert expanded(path) == path
+    with pytest.raises(AxtuneError, match="there is no such user") as caught:
+        expanded("~nobody-of-this-name/a")
+    assert "./~nobody-of-this-name/a" in caught.value.remedy
+
+
+def test_a_name_that_is_not_utf8_is_refused_wherever_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/\xb0\xa1"))
+    place.mkdir(parents=True)
+    (place / "a.jsonl").touch()
+    for look in (local_files, left_out, item_files):
+        for given in (tmp_path, place, place / "a.jsonl", tmp_path / "**/*.jsonl"):
+            with pytest.raises(AxtuneError, match=r"\\xb0\\xa1.* is no name that can be written"):
+                look(str(given))
+    ((where, _, message),) = missing_paths({"data": {"train": str(tmp_path)}})
+    assert where == ("data", "train")
+    message.encode()
+    monkeypatch.setenv("HOME", str(place))
+    with pytest.raises(AxtuneError, match="is no name"):
+        expanded("~/a")
 
 
 def test_documents_are_read_by_name_and_of_a_folder_without_rows(tmp_path: Path) -> None:
@@ -140,3 +173,41 @@ def test_a_folder_that_cannot_be_made_is_known_at_once(tmp_path: Path) -> None:
     for place in ("/proc/run", "a" * 300, "a\0b"):
         with pytest.raises(AxtuneError, match=r"output_dir .* cannot be written: .*\nSet another"):
             require_writable(place if place[0] == "/" else f"{tmp_path}/{place}")
+
+
+def test_runs_among_the_data_are_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    run = tmp_path / "runs/x"
+    for name in ("manifest.json", "recipe.yaml", "metrics.jsonl", "evaluation/answers.jsonl"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    (tmp_path / "runs/stages.json").touch()
+    for given in (tmp_path, tmp_path / "**/*.jsonl"):
+        assert local_files(str(given)) == [tmp_path / "a.jsonl"]
+        assert left_out(str(given)) == [run]
+    assert "the folder of a run" in why_unread(run)
+    # Its files are read where they are meant.
+    answers = run / "evaluation/answers.jsonl"
+    assert local_files(str(answers)) == local_files(str(answers.parent)) == [answers]
+    assert local_files(str(run / "*.jsonl")) == [run / "metrics.jsonl"]
+    with pytest.raises(AxtuneError, match="is the folder of a run"):
+        local_files(str(run))
+    with pytest.raises(AxtuneError, match="holds no data files"):
+        local_files(str(run.parent))
+
+
+def test_links_that_lead_nowhere_are_told_for_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, to in (("gone", "nowhere"), ("one", "two"), ("two", "one"), ("here", ".")):
+        Path(name).symlink_to(to)
+    require_writable("here/run")
+    for name, said in (
+        ("gone", "it is a link to nowhere, which is not there"),
+        ("gone/run", "gone is a link to nowhere, which is not there"),
+        ("one", "it is a link to two that leads in a circle"),
+        ("two/run", "two is a link to one that leads in a circle"),
+    ):
+        with pytest.raises(AxtuneError, match=rf"output_dir {name} cannot be a folder: {said}\."):
+            require_writable(name)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.recipe_text import PLAIN, faults_of, read, swap
 from support.rows import ROOT
 
 from axtune.config.loader import dump, load
-from axtune.config.recipe_file import as_yaml, read_file, read_value
+from axtune.config.recipe_file import as_override, as_yaml, read_file, read_value
 from axtune.errors import RecipeError
 
 
@@ -174,3 +175,15 @@ def test_line_ends_of_yaml_within_texts_come_back(tmp_path: Path) -> None:
     loaded = read(tmp_path, PLAIN, f"training.trackio_static_space_id={value}")
     assert loaded.training["trackio_static_space_id"] == json.loads(value)
     assert read(tmp_path, dump(loaded)) == loaded
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
+@example("1e3")
+@example("a: b")
+@example("[x]")
+@example("it's a 'run'")
+@example("null")
+def test_an_override_is_one_word_of_a_shell_and_read_back(value: str) -> None:
+    (word,) = shlex.split(as_override("output_dir", value))
+    key, _, text = word.partition("=")
+    assert (key, read_value(text)) == ("output_dir", value)

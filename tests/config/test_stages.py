@@ -61,6 +61,23 @@ def test_a_stage_is_its_recipe_with_changes(tmp_path: Path) -> None:
     assert (stages.evaluate.data, stages.evaluate.limit) == ([str(ROWS)], 4)
 
 
+def test_stages_take_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipes = (ROOT / "recipes/sft_lora.yaml").read_text(encoding="utf-8")
+    (tmp_path / "sft_lora.yaml").write_text(recipes, encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_bytes(ROWS.read_bytes())
+    text = TEXT.replace(f"{ROOT}/recipes", "~").replace(str(ROWS), "~/rows.jsonl")
+    text = text.replace("runs/path", "~/runs/path")
+    stages = load_stages(written(tmp_path, text))
+    home = str(tmp_path)
+    assert stages.output_dir == f"{home}/runs/path"
+    assert stages.recipes["sft"].output_dir == f"{home}/runs/path/sft"
+    assert stages.recipes["again"].start_from == f"{home}/runs/path/sft"
+    assert stages.recipes["sft"].data.train[0].path == f"{home}/rows.jsonl"
+    assert stages.evaluate is not None
+    assert stages.evaluate.data == [f"{home}/rows.jsonl"]
+
+
 def test_files_of_stages_are_told_from_others(tmp_path: Path) -> None:
     assert has_stages(written(tmp_path, TEXT))
     assert not has_stages(ROOT / "recipes/sft_lora.yaml")

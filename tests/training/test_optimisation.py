@@ -14,7 +14,7 @@ from transformers import SchedulerType, TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from axtune.errors import RecipeError
-from axtune.training.optimisation import schedule, try_out
+from axtune.training.optimisation import go_on, schedule, try_out
 
 pytestmark = LIBRARY_WARNINGS
 
@@ -126,6 +126,48 @@ def test_a_schedule_goes_on_where_it_was_saved() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "length", "rates_of_both"),
+    [
+        ("linear", 10, ("0.6", "0")),  # a finished run, made longer
+        ("cosine", 8, ("0.5", "0")),
+        ("linear", 4, None),
+        ("constant", 9, None),
+    ],
+)
+def test_a_run_of_another_length_goes_on_with_its_own_rates_and_says_so(
+    kind: str, length: int, rates_of_both: tuple[str, str] | None
+) -> None:
+    args = arguments(lr_scheduler_type=kind)
+
+    def made(steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        return optimizer, schedule(args, optimizer, steps)
+
+    first, scheduler = made(4)
+    for _ in range(4):
+        first.step()
+        scheduler.step()
+    second, resumed = made(length)
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    said: list[str] = []
+    go_on(resumed, second, said.append)
+    whole = rates(args, length)
+    taken = []
+    for _ in range(length - 4):
+        taken.append(second.param_groups[0]["lr"])
+        second.step()
+        resumed.step()
+    assert taken == pytest.approx(whole[4:])
+    if rates_of_both is None:
+        assert said == []
+    else:
+        (line,) = said
+        now, before = rates_of_both
+        assert f"goes on with {now}, where it had come to {before}." in line
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         (
@@ -156,6 +198,84 @@ def test_options_that_a_schedule_lacks_or_does_not_know(options: dict[str, Any],
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("polynomial", {"power": -3}, "power is -3; expected 0 or more"),
+        ("polynomial", {"lr_end": -0.1}, "lr_end is -0.1"),
+        ("cosine_with_min_lr", {"min_lr": 7.0}, "expected 0 to training.learning_rate, "),
+        ("cosine_with_min_lr", {"min_lr": -1.0}, "min_lr is -1.0; expected 0 or more"),
+        ("cosine_with_min_lr", {"min_lr_rate": 5}, "training.learning_rate, which is 1."),
+        ("cosine_warmup_with_min_lr", {"min_lr_rate": 3}, "learning rate would be"),
+        ("warmup_stable_decay", {"num_decay_steps": 3, "min_lr_ratio": 3}, "expected 0 to"),
+        ("warmup_stable_decay", {"num_decay_steps": -3}, "num_decay_steps is -3"),
+        ("inverse_sqrt", {"timescale": 0}, "zero"),
+        ("cosine", {"num_cycles": 1e400}, "cannot be computed: math domain error."),
+        ("reduce_lr_on_plateau", {"patience": -1}, "patience is -1"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_a_rate_out_of_sense_is_refused_before_the_first_step(
+    kind: str, options: dict[str, Any], said: str, warmup: int
+) -> None:
+    args = arguments(
+        lr_scheduler_type=kind,
+        lr_scheduler_kwargs=options,
+        warmup_steps=warmup,
+        eval_strategy="epoch",  # which some schedules follow
+    )
+    with pytest.raises(RecipeError) as caught:
+        rates(args, 30)
+    (fault,) = caught.value.faults
+    assert fault.message.startswith("training.lr_scheduler_kwargs: ")
+    assert said in fault.message
+    assert try_out(args, {"lr_scheduler_kwargs": options})[0].message.startswith(
+        "training.lr_scheduler_kwargs: "
+    )
+
+
+@given(
+    kind=st.sampled_from(BY_STEP),
+    options=st.dictionaries(
+        st.sampled_from(
+            ["num_cycles", "power", "lr_end", "min_lr", "min_lr_rate", "timescale",
+             "num_decay_steps", "num_stable_steps", "min_lr_ratio", "warmup_lr_rate"]
+        ),
+        st.integers(-3, 9) | st.floats(-2, 2) | st.sampled_from([0, 1e-300, 1e300]),
+    ),
+    steps=st.integers(1, 30),
+    warmup=st.integers(0, 4),
+)  # fmt: skip
+def test_whatever_is_run_has_rates_of_sense(
+    kind: str, options: dict[str, Any], steps: int, warmup: int
+) -> None:
+    args = arguments(lr_scheduler_type=kind, lr_scheduler_kwargs=options, warmup_steps=warmup)
+    try:
+        taken = rates(args, steps)
+    except RecipeError:
+        return
+    assert all(0 <= rate <= 1.001 for rate in taken)
+    assert max(taken) > 0
+
+
+def test_steps_that_learn_nothing_are_said() -> None:
+    said: list[str] = []
+    options = {"num_decay_steps": 10, "num_stable_steps": 10}
+    args = arguments(lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs=options)
+    rates(args, 40, said)
+    assert said == ["The learning rate is 0 in 50% of the steps, which learn nothing."]
+
+
+def test_a_schedule_that_may_rise_above_the_learning_rate_is_said() -> None:
+    said: list[str] = []
+    options = {"max_lr": 3}
+    args = arguments(lr_scheduler_type="greedy", lr_scheduler_kwargs=options, eval_strategy="epoch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
+    schedule(args, optimizer, 5, said.append)
+    assert said == ["greedy may raise the learning rate to 3: its option max_lr."]
+
+
 def test_a_peak_far_below_the_learning_rate_is_said() -> None:
     said: list[str] = []
     options = {"num_decay_steps": 100, "decay_type": "linear"}
@@ -167,6 +287,7 @@ def test_a_peak_far_below_the_learning_rate_is_said() -> None:
 @pytest.mark.parametrize(
     ("training", "key", "said"),
     [
+        ({"weight_decay": 1e10}, "training.weight_decay", "expected less than 1, such as 0.01"),
         ({"optim_args": "abc"}, "training.optim_args", "expected name=value"),
         ({"optim_args": "rank=3"}, "training.optim_args", "has no option rank"),
         ({"optim": "sgd", "optim_args": "momentum=x"}, "training.optim_args", "'x'"),

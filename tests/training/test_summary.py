@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +64,11 @@ def test_the_outcome_says_what_there_is(tmp_path: Path) -> None:
     assert shown["speed"] == "1,003 tokens/s; 3m 20s in all"
     assert shown["next"] == f"axtune chat {job.output_dir}"
     assert [name for name, _ in outcome(job, {})] == ["run", "next"]
+
+
+def test_the_command_that_follows_is_quoted(tmp_path: Path) -> None:
+    job = recipe(tmp_path, output_dir="-런 1's")
+    assert shlex.split(dict(outcome(job, {}))["next"]) == ["axtune", "chat", "./-런 1's"]
 
 
 def test_the_outcome_names_what_chose_the_adapter(tmp_path: Path) -> None:

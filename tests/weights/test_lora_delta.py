@@ -22,7 +22,7 @@ from support.tiny import LIBRARY_WARNINGS
 from axtune.checkpoint.locate import Checkpoint
 from axtune.errors import AxtuneError
 from axtune.weights.lora_delta import SavedAdapter, open_adapter
-from axtune.weights.merge import merge
+from axtune.weights.merge import merge, plan
 
 pytestmark = LIBRARY_WARNINGS
 
@@ -56,6 +56,12 @@ def stranger(adapter: Path) -> None:
     save_file(renamed, file)
 
 
+def without_a_layer(adapter: Path) -> None:
+    file = adapter / "adapter_model.safetensors"
+    kept = {name: t for name, t in load_file(file).items() if "1.mlp.down_proj" not in name}
+    save_file(kept, file)
+
+
 def change_tensors(adapter: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
     file = adapter / "adapter_model.safetensors"
     tensors = {name: change(name, tensor) for name, tensor in load_file(file).items()}
@@ -77,6 +83,15 @@ def configure(**values: Any) -> Callable[[Path], None]:
         (break_numbers, "up_proj.* holds numbers that are not finite"),
         (overflow, "would hold numbers that are not finite in bfloat16"),
         (half, "has one half of"),
+        (without_a_layer, "lacks 2 of the tensors .*, model.layers.1.mlp.down_proj.lora_A.weight"),
+        (configure(target_modules=["q_proj"]), "down_proj.* and 23 more .* does not declare"),
+        (configure(target_modules=["nosuch"]), "does not declare"),
+        (configure(exclude_modules=["q_proj"]), "q_proj.* which .* does not declare"),
+        (configure(bias="lora_only"), "lacks 6 of the tensors .*bias"),
+        (configure(modules_to_save=["lm_head"]), "lacks 1 of the tensors .*lm_head.weight"),
+        (configure(layers_to_transform=[0]), "layers.1.* which .* does not declare"),
+        (configure(lora_bias=True), "lacks 14 of the tensors"),
+        (configure(lora_alpha=-8), "lora_alpha: input should be greater than 0"),
         (stranger, "holds .*qkv_proj.* and 3 more tensors, which .* has no place for"),
         (configure(r=5), "has shapes"),
         (configure(peft_type="IA3"), "is a IA3 adapter"),
@@ -174,3 +189,15 @@ def test_scales_are_those_of_peft(base: Checkpoint, tmp_path: Path) -> None:
 
 def test_names_are_those_of_the_base(tmp_path: Path) -> None:
     assert list(opened(tmp_path).tensors) == [f"{UP}.lora_A.weight"]
+
+
+def test_layers_whose_b_is_0_are_not_changed(base: Checkpoint, tmp_path: Path) -> None:
+    adapter = adapter_for(base, tmp_path / "adapter")
+    change_tensors(adapter, lambda name, tensor: tensor * ("q_proj" not in name))
+    assert plan([adapter], str(base.folder)).changed == 12
+    assert not open_adapter(adapter).adds_nothing
+    change_tensors(adapter, lambda name, tensor: tensor * ("lora_B" not in name))
+    assert open_adapter(adapter).adds_nothing
+    planned = plan([adapter], str(base.folder))
+    assert planned.changed == 0
+    assert planned.notes == (f"{adapter} adds nothing to the base: its B is 0 in every layer.",)
