@@ -49,9 +49,7 @@ def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert names("~/b.jsonl") == names("~/b*.jsonl") == ["b.jsonl"]
 
 
-@pytest.mark.parametrize(
-    "path", ["none.jsonl", "*.none", "", "~nobody-here/a.jsonl", "a" * 5000 + ".jsonl", "a\0.jsonl"]
-)
+@pytest.mark.parametrize("path", ["none.jsonl", "*.none", "", "a" * 5000 + ".jsonl", "a\0.jsonl"])
 def test_no_such_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AxtuneError):

@@ -488,7 +488,7 @@ def test_the_command_says_what_it_wrote_and_how_to_use_it(
         main(["quantize", "tiny-ax-4.0", "--out", str(out), "--no-double-quant"])
     assert not end.value.code
     text = capsys.readouterr().out
-    assert f"{out}: 28 linear layers in 4 bit, 0.01 → 0.00 GB" in text
+    assert f"{out}: 28 linear layers in 4 bit, 6 MB → 3 MB" in text
     assert f"model={out}" in text
     record = json.loads((out / "axtune.json").read_text())
     assert record["name"] == "tiny-ax-4.0"
