@@ -36,7 +36,7 @@ from axtune.config.paths import require_writable
 from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared, prepare
 from axtune.errors import AxtuneError, MissingPackageError
-from axtune.model.adapter import Adapter
+from axtune.model.adapter import Adapter, tensors_of
 from axtune.model.load import (
     Precision,
     choose_precision,
@@ -58,6 +58,7 @@ from axtune.training.distributed import (
     leave,
     once,
     scratch_folder,
+    shares_weights,
     use_all_cores,
 )
 from axtune.training.initial_adapter import start_adapter
@@ -118,7 +119,7 @@ def train(recipe: Recipe | str | Path) -> Run:
 def _train(recipe: Recipe) -> Run:
     """The story of the run."""
     began = time.monotonic()
-    check_launcher()
+    check_launcher(recipe)
     require_writable(recipe.output_dir)
     recipe, origin = _origin(recipe)
     with (
@@ -181,6 +182,7 @@ def _train(recipe: Recipe) -> Run:
                 attention=recipe.attention,
                 quantization=recipe.quantization,
                 documents=recipe.objective.learns_documents,
+                sharded=shares_weights(state),
             )
             _offload(model, recipe, args, report)
             slow = faster_on_this_cpu(recipe.quantization, precision)
@@ -194,7 +196,8 @@ def _train(recipe: Recipe) -> Run:
             trainer = make_trainer(context)
             if origin:
                 trainer.begin_from(origin.weights)
-            beginning = Beginning(adapter.model) if state.is_main_process else None
+            beginning = Beginning(adapter.model)
+            trainer.shard()
 
             # Its record.
             counted = counts(args, data, size, batch)
@@ -218,14 +221,18 @@ def _train(recipe: Recipe) -> Run:
                     resumed = run_dir.resumes_from
                     stepped = time.monotonic()
                     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+                tensors = tensors_of(adapter.model)  # all processes gather it
                 if state.is_main_process:
                     manifest["measured"] = measured(trainer, memory.read(), stepped)
                     manifest["metrics"] = summary(run_dir.metrics(), chosen_by(args))
-                    if beginning and not trainer.stopper.interrupted:
-                        beginning.require_learned()
+                if not trainer.stopper.interrupted:
+                    beginning.require_learned()
+                    if state.is_main_process:
                         trained = Run(run_dir.path, run_dir.path / "adapter", recipe, manifest)
                         card = model_card(trained)
-                        run_dir.write_adapter(lambda to: _fill(to, adapter, tokenizer, card))
+                        run_dir.write_adapter(
+                            lambda to: _fill(to, adapter, tensors, tokenizer, card)
+                        )
                 status = "interrupted" if trainer.stopper.interrupted else "finished"
             except KeyboardInterrupt:
                 status = "interrupted"
@@ -365,8 +372,14 @@ def _require_fit(run_dir: RunDir, origin: Fork | None, known_by: dict[str, Any])
         )
 
 
-def _fill(folder: Path, adapter: Adapter, tokenizer: AxTokenizer, card: str) -> None:
+def _fill(
+    folder: Path,
+    adapter: Adapter,
+    tensors: dict[str, torch.Tensor],
+    tokenizer: AxTokenizer,
+    card: str,
+) -> None:
     """Write the files of ``adapter/``."""
-    adapter.save(folder)
+    adapter.save(folder, tensors)
     tokenizer.copy_files(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")

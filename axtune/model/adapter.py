@@ -20,7 +20,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from axtune.checkpoint.adapter_layers import modules_of, unmatched
@@ -42,6 +42,7 @@ from axtune.config.initialisation import initialisation
 from axtune.config.recipe import LORA_DEFAULTS
 from axtune.errors import AxtuneError
 from axtune.model.finite import count_nonfinite
+from axtune.model.sharding import share_of, whole
 
 _UNREADABLE = "adapters made so cannot be merged, exported or trained further here; remove it."
 
@@ -64,7 +65,7 @@ class Adapter:
     initial: dict[str, torch.Tensor] | None
     merged: dict[str, list[Term]] = dataclasses.field(default_factory=dict)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, tensors: dict[str, torch.Tensor] | None = None) -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors``, for the original base.
 
         A moved initialisation is undone here: the trained model's weight is
@@ -73,26 +74,23 @@ class Adapter:
 
         Args:
             folder: An existing folder.
+            tensors: Of `tensors_of`, where several processes had to gather them.
         """
+        now = tensors_of(self.model) if tensors is None else tensors
         if self.merged:
-            _save_sum(self.model, self.merged, folder)
+            _save_sum(self.model, now, self.merged, folder)
             return
         if self.initial is None:
-            save_raw(self.model, folder)
+            save_raw(self.model, folder, now)
             return
-        tensors = {}
-        for key, tensor in get_peft_model_state_dict(
-            self.model, save_embedding_layers=False
-        ).items():
-            now = tensor.detach().cpu()
+        doubled = {}
+        for key, tensor in now.items():
             if ".lora_A." in key:
-                now = torch.cat([now, self.initial[key]], dim=0)  # (2r, in)
+                tensor = torch.cat([tensor, self.initial[key]], dim=0)  # (2r, in)
             elif ".lora_B." in key:
-                now = torch.cat([now, -self.initial[key]], dim=1)  # (out, 2r)
-            tensors[key] = now.contiguous()
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-        config = copy.deepcopy(self.model.peft_config["default"])
-        assert isinstance(config, LoraConfig)
+                tensor = torch.cat([tensor, -self.initial[key]], dim=1)  # (out, 2r)
+            doubled[key] = tensor.contiguous()
+        config = _plain_config(self.model)
         # Twice the rank at the same scale, which is alpha / r, or alpha / sqrt(r) with rsLoRA.
         factor = math.sqrt(2) if config.use_rslora else 2
         config.lora_alpha *= factor
@@ -100,8 +98,7 @@ class Adapter:
         config.r *= 2
         config.rank_pattern = {name: 2 * rank for name, rank in config.rank_pattern.items()}
         config.init_lora_weights = True
-        config.inference_mode = True
-        config.save_pretrained(str(folder))
+        _write(folder, config, doubled)
 
 
 _MISMATCH = re.compile(
@@ -185,60 +182,100 @@ def load_adapter(
     return adapted
 
 
-def save_raw(
-    model: PeftModel, folder: Path, state_dict: dict[str, torch.Tensor] | None = None
-) -> None:
+def tensors_of(model: PeftModel) -> dict[str, torch.Tensor]:
+    """An adapter's tensors, whole and on the CPU, by the names that PEFT saves them under.
+
+    Of a sharded model all processes call this together.
+    """
+    # save_embedding_layers: unless told, PEFT asks the Hub whether the base's vocabulary changed.
+    # TRL may keep a copy named "ref" next to the adapter that is trained, "default".
+    named = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {key: whole(tensor.detach()).cpu() for key, tensor in named.items()}
+
+
+def save_raw(model: PeftModel, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write the adapter as it is in memory: what training resumes from.
 
     Args:
         model: The base with its adapter.
         folder: An existing folder.
-        state_dict: The model's tensors, where they had to be gathered from several processes.
+        tensors: Of `tensors_of`.
     """
-    # save_embedding_layers: unless told, PEFT asks the Hub whether the base's vocabulary changed.
-    # TRL may keep a copy named "ref" next to the adapter that is trained.
-    model.save_pretrained(
-        str(folder),
-        state_dict=state_dict,
-        save_embedding_layers=False,
-        selected_adapters=["default"],
-    )
-    (folder / "README.md").unlink()  # PEFT's empty form of a model card
+    _write(folder, _plain_config(model), {key: one.contiguous() for key, one in tensors.items()})
 
 
-def terms_of(model: PeftModel) -> dict[str, list[Term]]:
-    """The update of each layer that an adapter adds to the base, as one term by module name."""
+def load_raw(model: PeftModel, folder: Path) -> None:
+    """Give an adapter the numbers that `save_raw` wrote of one of its shape.
+
+    Args:
+        model: The base with its adapter, sharded or not.
+        folder: That holds them; every process reads it.
+
+    Raises:
+        ValueError: When they are of another adapter.
+        OSError, SafetensorError: When they cannot be read.
+    """
+    given = load_file(folder / WEIGHTS)
+    held = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if other := sorted(given.keys() ^ held.keys()):
+        raise ValueError(f"{other[0]} is in one of them only.")
+    with torch.no_grad():
+        for name, tensor in held.items():  # these share the parameters' memory
+            if tensor.shape != given[name].shape:
+                was, now = list(given[name].shape), list(tensor.shape)
+                raise ValueError(f"{name} has the shape {was}, and {now} here.")
+            tensor.copy_(share_of(given[name], tensor))
+
+
+def _plain_config(model: PeftModel) -> LoraConfig:
+    """An adapter's configuration as it is saved."""
+    config = copy.deepcopy(model.peft_config["default"])
+    assert isinstance(config, LoraConfig)
+    config.inference_mode = True
+    return config
+
+
+def _write(folder: Path, config: LoraConfig, tensors: dict[str, torch.Tensor]) -> None:
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
+
+
+def terms_of(model: PeftModel, tensors: dict[str, torch.Tensor]) -> dict[str, list[Term]]:
+    """The update of each layer that an adapter adds to the base, as one term by module name.
+
+    Args:
+        model: The base with its adapter.
+        tensors: Of `tensors_of`.
+    """
     terms = {}
     for name, module in model.get_base_model().named_modules():
         if isinstance(module, BaseTunerLayer) and "default" in getattr(module, "lora_A", {}):
-            a = module.lora_A["default"].weight.detach().float().cpu()
-            b = module.lora_B["default"].weight.detach().float().cpu()
+            a, b = (tensors[f"{PREFIX}{name}.lora_{side}.weight"].float() for side in "AB")
             terms[name] = [(a.clone(), b * module.scaling["default"])]
     return terms
 
 
-def _save_sum(model: PeftModel, merged: dict[str, list[Term]], folder: Path) -> None:
+def _save_sum(
+    model: PeftModel,
+    now: dict[str, torch.Tensor],
+    merged: dict[str, list[Term]],
+    folder: Path,
+) -> None:
     """Write the merged terms and the trained ones as one plain LoRA: [A'; A] and [B', B].
 
     The scales are in B already, so alpha is the rank.
     """
-    trained = terms_of(model)
-    prefix, tensors, ranks = "base_model.model.", {}, {}
+    trained = terms_of(model, now)
+    tensors, ranks = {}, {}
     for name in sorted(merged.keys() | trained.keys()):
         terms = merged.get(name, []) + trained.get(name, [])
         a, b = torch.cat([a for a, _ in terms]), torch.cat([b for _, b in terms], dim=1)
         ranks[name] = len(a)
-        tensors[f"{prefix}{name}.lora_A.weight"] = a.contiguous()
-        tensors[f"{prefix}{name}.lora_B.weight"] = b.contiguous()
-    whole = get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors |= {  # modules that are trained whole
-        key: tensor.detach().cpu().contiguous()
-        for key, tensor in whole.items()
-        if ".lora_" not in key
-    }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    config = copy.deepcopy(model.peft_config["default"])
-    assert isinstance(config, LoraConfig)
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = a.contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = b.contiguous()
+    # Modules that are trained whole.
+    tensors |= {key: one.contiguous() for key, one in now.items() if ".lora_" not in key}
+    config = _plain_config(model)
     config.r = config.lora_alpha = max(ranks.values())
     config.rank_pattern = {name: rank for name, rank in ranks.items() if rank != config.r}
     config.alpha_pattern = dict(config.rank_pattern)
@@ -246,8 +283,8 @@ def _save_sum(model: PeftModel, merged: dict[str, list[Term]], folder: Path) -> 
     named = {name for name, _ in model.get_base_model().named_modules()}
     chosen = {name for name in named if name.rpartition(".")[2] in last}
     config.target_modules = last if chosen == set(ranks) else set(ranks)
-    config.use_rslora, config.init_lora_weights, config.inference_mode = False, True, True
-    config.save_pretrained(str(folder))
+    config.use_rslora, config.init_lora_weights = False, True
+    _write(folder, config, tensors)
 
 
 def lora_config(values: dict[str, Any]) -> LoraConfig:
@@ -314,6 +351,5 @@ def add_adapter(model: PreTrainedModel, values: dict[str, Any], *, seed: int) ->
         raise refused([bad_value("lora.target_modules", message)])
     initial = None
     if start.moves_base:
-        tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-        initial = {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}
+        initial = {key: tensor.clone() for key, tensor in tensors_of(adapted).items()}
     return Adapter(adapted, initial)

@@ -95,6 +95,7 @@ def load_model(
     attention: Attention = "auto",
     quantization: dict[str, Any] | None = None,
     documents: bool = False,
+    sharded: bool = False,
 ) -> PreTrainedModel:
     """Load a checkpoint's weights onto this process's device.
 
@@ -107,6 +108,8 @@ def load_model(
             of a folder that is quantised already. A folder in 4 bit for serving is unpacked.
         documents: Whether documents are learned, or were: it then stops at their end too, as the
             folders that are made of it do.
+        sharded: Whether FSDP will leave each process a share of it: it stays in host memory, its
+            4-bit weights stored as numbers of the run's dtype, which FSDP can share out.
 
     Returns:
         The model, in evaluation mode, its ``name_or_path`` the name that the user gave; of a
@@ -132,13 +135,14 @@ def load_model(
     if quantization:
         _require_finite_files(checkpoint)  # 4-bit rounding hides what is not finite
     if quantization and not made_from:  # a quantised folder's settings are in its config.json
-        options["quantization_config"] = bits_and_bytes(quantization, precision)
+        stored = {"bnb_4bit_quant_storage": PRECISIONS[precision]} if sharded else {}
+        options["quantization_config"] = bits_and_bytes(quantization | stored, precision)
     try:
         with checked(checkpoint.folder):
             shared: dict[str, Any] = {
                 "dtype": PRECISIONS[precision],
                 "attn_implementation": _attention(attention, precision),
-                "device_map": _device_map(),
+                "device_map": {"": "cpu"} if sharded else _device_map(),
                 "local_files_only": True,
                 "output_loading_info": True,
             }
@@ -175,6 +179,10 @@ def load_model(
         avoid_broken_kernels(model)
     if made_from:
         _give_dtype(model, PRECISIONS[precision])
+    if sharded:
+        _store_in(model, PRECISIONS[precision])
+        # Else the trainer would take it for a model that is spread over devices already.
+        vars(model).pop("hf_device_map", None)
     # 4.0 Light's config.json says eos 0, which never comes; what ends a turn is <|im_end|>.
     for config in (model.config, model.generation_config):
         config.eos_token_id = tokenizer.end_of_turn_id
@@ -325,11 +333,30 @@ def _give_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:
     transformers leaves a serialised weight in the dtype that it is stored in. The 4-bit ones stay
     as they are; what they are unpacked to is part of their state.
     """
+    packed = {id(parameter) for parameter in _in_four_bit(model)}
     for parameter in model.parameters():
-        if type(parameter).__name__ == "Params4bit":
+        if id(parameter) in packed:
             parameter.quant_state.dtype = dtype  # type: ignore[attr-defined]
         elif parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
+
+
+def _store_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Let 4-bit weights pass for numbers of a dtype; their bytes stay what they are."""
+    for parameter in _in_four_bit(model):
+        if parameter.dtype != dtype:
+            parameter.data = parameter.data.view(torch.uint8).view(dtype)
+            parameter.quant_storage = dtype
+
+
+def quantised_to(model: torch.nn.Module, device: torch.device) -> None:
+    """Move the scales of 4-bit weights; whoever shares the weights out moves only these."""
+    for parameter in _in_four_bit(model):
+        parameter.quant_state.to(device)
+
+
+def _in_four_bit(model: torch.nn.Module) -> Iterator[Any]:
+    return (p for p in model.parameters() if type(p).__name__ == "Params4bit")
 
 
 @dataclass(frozen=True)

@@ -235,6 +235,8 @@ def unpacked_once(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
     before = [vars(layer).get("forward") for layer in layers]
     try:
         for layer in layers:
+            # Weights that FSDP gathers come without it; their layer knows.
+            bitsandbytes.nn.modules.fix_4bit_weight_quant_state_from_module(layer)
             weight = bitsandbytes.functional.dequantize_4bit(
                 layer.weight.data, layer.weight.quant_state
             )

@@ -15,9 +15,22 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from axtune.checkpoint.leftovers import clear_scratch, scratch, scratch_path
 from axtune.checkpoint.run_lock import locked
-from axtune.errors import AxtuneError
+from axtune.config.faults import bad_value, refused
+from axtune.config.recipe import Recipe
+from axtune.errors import AxtuneError, Fault
 
 T = TypeVar("T")
+
+_FSDP = "ACCELERATE_USE_FSDP"
+_LAUNCH = "accelerate launch --config_file"
+_OTHER_PARALLELISM = {"CP": "context", "SP": "sequence", "TP": "tensor"}
+# As accelerate names them in a job's environment, and in small letters in its configuration.
+_FSDP_SWITCHES = {
+    "FSDP_ACTIVATION_CHECKPOINTING": "training.gradient_checkpointing of the recipe decides",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "processes of one machine share the pages of a checkpoint",
+    "FSDP_OFFLOAD_PARAMS": "it moves all weights at each step, and was not tried",
+}
+_BITSANDBYTES = ("8bit", "32bit", "paged", "bnb")
 
 
 def once(state: PartialState, work: Callable[[], T], then: Callable[[], T] | None = None) -> T:
@@ -47,21 +60,91 @@ def once(state: PartialState, work: Callable[[], T], then: Callable[[], T] | Non
     return result[0] if first else (then or work)()
 
 
-def check_launcher() -> None:
+def check_launcher(recipe: Recipe) -> None:
     """Refuse what accelerate is configured for and axtune does not train with.
 
+    Args:
+        recipe: The job; some of its keys are not for FSDP.
+
     Raises:
-        AxtuneError: With the command that starts the run on several GPUs.
+        AxtuneError: With the reason, and what to use.
+        RecipeError: With the keys that are not for FSDP.
     """
-    for name, switch in (
-        ("FSDP", "ACCELERATE_USE_FSDP"),
-        ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED"),
-    ):
-        if os.environ.get(switch, "").lower() in ("1", "true"):
+    if _is_on("ACCELERATE_USE_DEEPSPEED"):
+        raise AxtuneError(
+            "accelerate is configured for DeepSpeed, which axtune does not train with: ZeRO-2 "
+            "keeps the frozen base whole on every card, and ZeRO-3 does not load it in parts.",
+            f"FSDP shares the base out as well: {_LAUNCH} recipes/accelerate/fsdp2.yaml RECIPE",
+        )
+    if _is_on("ACCELERATE_USE_MEGATRON_LM"):
+        raise AxtuneError(
+            "accelerate is configured for Megatron-LM, which axtune does not train with: it has "
+            "model classes of its own.",
+            f"Use FSDP: {_LAUNCH} recipes/accelerate/fsdp2.yaml RECIPE",
+        )
+    for kind, name in _OTHER_PARALLELISM.items():
+        if os.environ.get(f"PARALLELISM_CONFIG_{kind}_SIZE", "1") not in ("", "1"):
             raise AxtuneError(
-                f"accelerate is configured for {name}, which axtune does not train with yet.",
-                "Start it with `accelerate launch --multi_gpu --num_processes N recipe.yaml`.",
+                f"accelerate is configured for {name} parallelism, which axtune does not train "
+                "with: TRL does not pack samples under it, and the shared prefix and axtune's "
+                "attention need whole sequences.",
+                "Remove parallelism_config; for long sequences, offload=[activations].",
             )
+    if _is_on(_FSDP):
+        _check_fsdp()
+        if faults := list(_not_under_fsdp(recipe)):
+            raise refused(faults)
+
+
+def shares_weights(state: PartialState) -> bool:
+    """Whether FSDP will leave each process a share of the weights."""
+    return _is_on(_FSDP) and state.num_processes > 1
+
+
+def _is_on(switch: str) -> bool:
+    return os.environ.get(switch, "").lower() in ("1", "true")
+
+
+def _check_fsdp() -> None:
+    """Refuse other settings of FSDP than those that axtune was tried with."""
+    given = os.environ.get("FSDP_VERSION", "1")
+    if given != "2":
+        raise AxtuneError(
+            f"accelerate is configured for FSDP version {given}, which keeps the parameters of a "
+            "layer in one flat tensor: frozen 4-bit weights and a float32 adapter do not fit in.",
+            f"Set fsdp_version: 2, as in {_LAUNCH} recipes/accelerate/fsdp2.yaml RECIPE",
+        )
+    if (wraps := os.environ.get("FSDP_AUTO_WRAP_POLICY")) != "TRANSFORMER_BASED_WRAP":
+        raise AxtuneError(
+            f"accelerate is configured with fsdp_auto_wrap_policy: {wraps}; axtune needs a whole "
+            "layer gathered at a time.",
+            "Set fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP.",
+        )
+    for switch, reason in _FSDP_SWITCHES.items():
+        if _is_on(switch):
+            raise AxtuneError(
+                f"accelerate is configured with {switch.lower()}: true; {reason}.",
+                f"Set {switch.lower()}: false.",
+            )
+
+
+def _not_under_fsdp(recipe: Recipe) -> Iterator[Fault]:
+    if "embeddings" in recipe.offload:
+        message = "FSDP leaves each card a share of the embeddings already; remove embeddings."
+        yield bad_value("offload", message)
+    optimizer = str(recipe.training.get("optim", ""))
+    if optimizer == "ademamix" or any(word in optimizer for word in _BITSANDBYTES):
+        message = (
+            f"{optimizer} is of bitsandbytes, whose optimisers take no sharded weights; use "
+            "adamw_torch_fused: FSDP leaves each card a share of what it remembers."
+        )
+        yield bad_value("training.optim", message)
+    if recipe.evaluate is not None:
+        message = (
+            "under FSDP all cards compute each layer together, and answers differ in length; "
+            "remove it, and ask afterwards: axtune evaluate RUN."
+        )
+        yield bad_value("evaluate", message)
 
 
 def use_all_cores(state: PartialState) -> None:

@@ -19,6 +19,7 @@ from transformers.trainer_pt_utils import nested_gather
 
 from axtune.checkpoint.run_dir import RunDir
 from axtune.errors import AxtuneError
+from axtune.model.sharding import whole
 from axtune.training.progress import Report
 
 # A sample's file and line, as `axtune.data.dataset.Prepared.where` takes it.
@@ -93,7 +94,7 @@ class DivergenceWatch(TrainerCallback):
     ) -> None:
         batches, self._batches = self._batches, []
         gradients = [p.grad for p in self._trained() if p.grad is not None]
-        norms = torch.stack([get_total_norm(gradients), get_total_norm(self._trained())])
+        norms = torch.stack([_norm(gradients), _norm(self._trained())])
         # One transfer from the card: the losses, the norm of the gradients, that of the weights.
         *losses, gradient, weight = torch.cat(
             [torch.stack([loss.float() for loss, _ in batches]), norms.float()]
@@ -154,7 +155,7 @@ class DivergenceWatch(TrainerCallback):
 
     def _check_weights(self, state: TrainerState) -> None:
         """Nothing that is not finite is saved."""
-        if not _is_finite(get_total_norm(self._trained()).item()):
+        if not _is_finite(_norm(self._trained()).item()):
             raise _diverged(state.global_step, "the weights after it are")
 
     def _watch_leap(
@@ -201,7 +202,8 @@ def check_rehearsal(loss: float, model: torch.nn.Module, rows: Iterable[str]) ->
     """
     if _is_finite(loss):
         return
-    for name, tensor in model.state_dict().items():
+    for name, share in model.state_dict().items():
+        tensor = whole(share)
         if tensor.is_floating_point() and (bad := int((~torch.isfinite(tensor)).sum())):
             plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
             raise AxtuneError(
@@ -236,6 +238,11 @@ def _listed(rows: Iterable[str]) -> str:
     several = list(dict.fromkeys(rows))
     more = f" and {len(several) - _NAMED} more" if len(several) > _NAMED else ""
     return ", ".join(several[:_NAMED]) + more
+
+
+def _norm(tensors: list[Any]) -> torch.Tensor:
+    """Of all numbers of some tensors, sharded or not."""
+    return whole(get_total_norm(tensors))
 
 
 def _is_finite(value: float) -> bool:

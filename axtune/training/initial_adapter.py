@@ -21,7 +21,7 @@ from axtune.config.initialisation import initialisation
 from axtune.config.paths import is_run
 from axtune.config.recipe import LORA_DEFAULTS, Recipe
 from axtune.errors import AxtuneError
-from axtune.model.adapter import Adapter, Term, add_adapter, load_adapter, terms_of
+from axtune.model.adapter import Adapter, Term, add_adapter, load_adapter, tensors_of, terms_of
 from axtune.training.progress import Report
 from axtune.units import typed
 
@@ -104,7 +104,7 @@ def _refuse_unmergeable(model: PreTrainedModel, folder: Path, name: str, recipe:
 def _merge(model: PreTrainedModel, folder: Path) -> tuple[PreTrainedModel, dict[str, list[Term]]]:
     """The base with an adapter in its weights, and that adapter's terms."""
     adapted = load_adapter(model, folder)
-    terms = terms_of(adapted)
+    terms = terms_of(adapted, tensors_of(adapted))
     with torch.no_grad():
         merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
     return merged, terms

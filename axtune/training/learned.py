@@ -14,6 +14,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from axtune.errors import AxtuneError
+from axtune.model.sharding import whole
 
 # Frobenius norm of what all steps added to a layer. One step at the smallest learning rate that a
 # recipe takes adds a thousand times as much; gradients that vanish add 1e-20 and less.
@@ -26,7 +27,7 @@ class Beginning:
     """Where the trained weights of a model began.
 
     Args:
-        model: Before its first step.
+        model: Before its first step, its weights not yet shared out.
     """
 
     def __init__(self, model: PeftModel) -> None:
@@ -41,7 +42,7 @@ class Beginning:
         self._others = dict(_other_sizes(model))
 
     def require_learned(self) -> None:
-        """Refuse a model that is what it was.
+        """Refuse a model that is what it was; where weights are shared out, all processes do.
 
         Raises:
             AxtuneError: When no trained weight has moved.
@@ -82,13 +83,13 @@ def _layers(model: PeftModel) -> Iterator[tuple[str, LoraLayer]]:
 def _pair(layer: LoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
     """A (rank, in) and B (out, rank)."""
     a, b = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
-    return a.detach().float(), b.detach().float()
+    return whole(a.detach()).float(), whole(b.detach()).float()
 
 
 def _other_sizes(model: PeftModel) -> Iterator[tuple[str, tuple[float, float]]]:
     """Sum and norm of what is trained besides: whole modules, biases, magnitudes of DoRA."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and ".lora_A." not in name and ".lora_B." not in name:
-            values = parameter.detach()
+            values = whole(parameter.detach())
             norm = torch.linalg.vector_norm(values, dtype=torch.float64)
             yield name, (values.sum(dtype=torch.float64).item(), norm.item())

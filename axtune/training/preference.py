@@ -22,6 +22,7 @@ from axtune.checkpoint.provenance import base_digests
 from axtune.config.recipe import preference_of
 from axtune.model import shared_prefix
 from axtune.model.load import Precision
+from axtune.model.sharding import is_sharded
 from axtune.training import trl_private
 from axtune.training.callbacks import ChosenWatch
 from axtune.training.collators import (
@@ -54,6 +55,7 @@ class _Reference:
         self._preference = preference_of(trainer.run.recipe)
         if _adds_nothing(trainer.model):
             trainer.model.delete_adapter("ref")
+        self._origin = self._digest()  # while the weights are whole
 
     @property
     def cached(self) -> bool:
@@ -82,7 +84,7 @@ class _Reference:
         identity = {
             "task": recipe.task,
             "base": base_digests(checkpoint.folder),
-            "adapter": self._origin(),
+            "adapter": self._origin,
             "precision": precision,
             "quantization": recipe.quantization,
             "attention": recipe.attention,
@@ -101,10 +103,11 @@ class _Reference:
                 report=trainer.run.report,
             )
             setattr(trainer, name, WithReference(rows, numbers))
-        if "ref" in trainer.model.peft_config:
+        # A part of a sharded layer cannot be taken out of it any more.
+        if "ref" in trainer.model.peft_config and not is_sharded(trainer.model):
             trainer.model.delete_adapter("ref")
 
-    def _origin(self) -> str | None:
+    def _digest(self) -> str | None:
         """The digest of the adapter weights that the reference has; None for the base alone."""
         model = self._trainer.model
         tensors = {

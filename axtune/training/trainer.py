@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object, send_to_device
+from accelerate import PartialState
+from accelerate.utils import convert_outputs_to_fp32, gather_object, send_to_device
 from numpy.typing import NDArray
-from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import (
     PrinterCallback,
@@ -48,10 +48,10 @@ from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared, tokens_of
 from axtune.data.packing import PackLayout
 from axtune.errors import AxtuneError
-from axtune.model import tiles
-from axtune.model.adapter import Adapter, save_raw
+from axtune.model import sharding, tiles
+from axtune.model.adapter import Adapter, load_raw, save_raw, tensors_of
 from axtune.model.answering import answering
-from axtune.model.load import Precision
+from axtune.model.load import Precision, quantised_to
 from axtune.plan.memory import remembered
 from axtune.training.asking import Asking, Questions
 from axtune.training.callbacks import (
@@ -62,6 +62,7 @@ from axtune.training.callbacks import (
     chosen_by,
     evaluation_is_due,
 )
+from axtune.training.distributed import shares_weights
 from axtune.training.divergence import DivergenceWatch, WithPlaces, check_rehearsal
 from axtune.training.optimisation import go_on, schedule
 from axtune.training.plain_state import random_state, read_state, set_random_state, write_state
@@ -187,6 +188,33 @@ class RunTrainer(Trainer):
             if name in trainable:
                 parameter.data = trainable[name].to(parameter.device)
 
+    def shard(self) -> None:
+        """Under FSDP, leave each process its share of the weights, on its own device.
+
+        Raises:
+            AxtuneError: On a CPU, where accelerate would run DDP, and when a part stays whole.
+        """
+        if not self.is_fsdp_enabled:
+            if shares_weights(PartialState()):
+                raise AxtuneError(
+                    "accelerate is configured for FSDP, which it has for GPUs only.",
+                    "On a CPU: accelerate launch --config_file recipes/accelerate/ddp.yaml RECIPE",
+                )
+            return
+        state = self.accelerator.state
+        # Where it would round weights to the run's precision to compute with them, and gradients to
+        # sum them, autocast does what it does in one process.
+        state.fsdp_plugin.mixed_precision_policy = None
+        quantised_to(self.model, self.args.device)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        # accelerate wants an optimiser to go with the model; the run's own is made later.
+        self.model, _ = self.accelerator.prepare(self.model, torch.optim.SGD(trained))
+        self.model_wrapped = self.model
+        sharding.require_all_sharded(self.model)
+        if self.accelerator.native_amp:
+            forward = self.accelerator.autocast()(self.model.forward)
+            self.model.forward = convert_outputs_to_fp32(forward)
+
     def rows_of(self, dataset: Any) -> Any:
         """What batches are made of, from prepared rows: for most objectives the rows themselves.
 
@@ -218,6 +246,8 @@ class RunTrainer(Trainer):
         with counters_kept(self), torch.random.fork_rng([self.args.device] if on_gpu else []):
             # From the second step on there is beside it what the optimiser remembers.
             trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            if self.is_fsdp_enabled:
+                trained //= self.args.world_size
             count = (
                 int(remembered(getattr(self.args.optim, "value", self.args.optim)) * trained)
                 if on_gpu
@@ -428,27 +458,39 @@ class RunTrainer(Trainer):
         best = place / f"checkpoint-{self.state.best_global_step}"
         self.state.best_model_checkpoint = str(best) if best.is_dir() else None
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the trainer's own; of sharded weights that one would gather the base as well."""
+        self._save(output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
         """What a checkpoint holds of model and tokenizer: adapter and original files."""
+        model = self.run.adapter.model
+        tensors = tensors_of(model)  # all processes gather it
         if not self.args.should_save:
             return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        model = self.accelerator.unwrap_model(self.model)
-        assert isinstance(model, PeftModel)
-        save_raw(model, folder, state_dict)
+        save_raw(model, folder, tensors)
         self.run.tokenizer.copy_files(folder)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_raw(self.run.adapter.model, Path(resume_from_checkpoint))
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        state = sharding.whole_state(self.optimizer.state_dict())  # all processes gather it
         if self.args.should_save:
-            write_state(Path(output_dir), OPTIMIZER, self.optimizer.state_dict())
+            write_state(Path(output_dir), OPTIMIZER, state)
             write_state(Path(output_dir), "scheduler", self.lr_scheduler.state_dict())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            self.optimizer.load_state_dict(read_state(Path(checkpoint), OPTIMIZER))
+            state = read_state(Path(checkpoint), OPTIMIZER)
+            shares = sharding.shares_of_state(state, self.optimizer)
+            self.optimizer.load_state_dict(shares)
             self.lr_scheduler.load_state_dict(read_state(Path(checkpoint), "scheduler"))
             go_on(self.lr_scheduler, self.optimizer, self.run.report.say)
 
@@ -472,8 +514,9 @@ class RunTrainer(Trainer):
             set_random_state(read_state(Path(checkpoint), name))
 
     def _load_best_model(self) -> None:
-        require_as_written(Path(str(self.state.best_model_checkpoint)))
-        super()._load_best_model()
+        best = Path(str(self.state.best_model_checkpoint))
+        require_as_written(best)
+        load_raw(self.run.adapter.model, best)
 
 
 class _Catch(TrainerCallback):

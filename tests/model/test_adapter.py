@@ -13,7 +13,7 @@ from support.tiny import LIBRARY_WARNINGS, checkpoint
 
 from axtune.checkpoint.tokenizer import load_tokenizer
 from axtune.errors import AxtuneError, RecipeError
-from axtune.model.adapter import add_adapter, load_adapter, lora_config, save_raw
+from axtune.model.adapter import add_adapter, load_adapter, lora_config, save_raw, tensors_of
 from axtune.model.load import load_model, measure
 
 pytestmark = LIBRARY_WARNINGS
@@ -144,7 +144,7 @@ def test_a_raw_pissa_adapter_would_not_fit_the_original_base(base, tmp_path):
     adapter = add_adapter(base(), {"r": 4, "init_lora_weights": "pissa"}, seed=0)
     train_a_little(adapter.model)
     trained = adapter.model.eval()(IDS).logits
-    save_raw(adapter.model, tmp_path)
+    save_raw(adapter.model, tmp_path, tensors_of(adapter.model))
     file = tmp_path / "adapter_config.json"
     config = json.loads(file.read_text()) | {"init_lora_weights": True}
     file.write_text(json.dumps(config))

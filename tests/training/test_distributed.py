@@ -12,16 +12,26 @@ from typing import Any
 
 import pytest
 import torch
+from support.processes import FSDP
 
-from axtune.errors import AxtuneError
+from axtune.config.recipe import Recipe
+from axtune.errors import AxtuneError, RecipeError
 from axtune.training import distributed
 from axtune.training.distributed import (
     check_launcher,
     once,
     scratch_folder,
+    shares_weights,
     use_all_cores,
 )
 
+VALUES: dict[str, Any] = {
+    "task": "sft",
+    "model": "tiny-ax-4.0",
+    "output_dir": "run",
+    "data": {"train": "rows.jsonl"},
+}
+JOB = Recipe.model_validate(VALUES)
 LAUNCHED = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
 
 
@@ -59,19 +69,65 @@ def test_a_failure_is_said_once_and_ends_all(monkeypatch: pytest.MonkeyPatch) ->
     assert told == [[True], [False]]  # the others hear of it before the first one leaves
 
 
+def configured(monkeypatch: pytest.MonkeyPatch, **switches: str) -> None:
+    """What accelerate launch leaves in the environment."""
+    for name, value in switches.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.mark.parametrize(
-    ("switch", "name"),
-    [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")],
+    ("switches", "found", "remedy"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed", "fsdp2.yaml"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron", "fsdp2.yaml"),
+        ({"PARALLELISM_CONFIG_CP_SIZE": "2"}, "context parallelism", "offload"),
+        ({"PARALLELISM_CONFIG_SP_SIZE": "2"}, "sequence parallelism", "offload"),
+        ({"PARALLELISM_CONFIG_TP_SIZE": "2"}, "tensor parallelism", "parallelism_config"),
+        (FSDP | {"FSDP_VERSION": "1"}, "version 1", "fsdp_version: 2"),
+        (FSDP | {"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, "whole layer", "TRANSFORMER_BASED"),
+        (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, "was not tried", "fsdp_offload_params: false"),
+        (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "decides", "checkpointing: false"),
+        (FSDP | {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, "pages", "loading: false"),
+    ],
 )
 def test_what_accelerate_is_configured_for_is_refused(
-    switch: str, name: str, monkeypatch: pytest.MonkeyPatch
+    switches: dict[str, str], found: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(switch, "false")
-    check_launcher()
-    monkeypatch.setenv(switch, "true")
-    with pytest.raises(AxtuneError, match=name) as caught:
-        check_launcher()
-    assert "accelerate launch --multi_gpu" in caught.value.remedy
+    check_launcher(JOB)
+    configured(monkeypatch, **switches)
+    with pytest.raises(AxtuneError, match=found) as caught:
+        check_launcher(JOB)
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"offload": ["embeddings"]}, "offload: FSDP"),
+        ({"training": {"optim": "adamw_8bit"}}, r"training\.optim: adamw_8bit is of bitsandbytes"),
+        ({"training": {"optim": "paged_adamw_32bit"}}, "sharded"),
+        ({"training": {"optim": "ademamix"}}, "sharded"),
+        ({"evaluate": {"data": "questions.jsonl"}}, "evaluate: under FSDP"),
+    ],
+)
+def test_what_is_not_for_fsdp_is_refused_with_its_key(
+    changes: dict[str, Any], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Recipe.model_validate({**VALUES, **changes})
+    check_launcher(job)
+    configured(monkeypatch, **FSDP)
+    check_launcher(JOB)
+    with pytest.raises(RecipeError, match=found):
+        check_launcher(job)
+
+
+def test_weights_are_shared_out_where_several_processes_do_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not shares_weights(process(count=2))
+    configured(monkeypatch, **FSDP)
+    assert shares_weights(process(count=2))
+    assert not shares_weights(process())
 
 
 def test_prepared_rows_are_this_users_and_do_not_stay() -> None:

@@ -1,0 +1,177 @@
+"""Runs in several processes of this machine, DDP or FSDP, on a CPU.
+
+accelerate has FSDP for GPUs only, and runs DDP on a CPU whatever it is told. `python -m
+support.processes jobs.json` imports everything once, corrects that, and forks the processes of one
+job after the other, as torchrun would start them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+# What accelerate launch makes of recipes/accelerate/fsdp2.yaml.
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe that several processes train.
+
+    Attributes:
+        recipe: Its file.
+        words: Overrides.
+        processes: How many.
+        fsdp: Whether they share the weights out.
+        fault: ``module:function`` to call in each process before it trains.
+    """
+
+    recipe: str
+    words: Sequence[str] = ()
+    processes: int = 2
+    fsdp: bool = False
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended.
+
+    Attributes:
+        statuses: Exit statuses by process; negative for a signal.
+        said: Standard output and error by process.
+        seconds: From its first process's start to its last one's end.
+    """
+
+    statuses: list[int]
+    said: list[str] = field(repr=False)
+    seconds: float = 0.0
+
+
+def in_processes(jobs: Sequence[Job], folder: Path) -> list[Ended]:
+    """Run jobs one after the other, as a launcher does: when a process fails, it ends the others.
+
+    Args:
+        jobs: What to run.
+        folder: For what they say.
+    """
+    file = folder / "jobs.json"
+    file.write_text(json.dumps([asdict(job) for job in jobs]), encoding="utf-8")
+    tests = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "support.processes", str(file)],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": f"{tests}:{tests.parent}",
+        },
+        stdout=subprocess.PIPE, text=True, timeout=580, check=True,
+    )  # fmt: skip
+    return [Ended(**one) for one in json.loads(done.stdout.splitlines()[-1])]
+
+
+def fsdp_on_cpu() -> None:
+    """Let accelerate take an FSDP plugin on a CPU as it does on GPUs."""
+    from accelerate import DistributedType
+    from accelerate.state import AcceleratorState, PartialState
+
+    made = AcceleratorState.__init__
+
+    def make(self: Any, *args: Any, fsdp_plugin: Any = None, **further: Any) -> None:
+        made(self, *args, fsdp_plugin=fsdp_plugin, **further)
+        if fsdp_plugin is not None:
+            self.distributed_type = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = make
+
+
+def _run(job: Job, folder: Path) -> Ended:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    files = [folder / f"said-{port}-{rank}" for rank in range(job.processes)]
+    began = time.monotonic()
+    running: dict[int, int] = {}
+    for rank, file in enumerate(files):
+        if (child := os.fork()) == 0:
+            _train(job, rank, port, file)
+        running[child] = rank
+    statuses = [0] * job.processes
+    while running:
+        child, status = os.wait()
+        rank = running.pop(child)
+        statuses[rank] = os.waitstatus_to_exitcode(status)
+        if statuses[rank]:
+            for other in running:
+                os.kill(other, signal.SIGTERM)
+    said = [file.read_text(encoding="utf-8") for file in files]
+    return Ended(statuses, said, time.monotonic() - began)
+
+
+def _train(job: Job, rank: int, port: int, file: Path) -> None:
+    """Never returns."""
+    os.environ |= {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(job.processes),
+        "LOCAL_WORLD_SIZE": str(job.processes),
+    }
+    if job.processes == 1:
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+            del os.environ[name]
+    if job.fsdp:
+        os.environ |= FSDP
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(opened, 1)
+    os.dup2(opened, 2)
+    status = 70
+    try:
+        from axtune.cli import main
+
+        if job.fault:
+            module, name = job.fault.split(":")
+            getattr(importlib.import_module(module), name)()
+        main(["train", job.recipe, *job.words])
+        status = 0
+    except SystemExit as end:
+        status = int(end.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    import axtune.run
+    import axtune.training.preference
+    import axtune.training.sft  # noqa: F401 - loaded before the fork, for all
+
+    fsdp_on_cpu()
+    given = Path(sys.argv[1])
+    jobs = [Job(**one) for one in json.loads(given.read_text(encoding="utf-8"))]
+    print(json.dumps([asdict(_run(job, given.parent)) for job in jobs]))
