@@ -55,7 +55,9 @@ from axtune.training.callbacks import chosen_by
 from axtune.training.distributed import (
     alone,
     check_launcher,
+    is_lost_peer,
     leave,
+    lost_peer,
     once,
     scratch_folder,
     shares_weights,
@@ -168,6 +170,7 @@ def _train(recipe: Recipe) -> Run:
                 recipe,
                 precision=precision,
                 batch=batch,
+                processes=args.world_size,
                 rows=data.digests,
                 base=original_digests(checkpoint),
             )
@@ -289,6 +292,8 @@ class _Explained:
     ) -> None:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise out_of_memory(self.search) from error
+        if isinstance(error, RuntimeError) and is_lost_peer(error):
+            raise lost_peer() from error
         if isinstance(error, ImportError):  # an optimiser or a kernel with a package of its own
             raise MissingPackageError(
                 f"A package is missing: {first_line(error)}", "Install it with pip."

@@ -72,6 +72,7 @@ def identity(
     *,
     precision: str,
     batch: int,
+    processes: int,
     rows: Mapping[str, Any],
     base: Mapping[str, Any],
 ) -> dict[str, dict[str, Any]]:
@@ -81,12 +82,16 @@ def identity(
         recipe: The job.
         precision: As it was decided, where the recipe says auto.
         batch: Samples in an optimiser step.
+        processes: That train; packs are made for so many.
         rows: Digests of the data's files.
         base: Digests of the base's files.
     """
+    run = {"precision": precision, "effective batch": batch}
+    if recipe.objective.packs and recipe.data.packing and processes > 1:
+        run["processes that samples are packed for"] = processes
     return {
         "recipe": recipe_facts(recipe),
-        "run": {"precision": precision, "effective batch": batch},
+        "run": run,
         "rows": dict(rows),
         "base": dict(base),
         "versions": {name: _minor(package_version(name)) for name in _PACKAGES},

@@ -54,6 +54,15 @@ def _options(
     """Fine-tune SK Telecom's A.X 3.1 Light and A.X 4.0 Light on the tokens that will be served."""
 
 
+def _is_first_to_say(message: str) -> bool:
+    """Whether no other process of a run that several train has said the same."""
+    if "WORLD_SIZE" not in os.environ:
+        return True
+    from axtune.training import distributed  # torch, for runs in several processes
+
+    return distributed.is_first_to_say(message)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a user's mistake becomes a message and exit 1, Ctrl-C exit 130, SIGTERM 143.
 
@@ -72,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 require_text(argument)
             app(args=given, standalone_mode=True)
         except AxtuneError as error:
-            print(f"axtune: {error}", file=sys.stderr)
+            if _is_first_to_say(str(error)):
+                print(f"axtune: {error}", file=sys.stderr)
             raise SystemExit(1) from None
         except SystemExit as end:
             if end.code != _CTRL_C:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from axtune.config.recipe import Recipe
 
 app = typer.Typer()
+
+Engine = Literal["ddp", "fsdp2"]
 
 
 @app.command(
@@ -70,6 +73,15 @@ def plan(
             "for conversations of as many (4,096)",
         ),
     ] = None,
+    gpus: Annotated[
+        int, typer.Option(min=1, help="how many of these GPUs train together, a process each")
+    ] = 1,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="of several GPUs: ddp, each with the whole model; fsdp2, each with a share of it"
+        ),
+    ] = "ddp",
     serve: Annotated[
         bool,
         typer.Option(
@@ -98,14 +110,28 @@ def plan(
         recipes = load_stages(recipe, overrides or []).recipes
     else:
         recipes = {"": load(recipe, overrides or [], check_paths=tokens is None)}
-    if not _plan_training(recipes, gpu or [], tokens, as_json=as_json):
+    together = {"processes": gpus, "sharded": engine == "fsdp2" and gpus > 1}
+    if not _plan_training(recipes, gpu or [], tokens, together, as_json=as_json):
         raise typer.Exit(1)
 
 
 def _plan_training(
-    recipes: dict[str, Recipe], gpu: list[str], tokens: int | None, *, as_json: bool
+    recipes: dict[str, Recipe],
+    gpu: list[str],
+    tokens: int | None,
+    together: dict[str, Any],
+    *,
+    as_json: bool,
 ) -> bool:
-    """Plan jobs, by the names of their stages; whether each fits one of the GPUs that are named."""
+    """Plan jobs, by the names of their stages; whether each fits one of the GPUs that are named.
+
+    Args:
+        recipes: The jobs.
+        gpu: Names of cards.
+        tokens: Of each sample, in place of the data's.
+        together: How many processes share the work, as `PlanInputs` has it.
+        as_json: Whether to print for machines.
+    """
     from rich.console import Console
 
     from axtune.checkpoint.locate import find
@@ -128,7 +154,7 @@ def _plan_training(
             known = from_data(quantized, checkpoint, tokenizer)
         else:
             known = from_length(quantized, checkpoint, tokens)
-        search = Search(quantized, known, GPU)
+        search = Search(quantized, replace(known, **together), GPU)
         verdicts = judge(search, [*named, *sizes])
         fits = fits and (not named or any(verdict.fits for verdict in verdicts[: len(named)]))
         plans[stage] = to_json(search.plan, verdicts)

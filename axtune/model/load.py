@@ -345,7 +345,7 @@ def _store_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Let 4-bit weights pass for numbers of a dtype; their bytes stay what they are."""
     for parameter in _in_four_bit(model):
         if parameter.dtype != dtype:
-            parameter.data = parameter.data.view(torch.uint8).view(dtype)
+            parameter.data = parameter.data.view(-1).view(torch.uint8).view(dtype)[:, None]
             parameter.quant_storage = dtype
 
 

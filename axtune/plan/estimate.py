@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from axtune.plan.memory import (
     Memory,
     Micro,
     evaluation,
+    exchanged,
     four_bit_bytes,
     training,
     unpacking,
@@ -71,6 +72,7 @@ class PlanInputs:
         assumed: Whether the samples are not the data's but of one length, and nobody knows how
             many they are; `data.max_length` cuts them then.
         processes: That share the work.
+        sharded: Whether they share out the weights as well (FSDP2).
     """
 
     name: str
@@ -81,6 +83,7 @@ class PlanInputs:
     refused: int = 0
     assumed: bool = False
     processes: int = 1
+    sharded: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,11 @@ class Plan:
     def peak(self) -> float:
         """The most that the run holds on its device, in bytes."""
         return max(self.longest.total, self.evaluation.total if self.evaluation else 0.0)
+
+    @property
+    def exchanged(self) -> float:
+        """Bytes that each process receives from the others in an optimiser step."""
+        return exchanged(self.job, self.batches.passes)
 
     @property
     def written(self) -> int:
@@ -220,7 +228,11 @@ def make_plan(recipe: Recipe, known: PlanInputs, device: Device) -> Plan:
         RecipeError: When a number of the recipe is not one that can be counted with.
         DataError: When `data.max_length` leaves no sample.
     """
-    job = job_of(recipe, known.architecture, device)
+    job = replace(
+        job_of(recipe, known.architecture, device),
+        processes=known.processes,
+        sharded=known.sharded,
+    )
     batching = batching_of(recipe)
     sizes, held_out = (
         part and _within(part, batching.max_length, known.assumed or recipe.data.truncate)

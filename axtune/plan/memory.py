@@ -43,6 +43,8 @@ _REMEMBERED = {
     "adamw_bnb_8bit": _EIGHT_BIT,
     "paged_adamw_8bit": _EIGHT_BIT,
 }
+_HALF_A_BYTE = 0.5  # of a parameter in 4 bit, without its share of the scales
+_BUFFERS = 3  # of a layer, while FSDP gathers the next one
 _TWO_MOMENTS = 8.0  # of every other name: AdamW's own, which no other one exceeds by much
 
 # Of a layer's largest adapted matrix, the float32 copies that DoRA makes to take the norms of its
@@ -95,6 +97,8 @@ class Job:
         offload: Of activations and embeddings, those that live in the host's memory.
         eager: Whether attention holds whole matrices of scores.
         second_adapter: Whether a copy of the adapter stays as reference.
+        processes: That train together, each on a device like this one.
+        sharded: Whether they share out the weights (FSDP2); else each has all of them (DDP).
     """
 
     objective: Objective
@@ -110,6 +114,13 @@ class Job:
     offload: frozenset[str] = frozenset()
     eager: bool = False
     second_adapter: bool = False
+    processes: int = 1
+    sharded: bool = False
+
+    @property
+    def shares(self) -> int:
+        """Among how many devices the weights are shared out."""
+        return self.processes if self.sharded else 1
 
     @property
     def mixed(self) -> bool:
@@ -239,7 +250,10 @@ def evaluation(job: Job, micro: Micro) -> Memory:
 def _fixed(job: Job) -> Memory:
     """What does not grow with the data."""
     a, t = job.architecture, job.trained
-    weights = job.four_bit * job.quantized + job.width * (a.parameters - job.quantized)
+    whole = job.width * (a.parameters - job.quantized)
+    # Of 4-bit weights FSDP shares out the bytes; their scales stay with every process.
+    scales = (job.four_bit - _HALF_A_BYTE) * job.quantized
+    weights = scales + (_HALF_A_BYTE * job.quantized + whole) / job.shares
     if "embeddings" in job.offload:
         weights -= job.width * a.table * (1 if a.tied else 2)
     elif job.device.kind == "cpu" and job.mixed and not a.tied:
@@ -248,13 +262,47 @@ def _fixed(job: Job) -> Memory:
     casts = 2.0 * t.lora if job.mixed else 0.0  # autocast keeps them until its region ends
     return Memory(
         weights=weights,
-        adapter=(3 if job.second_adapter else 2) * _trained(job),
-        optimizer=remembered(job.optimizer) * t.parameters,
+        # Gradients are shared out at the end of a step only.
+        adapter=_trained(job) * (1 + (2 if job.second_adapter else 1) / job.shares),
+        optimizer=remembered(job.optimizer) * t.parameters / job.shares,
         saved=0.0,
         recompute=0.0,
         head=0.0,
-        workspace=job.device.library + casts,
+        workspace=job.device.library + casts + _gathered(job),
     )
+
+
+def _gathered(job: Job) -> float:
+    """Bytes of sharded weights that a device has whole for a time: a layer's as they arrive, as
+    they are computed with, and the next one's; and the head, which stays."""
+    if job.shares == 1:
+        return 0.0
+    return _BUFFERS * _layer_weights(job) + job.width * job.architecture.table
+
+
+def _layer_weights(job: Job) -> float:
+    """Bytes of a layer that FSDP gathers."""
+    a = job.architecture
+    plain = a.linear_parameters - job.quantized
+    packed = _HALF_A_BYTE * job.quantized + job.width * plain + 4.0 * job.trained.lora
+    return packed / a.layers
+
+
+def exchanged(job: Job, passes: float) -> float:
+    """Bytes that a process receives from the others in an optimiser step.
+
+    Args:
+        job: The recipe's side.
+        passes: Micro-batches of the step.
+    """
+    others = (job.processes - 1) / job.processes
+    gradients = 4.0 * job.trained.parameters * others
+    if not job.sharded:
+        return 2 * gradients  # their sums' parts, then the sums
+    a = job.architecture
+    # Layers come once forward and once backward; the head once, and the embedding.
+    weights = 2 * a.layers * _layer_weights(job) + 2 * job.width * a.table
+    return gradients + passes * others * weights
 
 
 def remembered(optimizer: str) -> float:
@@ -428,7 +476,7 @@ def four_bit_bytes(*, double: bool) -> float:
     Blocks of 64 have a float32 scale each; with double quantisation one byte, and a float32 scale
     for 256 of those (bitsandbytes/functional.py, quantize_4bit).
     """
-    return 0.5 + (1 / 64 + 4 / (64 * 256) if double else 4 / 64)
+    return _HALF_A_BYTE + (1 / 64 + 4 / (64 * 256) if double else 4 / 64)
 
 
 def work(job: Job, micro: Micro, *, gradients: bool) -> float:

@@ -77,8 +77,9 @@ def to_json(plan: Plan, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     ``model``, ``task``, ``parameters``, ``trained_parameters``; ``samples`` and ``tokens`` of an
     epoch, padding included; ``longest_tokens`` and ``mean_tokens`` of a forward pass; ``steps`` of
     the run (these and ``samples`` and ``tokens`` are null with ``--tokens``); ``refused_rows``;
-    ``memory``: bytes on the device of ``longest_step``, ``mean_step`` and ``evaluation`` (or null),
-    each in ``weights``, ``adapter``, ``optimizer``, ``saved``, ``recompute``, ``head``,
+    ``processes``, whether they are ``sharded``, and the bytes that each has ``exchanged`` in a
+    step; ``memory``: bytes on the device of ``longest_step``, ``mean_step`` and ``evaluation`` (or
+    null), each in ``weights``, ``adapter``, ``optimizer``, ``saved``, ``recompute``, ``head``,
     ``workspace`` and ``total``; ``host``: of ``merge`` and ``export``, the bytes of ``memory`` and
     those ``written``; ``cards``: a list of ``name``, ``gigabytes``, ``usable`` bytes, ``fits``,
     ``edits`` (overrides; null where nothing makes it fit), with them the ``peak`` in bytes, the
@@ -104,6 +105,9 @@ def to_json(plan: Plan, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "mean_tokens": round(plan.batches.mean.tokens),
         "steps": None if plan.known.assumed else plan.batches.steps,
         "refused_rows": plan.known.refused,
+        "processes": plan.known.processes,
+        "sharded": plan.known.sharded,
+        "exchanged": round(plan.exchanged),
         "memory": {
             "longest_step": column(plan.longest),
             "mean_step": column(plan.mean),
@@ -144,6 +148,8 @@ def show(console: Console, plan: Plan, verdicts: Sequence[Verdict]) -> None:
     console.print(Text(note, style="dim"))
     a_pass = f"{batches.mean.tokens:,.0f} tokens on average, {batches.longest.tokens:,.0f} at most"
     console.print(Text(f"{_epoch(plan)}; a forward pass takes {a_pass}"))
+    if plan.known.processes > 1:
+        console.print(Text(_processes(plan)))
     if plan.known.refused:
         console.print(
             Text(f"{plural(plan.known.refused, 'row')} refused: axtune data check", style="yellow")
@@ -156,6 +162,15 @@ def show(console: Console, plan: Plan, verdicts: Sequence[Verdict]) -> None:
     if any(verdict.speed for verdict in verdicts):
         note += f"; speed and time from data sheets, ±{UNCERTAINTY:.0%}"
     console.print(Text(note, style="dim"))
+
+
+def _processes(plan: Plan) -> str:
+    """How several processes share the work, and what goes between them."""
+    how = "each with a share of the weights (FSDP2)" if plan.known.sharded else "(DDP)"
+    return (
+        f"{plan.known.processes} processes {how}: memory is each one's, and each receives "
+        f"{plan.exchanged / 1e9:,.2f} GB from the others a step"
+    )
 
 
 def _epoch(plan: Plan) -> str:

@@ -116,17 +116,16 @@ class Search:
             yield [none, (3.0, (f"data.max_length={limit}",))]
         if training.get("gradient_checkpointing") is False:
             yield [none, (4.0, ("training.gradient_checkpointing=true",))]
-        if self._device.kind == "gpu" and training.get("optim", "adamw_torch_fused").startswith(
-            "adamw_torch"
-        ):
+        plain = training.get("optim", "adamw_torch_fused").startswith("adamw_torch")
+        # FSDP shares out what an optimiser remembers, and the embeddings, and takes neither edit.
+        sharded = self._known.sharded
+        if self._device.kind == "gpu" and plain and not sharded:
             yield [none, (8.0, ("training.optim=paged_adamw_8bit",))]
         offers = recipe.objective.offloads_activations and self._device.kind == "gpu"
         if offers and not recipe.offload:
-            yield [
-                none,
-                (16.0, ("offload=[activations]",)),
-                (32.0, ("offload=[activations,embeddings]",)),
-            ]
+            activations: _Option = (16.0, ("offload=[activations]",))
+            both: _Option = (32.0, ("offload=[activations,embeddings]",))
+            yield [none, activations] if sharded else [none, activations, both]
         if recipe.quantization is None and not _moves_weights(recipe):
             compute = "float16" if recipe.precision == "fp16" else "bfloat16"
             yield [none, (64.0, (*_FOUR_BIT, f"quantization.bnb_4bit_compute_dtype={compute}"))]

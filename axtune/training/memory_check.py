@@ -18,6 +18,7 @@ from axtune.plan.estimate import PlanInputs, free_memory, largest_pass, seconds
 from axtune.plan.gpus import find_card, usable
 from axtune.plan.memory import CPU, GPU
 from axtune.plan.search import Search, advice, refusal
+from axtune.training.distributed import shares_weights
 from axtune.training.progress import Report
 from axtune.training.trainer import Rehearsal
 from axtune.units import gigabytes
@@ -43,6 +44,7 @@ def search_of(
         data.sizes,
         data.eval_sizes,
         processes=state.num_processes,
+        sharded=shares_weights(state),
     )
     return Search(recipe, known, GPU if torch.cuda.is_available() else CPU)
 

@@ -450,7 +450,8 @@ class RunTrainer(Trainer):
                 saved = publish(made, {"run": self.run.identity})
                 rotate(saved, self.state.best_global_step, self.args.save_total_limit)
         except (OSError, SafetensorError) as error:
-            discard_saving(place)
+            if self.args.world_size == 1:  # others may be writing there; the next save clears it
+                discard_saving(place)
             raise not_saved(place, step, error) from error
         finally:
             self._saving = False

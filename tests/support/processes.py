@@ -15,10 +15,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+PATIENCE = 30  # seconds after which torchrun kills what does not end itself
 
 # What accelerate launch makes of recipes/accelerate/fsdp2.yaml.
 FSDP = {
@@ -57,11 +59,13 @@ class Ended:
         statuses: Exit statuses by process; negative for a signal.
         said: Standard output and error by process.
         seconds: From its first process's start to its last one's end.
+        dying: Of these, from the first one's failure on.
     """
 
     statuses: list[int]
     said: list[str] = field(repr=False)
     seconds: float = 0.0
+    dying: float = 0.0
 
 
 def in_processes(jobs: Sequence[Job], folder: Path) -> list[Ended]:
@@ -109,6 +113,10 @@ def _run(job: Job, folder: Path) -> Ended:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     files = [folder / f"said-{port}-{rank}" for rank in range(job.processes)]
+    from torch.distributed import TCPStore
+
+    # Where the processes meet is the launcher's, which outlives them.
+    meeting = TCPStore("localhost", port, is_master=True, wait_for_workers=False)
     began = time.monotonic()
     running: dict[int, int] = {}
     for rank, file in enumerate(files):
@@ -116,15 +124,27 @@ def _run(job: Job, folder: Path) -> Ended:
             _train(job, rank, port, file)
         running[child] = rank
     statuses = [0] * job.processes
+    failed: float | None = None
     while running:
-        child, status = os.wait()
-        rank = running.pop(child)
-        statuses[rank] = os.waitstatus_to_exitcode(status)
-        if statuses[rank]:
-            for other in running:
-                os.kill(other, signal.SIGTERM)
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child:
+            rank = running.pop(child)
+            statuses[rank] = os.waitstatus_to_exitcode(status)
+            if statuses[rank] and failed is None:
+                failed = time.monotonic()
+                _signal(running, signal.SIGTERM)
+        elif failed is not None and time.monotonic() - failed > PATIENCE:
+            _signal(running, signal.SIGKILL)
+        time.sleep(0.05)
+    del meeting
+    ended = time.monotonic()
     said = [file.read_text(encoding="utf-8") for file in files]
-    return Ended(statuses, said, time.monotonic() - began)
+    return Ended(statuses, said, ended - began, ended - (failed or ended))
+
+
+def _signal(processes: Iterable[int], number: signal.Signals) -> None:
+    for process in processes:
+        os.kill(process, number)
 
 
 def _train(job: Job, rank: int, port: int, file: Path) -> None:
@@ -132,6 +152,8 @@ def _train(job: Job, rank: int, port: int, file: Path) -> None:
     os.environ |= {
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(job.processes),

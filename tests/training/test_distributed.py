@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import DistributedType
 from support.processes import FSDP
 
 from axtune.config.recipe import Recipe
@@ -36,7 +37,8 @@ LAUNCHED = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
 
 
 def process(first: bool = True, count: int = 1) -> Any:
-    return SimpleNamespace(is_local_main_process=first, num_processes=count)
+    kind = DistributedType.MULTI_GPU if count > 1 else DistributedType.NO
+    return SimpleNamespace(is_local_main_process=first, num_processes=count, distributed_type=kind)
 
 
 def fail() -> str:
