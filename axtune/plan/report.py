@@ -166,10 +166,10 @@ def show(console: Console, plan: Plan, verdicts: Sequence[Verdict]) -> None:
 
 def _processes(plan: Plan) -> str:
     """How several processes share the work, and what goes between them."""
-    how = "each with a share of the weights (FSDP2)" if plan.known.sharded else "(DDP)"
+    how = "a share of the weights (FSDP2)" if plan.known.sharded else "all of them (DDP)"
     return (
-        f"{plan.known.processes} processes {how}: memory is each one's, and each receives "
-        f"{plan.exchanged / 1e9:,.2f} GB from the others a step"
+        f"{plan.known.processes} processes, each with {how}: memory is each one's, and each "
+        f"receives {plan.exchanged / 1e9:,.2f} GB from the others a step"
     )
 
 

@@ -78,13 +78,13 @@ def check_launcher(recipe: Recipe) -> None:
         raise AxtuneError(
             "accelerate is configured for DeepSpeed, which axtune does not train with: ZeRO-2 "
             "keeps the frozen base whole on every card, and ZeRO-3 does not load it in parts.",
-            f"FSDP shares the base out as well: {_LAUNCH} recipes/accelerate/fsdp2.yaml RECIPE",
+            f"FSDP shares the base out as well: `{_LAUNCH} recipes/accelerate/fsdp2.yaml RECIPE`.",
         )
     if _is_on("ACCELERATE_USE_MEGATRON_LM"):
         raise AxtuneError(
             "accelerate is configured for Megatron-LM, which axtune does not train with: it has "
             "model classes of its own.",
-            f"Use FSDP: {_LAUNCH} recipes/accelerate/fsdp2.yaml RECIPE",
+            f"Use FSDP: `{_LAUNCH} recipes/accelerate/fsdp2.yaml RECIPE`.",
         )
     for kind, name in _OTHER_PARALLELISM.items():
         if os.environ.get(f"PARALLELISM_CONFIG_{kind}_SIZE", "1") not in ("", "1"):
@@ -117,7 +117,7 @@ def _check_fsdp() -> None:
         raise AxtuneError(
             f"accelerate is configured for FSDP version {given}, which keeps the parameters of a "
             "layer in one flat tensor: frozen 4-bit weights and a float32 adapter do not fit in.",
-            f"Set fsdp_version: 2, as in {_LAUNCH} recipes/accelerate/fsdp2.yaml RECIPE",
+            f"Set fsdp_version: 2, as in `{_LAUNCH} recipes/accelerate/fsdp2.yaml RECIPE`.",
         )
     if (wraps := os.environ.get("FSDP_AUTO_WRAP_POLICY")) != "TRANSFORMER_BASED_WRAP":
         raise AxtuneError(

@@ -198,7 +198,7 @@ class RunTrainer(Trainer):
             if shares_weights(PartialState()):
                 raise AxtuneError(
                     "accelerate is configured for FSDP, which it has for GPUs only.",
-                    "On a CPU: accelerate launch --config_file recipes/accelerate/ddp.yaml RECIPE",
+                    "On a CPU, start it with `torchrun --nproc_per_node 2 RECIPE`.",
                 )
             return
         state = self.accelerator.state

@@ -16,6 +16,7 @@ def known_by(folder: Path, **changed: Any) -> dict[str, dict[str, Any]]:
     facts: dict[str, Any] = {
         "precision": "fp32",
         "batch": 4,
+        "processes": 1,
         "rows": {"a": "1"},
         "base": {"b": "2"},
     }
@@ -88,3 +89,13 @@ def test_a_fork_may_learn_otherwise_on_weights_of_the_same_shape(tmp_path: Path)
     pissa = {"init_lora_weights": "pissa"}
     moved = [fork_facts(recipe(tmp_path, lora=pissa, seed=seed)) for seed in (1, 2)]
     assert moved[0] != moved[1]  # the base that they fit is made with the seed
+
+
+def test_packs_are_made_for_a_number_of_processes(tmp_path: Path) -> None:
+    packed: dict[str, Any] = {"train": "rows.jsonl", "packing": True}
+    two = known_by(tmp_path, processes=2, data=packed)
+    assert changes(two, known_by(tmp_path, data=packed)) == [
+        "processes that samples are packed for: 2 → unset"
+    ]
+    plain = packed | {"packing": False}
+    assert not changes(known_by(tmp_path, processes=2, data=plain), known_by(tmp_path, data=plain))

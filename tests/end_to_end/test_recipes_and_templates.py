@@ -42,7 +42,7 @@ def test_a_recipe_loads_and_is_dumped_equal(file: Path, tmp_path: Path) -> None:
     again = tmp_path / "recipe.yaml"
     again.write_text(dump(recipe), encoding="utf-8")
     assert load(again) == recipe
-    assert recipe.model == "skt/A.X-4.0-Light"
+    assert recipe.model == ("skt/A.X-4.0" if "72b" in file.name else "skt/A.X-4.0-Light")
     assert all((ROOT / source.path).is_file() for source in recipe.data.train)
 
 

@@ -6,6 +6,9 @@ Every job has an effective batch of four samples; two processes take two of them
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from support.commands import axtune_in_process, losses
+from support.commands import ENVIRONMENT, axtune_in_process, losses
 from support.processes import Ended, Job, in_processes
 from support.tiny import RECIPES, write_rows
 from transformers import AutoModelForCausalLM
@@ -200,3 +203,50 @@ def test_one_process_alone_reports(runs: Runs) -> None:
     first, second = runs.ended["sft-fsdp"].said
     assert f"step {STEPS}/{STEPS}" in first
     assert second == ""
+
+
+def launch(config: str, folder: Path, *options: str, sharded: bool = True) -> subprocess.Popen[str]:
+    """Start a recipe as the head of recipes/accelerate/CONFIG.yaml says, on a CPU."""
+    recipe = RECIPES / ("sft_qlora.yaml" if "qlora" in config else "sft_lora.yaml")
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "2",
+            "--config_file", str(RECIPES / "accelerate" / f"{config}.yaml"), *options,
+            *(("-m", "support.sharded") if sharded else ()), str(recipe), "model=tiny-ax-4.0",
+            f"data.train={write_rows(folder / 'rows.jsonl', 8)}", "data.eval=null",
+            f"output_dir={folder / 'run'}", "training.max_steps=2", "precision=fp32", PLAIN,
+            "data.max_length=64", "training.gradient_accumulation_steps=1",
+        ],
+        env=ENVIRONMENT | {"PYTHONPATH": f"{RECIPES.parent}:{RECIPES.parent / 'tests'}"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("config", ["ddp", "fsdp2", "fsdp2_qlora"])
+def test_a_configuration_for_accelerate_trains(config: str, tmp_path: Path) -> None:
+    process = launch(config, tmp_path, "--main_process_port", "0")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "2 processes × 1 × 1 accumulated" in said
+    assert len(losses(tmp_path / "run")) == 2
+
+
+def test_two_machines_train_together(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    where = ("--main_process_ip", "127.0.0.1", "--main_process_port", port)
+    machines = [
+        launch("multi_node", tmp_path, "--machine_rank", str(rank), *where) for rank in (0, 1)
+    ]
+    said = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert "2 processes × 1 × 1 accumulated" in said[0]
+    assert len(losses(tmp_path / "run")) == 2
+
+
+def test_fsdp_on_a_cpu_is_refused_once(tmp_path: Path) -> None:
+    process = launch("fsdp2", tmp_path, "--main_process_port", "0", sharded=False)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode
+    assert said.count("configured for FSDP, which it has for GPUs only") == 1

@@ -142,3 +142,50 @@ def test_what_a_checkpointed_step_takes(
     gradients = 4 * trained.parameters
     wanted = said.saved + said.recompute + said.workspace - CPU.library + gradients
     assert wanted == pytest.approx(live.peak, rel=0.2)
+
+
+# As A.X 4.0's would be if it were Qwen2.5-72B's with A.X's vocabulary.
+LARGE = {
+    "model_type": "qwen2", "hidden_size": 8192, "intermediate_size": 29_568,
+    "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
+    "vocab_size": 102_400, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def large(**changes: Any) -> Job:
+    architecture = read_architecture(LARGE, "large")
+    linear = architecture.linear_parameters
+    trained = trained_by(architecture, {"r": 16, "target_modules": "all-linear"})
+    four_bit = {"quantized": linear, "four_bit": memory.four_bit_bytes(double=True), "compute": 2}
+    return Job(objective_of("sft"), memory.GPU, architecture, trained, 2, **(four_bit | changes))
+
+
+def test_shares_add_up_to_the_whole_but_for_the_scales() -> None:
+    one, four = (
+        memory.training(large(processes=count, sharded=True), Micro(2048, 2048, 2048))
+        for count in (1, 4)
+    )
+    scales = (memory.four_bit_bytes(double=True) - 0.5) * large().quantized
+    assert 4 * (four.weights - scales) == pytest.approx(one.weights - scales)
+    assert 4 * four.optimizer == one.optimizer
+    assert one.adapter / 2 < four.adapter < one.adapter  # gradients are whole until a step's end
+    assert four.saved == one.saved  # each process has samples of its own
+    assert four.workspace > one.workspace  # a layer is whole while it computes
+    assert four.total < 24e9 < one.total < 80e9
+
+
+def test_copies_save_no_memory() -> None:
+    micro = Micro(2048, 2048, 2048)
+    assert memory.training(large(processes=4), micro) == memory.training(large(), micro)
+
+
+def test_what_goes_between_the_processes() -> None:
+    trained = 4.0 * large().trained.parameters
+    assert memory.exchanged(large(), passes=4) == 0
+    assert memory.exchanged(large(processes=4), passes=4) == 2 * trained * 3 / 4
+    once, twice = (
+        memory.exchanged(large(processes=4, sharded=True), passes=passes) for passes in (1, 2)
+    )
+    # The whole base, once forward and once backward, for each micro-batch; gradients once a step.
+    assert twice - once == pytest.approx(2 * 3 / 4 * 37.7e9, rel=0.05)
+    assert 2 * once - twice == pytest.approx(trained * 3 / 4)

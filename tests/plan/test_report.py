@@ -22,7 +22,8 @@ def test_the_command_prints_a_plan(tmp_path: Path) -> None:
     machine = json.loads(axtune(*words, "--json").stdout)
     assert list(machine) == [
         "model", "task", "parameters", "trained_parameters", "samples", "tokens", "longest_tokens",
-        "mean_tokens", "steps", "refused_rows", "memory", "host", "cards",
+        "mean_tokens", "steps", "refused_rows", "processes", "sharded", "exchanged",
+        "memory", "host", "cards",
     ]  # fmt: skip
     longest = machine["memory"]["longest_step"]
     parts = sum(longest[name] for name in ("weights", "adapter", "optimizer", "saved", "workspace"))
@@ -30,6 +31,21 @@ def test_the_command_prints_a_plan(tmp_path: Path) -> None:
     assert [card["gigabytes"] for card in machine["cards"]] == [12, *SIZES]
     assert machine["cards"][0]["edits"] == []
     assert machine["cards"][0]["seconds"] > 0 < machine["steps"]
+
+
+def test_the_plan_of_several_cards() -> None:
+    words = ["plan", str(RECIPES / "sft_qlora.yaml"), "model=tiny-ax-4.0", "--tokens", "2048"]
+    one, ddp, fsdp = (
+        json.loads(axtune(*words, *several, "--json").stdout)
+        for several in ([], ["--gpus", "4"], ["--gpus", "4", "--engine", "fsdp2"])
+    )
+    assert [plan["processes"] for plan in (one, ddp, fsdp)] == [1, 4, 4]
+    assert [plan["sharded"] for plan in (one, ddp, fsdp)] == [False, False, True]
+    assert one["exchanged"] == 0 < ddp["exchanged"] < fsdp["exchanged"]
+    weights = [plan["memory"]["longest_step"]["weights"] for plan in (one, ddp, fsdp)]
+    assert weights[0] == weights[1] > 3 * weights[2]
+    said = axtune(*words, "--gpus", "4", "--engine", "fsdp2").stdout
+    assert "4 processes, each with a share of the weights (FSDP2)" in said
 
 
 def test_the_plan_says_what_questions_add(tmp_path: Path) -> None:
