@@ -163,8 +163,10 @@ def is_first_to_say(message: str) -> bool:
     digest = hashlib.sha256(message.encode("utf-8", "replace")).hexdigest()
     try:
         port = int(os.environ["MASTER_PORT"])
-        store = torch.distributed.TCPStore(os.environ["MASTER_ADDR"], port, timeout=_ASKING)
-        return store.add(f"axtune/said/{digest}", 1) == 1
+        store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+            os.environ["MASTER_ADDR"], port, timeout=_ASKING
+        )
+        return bool(store.add(f"axtune/said/{digest}", 1) == 1)
     except (KeyError, ValueError, RuntimeError):  # nobody there to ask any more
         return True
 

@@ -6,6 +6,7 @@ Every job has an effective batch of four samples; two processes take two of them
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             runs.add(f"{kind}-one", recipe, *SGD, *words, processes=1, fsdp=False)
         if kind in ("sft", "dpo", *OF_TWO):
             runs.add(f"{kind}-ddp", recipe, *SGD, *words, fsdp=False)
-        runs.add(f"{kind}-fsdp", recipe, *SGD, *words)
+        runs.add(f"{kind}-fsdp", recipe, *SGD, *words, fault="support.one_rank:counted")
     runs.add("whole", "sft_lora", *ADAM, "training.max_steps=4")
     for name, (before, after) in RESUMED.items():
         runs.add(f"{name}-begun", "sft_lora", *ADAM, "training.max_steps=2", **before, run=name)
@@ -163,6 +164,21 @@ def test_shared_weights_learn_what_one_process_learns(runs: Runs, kind: str) -> 
     assert len(curves[0]) == STEPS
     assert curves[0] == pytest.approx(curves[1], abs=near)
     assert apart(runs.adapter(other), runs.adapter(f"{kind}-fsdp")) < near
+
+
+@pytest.mark.parametrize("kind", ["sft", "qlora", "quantised"])
+def test_each_process_holds_its_share(runs: Runs, kind: str) -> None:
+    runs.sound(f"{kind}-fsdp")
+    said = [
+        re.search(r"holds (0\.\d+) of (\d+) bytes", text)
+        for text in runs.ended[f"{kind}-fsdp"].said
+    ]
+    assert all(found and float(found[1]) <= 0.505 for found in said)
+    if kind == "qlora":  # as many bytes as a base in 4 bit has
+        plain = re.search(r"of (\d+) bytes", runs.ended["sft-fsdp"].said[0])
+        assert plain
+        assert said[0]
+        assert int(said[0][2]) < 0.75 * int(plain[1])
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
@@ -202,11 +218,14 @@ def test_packs_are_for_so_many_processes(runs: Runs) -> None:
 def test_one_process_alone_reports(runs: Runs) -> None:
     first, second = runs.ended["sft-fsdp"].said
     assert f"step {STEPS}/{STEPS}" in first
-    assert second == ""
+    assert re.fullmatch(r"holds .* bytes\n", second)
 
 
-def launch(config: str, folder: Path, *options: str, sharded: bool = True) -> subprocess.Popen[str]:
+def launch(
+    config: str, folder: Path, *options: str, sharded: bool = True, **environment: str
+) -> subprocess.Popen[str]:
     """Start a recipe as the head of recipes/accelerate/CONFIG.yaml says, on a CPU."""
+    paths = {"PYTHONPATH": f"{RECIPES.parent}:{RECIPES.parent / 'tests'}"}
     recipe = RECIPES / ("sft_qlora.yaml" if "qlora" in config else "sft_lora.yaml")
     return subprocess.Popen(
         [
@@ -217,7 +236,7 @@ def launch(config: str, folder: Path, *options: str, sharded: bool = True) -> su
             f"output_dir={folder / 'run'}", "training.max_steps=2", "precision=fp32", PLAIN,
             "data.max_length=64", "training.gradient_accumulation_steps=1",
         ],
-        env=ENVIRONMENT | {"PYTHONPATH": f"{RECIPES.parent}:{RECIPES.parent / 'tests'}"},
+        env=ENVIRONMENT | paths | environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -236,9 +255,11 @@ def test_two_machines_train_together(tmp_path: Path) -> None:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     where = ("--main_process_ip", "127.0.0.1", "--main_process_port", port)
-    machines = [
-        launch("multi_node", tmp_path, "--machine_rank", str(rank), *where) for rank in (0, 1)
-    ]
+    machines = []
+    for rank in (0, 1):
+        (own := tmp_path / f"machine-{rank}").mkdir()  # machines do not share their /tmp
+        options = ("--machine_rank", str(rank), *where)
+        machines.append(launch("multi_node", tmp_path, *options, TMPDIR=str(own)))
     said = [machine.communicate(timeout=300)[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
     assert "2 processes × 1 × 1 accumulated" in said[0]

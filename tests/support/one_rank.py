@@ -1,4 +1,4 @@
-"""What may go wrong in one process of a run, while the others wait for it.
+"""What may go wrong in one process of a run, while the others wait for it; and what each one has.
 
 `support.processes` calls one of these in each process before it trains.
 """
@@ -72,3 +72,21 @@ def disk_full() -> None:
 
     if _is(0):
         trainer.write_state = fail  # type: ignore[attr-defined]
+
+
+def counted() -> None:
+    """Nothing; each process says which part of all bytes it holds once they are shared out."""
+    from axtune.training.trainer import RunTrainer
+
+    shard = RunTrainer.shard
+
+    def share(self: Any) -> None:
+        whole = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        shard(self)
+        held = sum(
+            p.to_local().numel() * p.element_size()  # what is no share has no such method
+            for p in self.model.parameters()
+        )
+        print(f"holds {held / whole:.3f} of {whole} bytes")
+
+    RunTrainer.shard = share  # type: ignore[method-assign]
