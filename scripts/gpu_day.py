@@ -244,7 +244,7 @@ def step(day: Day, layout: str, tokens: int, *, cap: float = 0, **changes: Any) 
             raise Absent("there is no card whose memory could be capped")
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, cap / whole))
-    tokens = tokens // 64 if day.dry else tokens
+    tokens = tokens // 16 if day.dry else tokens
     rows = day.rows(layout, tokens)
     out = day.work / "run"
     shutil.rmtree(out, ignore_errors=True)
@@ -389,7 +389,7 @@ def command(day: Day, *words: object) -> float:
 
 def merged(day: Day) -> Figures:
     """A QLoRA run by the user's own commands, merged into its 16-bit original."""
-    tokens = 64 if day.dry else 2048
+    tokens = 128 if day.dry else 2048
     run = day.work / "qlora-run"
     shutil.rmtree(run, ignore_errors=True)
     shutil.rmtree(day.work / "merged", ignore_errors=True)

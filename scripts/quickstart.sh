@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a fine-tuned model that answers, without a network or a GPU once installed:
-# the embedded tiny-ax-4.0 learns sample data of data_templates/ in about a minute on two cores.
+# the embedded tiny-ax-4.0 learns sample data of data_templates/ in one or two minutes on two cores.
 #   bash scripts/quickstart.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ show accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no -
     recipes/sft_lora.yaml model=tiny-ax-4.0 output_dir="$out" \
     "data.train=[data_templates/alpaca.jsonl,data_templates/prompt_completion.jsonl,data_templates/sharegpt.jsonl]" \
     data.eval=null \
-    training.num_train_epochs=40 training.per_device_train_batch_size=4 \
+    training.num_train_epochs=60 training.per_device_train_batch_size=4 \
     training.gradient_accumulation_steps=1 training.learning_rate=3e-3 \
     training.gradient_checkpointing=false
 show axtune chat "$out" --message "금형 보관 창고 열쇠는 누가 가지고 있나요?"
