@@ -79,8 +79,12 @@ def as_override(key: str, value: str) -> str:
         key: Such as ``output_dir``.
         value: A text, which YAML may read as something else: ``1e3``, ``a: b``, ``[x]``.
     """
-    plain = read_value(value) == value
-    return shlex.quote(f"{key}={value if plain else json.dumps(value, ensure_ascii=False)}")
+    if read_value(value) == value:
+        return shlex.quote(f"{key}={value}")
+    # What YAML takes for a line's end folds into a space, where JSON leaves it as it is.
+    quoted = json.dumps(value, ensure_ascii=False)
+    quoted = _LINE_ENDS.sub(lambda end: f"\\u{ord(end[0]):04x}", quoted)
+    return shlex.quote(f"{key}={quoted}")
 
 
 def as_yaml(values: dict[str, Any]) -> str:

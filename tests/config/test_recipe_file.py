@@ -183,6 +183,9 @@ def test_line_ends_of_yaml_within_texts_come_back(tmp_path: Path) -> None:
 @example("[x]")
 @example("it's a 'run'")
 @example("null")
+@example("\x85")
+@example("a: \u2028")
+@example("\ufeff[x]")
 def test_an_override_is_one_word_of_a_shell_and_read_back(value: str) -> None:
     (word,) = shlex.split(as_override("output_dir", value))
     key, _, text = word.partition("=")
