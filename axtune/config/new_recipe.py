@@ -9,6 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from axtune.errors import AxtuneError
 
@@ -44,7 +45,7 @@ def with_values(text: str, values: Mapping[str, Any]) -> str:
     yaml = YAML(typ="rt")
     yaml.width = _LONG_LINES
     yaml.preserve_quotes = True
-    yaml.representer.add_representer(type(None), _null)
+    yaml.Representer = _WrittenOut
     tree: Any = yaml.load(text)
     for path, value in values.items():
         *sections, key = path.split(".")
@@ -78,5 +79,10 @@ def _in_one_line(values: list[Any]) -> CommentedSeq:
     return made
 
 
-def _null(representer: Any, value: None) -> Any:
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+class _WrittenOut(RoundTripRepresenter):
+    """Writes ``null`` where ruamel.yaml leaves the place empty; a class, as it keeps them there."""
+
+
+_WrittenOut.add_representer(
+    type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null")
+)

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from axtune.config.loader import load
 from axtune.config.new_recipe import shipped, with_values
+from axtune.config.recipe_file import as_yaml
 from axtune.errors import AxtuneError
 
 
@@ -40,7 +41,9 @@ def test_a_section_that_is_not_there_is_made() -> None:
 
 
 def test_null_stays_written_out() -> None:
+    elsewhere = as_yaml({"a": None})
     assert with_values("a: null # none\nb: 1\n", {"b": None}) == "a: null # none\nb: null\n"
+    assert as_yaml({"a": None}) == elsewhere  # what other files look like is not touched
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=40))

@@ -405,7 +405,7 @@ def test_a_folder_that_cannot_be_created_is_a_sentence(tmp_path):
 def test_a_run_whose_adapter_cannot_be_written_is_not_finished(tmp_path, monkeypatch):
     from axtune.model.adapter import Adapter
 
-    def disk_full(self, folder):
+    def disk_full(self, folder, tensors):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Adapter, "save", disk_full)
