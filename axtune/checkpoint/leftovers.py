@@ -12,9 +12,10 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,7 +230,7 @@ def _is_own_folder(path: Path) -> bool:
 def _remove_unused(path: Path) -> Removed | None:
     """Remove a file, or a folder that no process holds."""
     try:
-        size = _size(path)
+        size = size_of(path)
         if path.is_symlink() or not path.is_dir():
             path.unlink()
             return Removed(path, size)
@@ -253,5 +254,11 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _size(path: Path) -> int:
-    return sum(file.lstat().st_size for file in (path, *path.rglob("*")) if not file.is_dir())
+def size_of(path: Path) -> int:
+    """Bytes of a file or of all files below a folder, of which some may go meanwhile."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            found = file.lstat()
+            total += 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+    return total

@@ -56,6 +56,18 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process works in a folder at this moment: one that holds it as `locked` does."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _create(folder: Path) -> list[Path]:
     """Make a folder and its parents; those that were not there are returned, the deepest first."""
     require_no_file_in_the_way(folder)

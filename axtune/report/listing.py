@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -14,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from axtune.checkpoint.leftovers import size_of
 from axtune.checkpoint.run_dir import (
     EVALUATION,
     read_manifest,
     read_metrics,
     require_whole,
 )
+from axtune.checkpoint.run_lock import is_held
 from axtune.config.paths import is_run
 from axtune.errors import AxtuneError
 from axtune.evaluate.results import RESULT, read_result
@@ -104,7 +105,7 @@ def _lost_a_part(folder: Path) -> bool:
 
 
 def _listed(run: Path, path: str) -> Listed:
-    size, of_checkpoints = _size(run), _size(run / "checkpoints")
+    size, of_checkpoints = size_of(run), size_of(run / "checkpoints")
     try:
         require_whole(run)
         manifest = read_manifest(run)
@@ -115,7 +116,7 @@ def _listed(run: Path, path: str) -> Listed:
             path, "damaged", bytes=size, checkpoints=of_checkpoints, fault=str(error.found)
         )
     status = str(manifest.get("status"))
-    if status == "running" and not _is_held(run):
+    if status == "running" and not is_held(run):
         status = "killed"
     trained = [event["loss"] for event in losses if event.get("loss") is not None]
     held_out = [event["eval_loss"] for event in losses if event.get("eval_loss") is not None]
@@ -148,30 +149,6 @@ def _digest(manifest: dict[str, Any]) -> str | None:
     if not digests:
         return None
     return hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()[:8]
-
-
-def _is_held(run: Path) -> bool:
-    """Whether a process trains in a run folder (`axtune.checkpoint.run_lock`)."""
-    descriptor = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files below, of which some may go meanwhile."""
-    total = 0
-    for place, _, files in os.walk(folder):
-        for name in files:
-            try:
-                total += (Path(place) / name).lstat().st_size
-            except FileNotFoundError:
-                continue
-    return total
 
 
 def show_runs(console: Console, runs: Sequence[Listed], folder: str) -> None:

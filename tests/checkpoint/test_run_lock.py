@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from axtune.checkpoint.run_lock import locked
+from axtune.checkpoint.run_lock import is_held, locked
 from axtune.errors import AxtuneError
 
 
 def test_the_second_is_told_and_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with locked(folder):
+        assert is_held(folder)
         with pytest.raises(AxtuneError, match="Another run is writing"), locked(folder):
             raise AssertionError
         assert folder.is_dir()
         (folder / "manifest.json").write_text("{}")
+    assert not is_held(folder)
     with locked(folder):  # free again
         assert (folder / "manifest.json").is_file()
 
