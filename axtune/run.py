@@ -55,9 +55,7 @@ from axtune.training.callbacks import chosen_by
 from axtune.training.distributed import (
     alone,
     check_launcher,
-    is_lost_peer,
     leave,
-    lost_peer,
     once,
     scratch_folder,
     shares_weights,
@@ -74,6 +72,7 @@ from axtune.training.memory_check import (
     planned,
     search_of,
 )
+from axtune.training.peers import meet, note_failure, of_peers
 from axtune.training.plots import plot
 from axtune.training.progress import Report
 from axtune.training.summary import (
@@ -131,6 +130,7 @@ def _train(recipe: Recipe) -> Run:
         _Explained(recipe.output_dir) as explained,
     ):
         precision = choose_precision(recipe.precision)
+        meet(recipe)
         args = training_arguments(recipe, precision)  # sets up the process group
         state = PartialState()
         use_all_cores(state)
@@ -290,10 +290,12 @@ class _Explained:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if isinstance(error, Exception):
+            note_failure()
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise out_of_memory(self.search) from error
-        if isinstance(error, RuntimeError) and is_lost_peer(error):
-            raise lost_peer() from error
+        if said := of_peers(error):
+            raise said from error
         if isinstance(error, ImportError):  # an optimiser or a kernel with a package of its own
             raise MissingPackageError(
                 f"A package is missing: {first_line(error)}", "Install it with pip."

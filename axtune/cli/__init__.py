@@ -58,9 +58,9 @@ def _is_first_to_say(message: str) -> bool:
     """Whether no other process of a run that several train has said the same."""
     if "WORLD_SIZE" not in os.environ:
         return True
-    from axtune.training import distributed  # torch, for runs in several processes
+    from axtune.training import peers  # torch, for runs in several processes
 
-    return distributed.is_first_to_say(message)
+    return peers.is_first_to_say(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

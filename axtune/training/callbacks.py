@@ -25,6 +25,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from axtune.checkpoint.run_dir import RunDir
 from axtune.signals import stopped_by
+from axtune.training.peers import has_failed_peer
 from axtune.training.plots import plot
 from axtune.training.progress import Report
 
@@ -157,6 +158,8 @@ class Stopper(TrainerCallback):
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         self.signal = stopped_by(number)
+        if has_failed_peer():  # its launcher ends the others, and no step of theirs will be whole
+            raise self.signal
         if self._signalled_at is None:
             self._signalled_at = now
             self.report.say(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,8 +20,6 @@ from axtune.config.recipe import Recipe
 from axtune.errors import AxtuneError, Fault
 
 T = TypeVar("T")
-
-_ASKING = timedelta(seconds=5)  # another process, whether it has said something
 
 _FSDP = "ACCELERATE_USE_FSDP"
 _LAUNCH = "accelerate launch --config_file"
@@ -150,42 +146,6 @@ def _not_under_fsdp(recipe: Recipe) -> Iterator[Fault]:
             "remove it, and ask afterwards: axtune evaluate RUN."
         )
         yield bad_value("evaluate", message)
-
-
-def is_first_to_say(message: str) -> bool:
-    """Whether no process of this run has said something yet: what ends all of them is said once.
-
-    Args:
-        message: The same text in all of them.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return True
-    digest = hashlib.sha256(message.encode("utf-8", "replace")).hexdigest()
-    try:
-        port = int(os.environ["MASTER_PORT"])
-        store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
-            os.environ["MASTER_ADDR"], port, timeout=_ASKING
-        )
-        return bool(store.add(f"axtune/said/{digest}", 1) == 1)
-    except (KeyError, ValueError, RuntimeError):  # nobody there to ask any more
-        return True
-
-
-def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether it says that another process of the run has gone: gloo's words, and NCCL's kind."""
-    gone = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-    return isinstance(error, torch.distributed.DistError) or any(
-        words in str(error) for words in gone
-    )
-
-
-def lost_peer() -> AxtuneError:
-    """What the processes say that another one has left alone."""
-    return AxtuneError(
-        "Another process of this run has ended, and the run with it.",
-        "Its own message says why. If there is none it was killed, most often because the machine "
-        "ran out of memory; what was saved is sound: resume=true.",
-    )
 
 
 def use_all_cores(state: PartialState) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ from axtune.training.callbacks import (
 from axtune.training.distributed import shares_weights
 from axtune.training.divergence import DivergenceWatch, WithPlaces, check_rehearsal
 from axtune.training.optimisation import go_on, schedule
+from axtune.training.peers import Place
 from axtune.training.plain_state import random_state, read_state, set_random_state, write_state
 from axtune.training.progress import Report
 from axtune.training.trackers import log_into
@@ -149,6 +150,7 @@ class RunTrainer(Trainer):
             if parameter.requires_grad
         }
         self.stopper = Stopper(run.report)
+        self._place = Place()
         self._divergence = DivergenceWatch(model, run.data.where, run.report, run.run_dir)
         callbacks: list[TrainerCallback] = [
             Recorder(run.run_dir, run.report),
@@ -397,9 +399,16 @@ class RunTrainer(Trainer):
     ) -> torch.Tensor:
         """Forward and backward of a micro-batch; what its loss was, and of which rows, is kept."""
         places = inputs.pop("places")
+        self._place.passed()
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         self._divergence.note(loss, places)
         return loss
+
+    def compute_loss_context_manager(self) -> ExitStack[bool | None]:
+        """As the trainer's own; other processes of the run can read that the loss is computed."""
+        around = super().compute_loss_context_manager()
+        around.callback(self._place.passed)
+        return around
 
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from typing import Any
 
 import torch
@@ -56,6 +57,11 @@ def out_of_memory() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     _at_the_third_loss(fail)
+
+
+def hanging() -> None:
+    """It waits for something that does not come."""
+    _at_the_third_loss(lambda loss: time.sleep(600))
 
 
 def killed() -> None:
