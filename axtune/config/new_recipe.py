@@ -13,7 +13,8 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from axtune.errors import AxtuneError
 
-_SHIPPED = Path(__file__).parents[2] / "recipes"
+# In the package as it is installed, beside it in a checkout.
+_PLACES = [Path(__file__).parents[up] / "recipes" for up in (1, 2)]
 _LONG_LINES = 1_000_000  # ruamel.yaml would break them
 
 
@@ -28,8 +29,9 @@ def shipped(task: str, *, four_bit: bool) -> Path:
         AxtuneError: When there is none.
     """
     for kind in ("qlora", "lora") if four_bit else ("lora",):
-        if (file := _SHIPPED / f"{task}_{kind}.yaml").is_file():
-            return file
+        for place in _PLACES:
+            if (file := place / f"{task}_{kind}.yaml").is_file():
+                return file
     raise AxtuneError(
         f"There is no recipe of task {task}.", "Write one, as README.md says; or take another task."
     )

@@ -1,11 +1,13 @@
-"""Two processes train what one trains, with DDP and FSDP2, and fail together.
+"""Two and four processes train what one trains, with DDP and FSDP2.
 
-Every job has an effective batch of four samples; two processes take two of them each.
+Every job has an effective batch of four samples, of which two processes take two each. With four
+processes some kinds are trained; all of them with AXTUNE_PROCESSES=full.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -17,6 +19,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from support import tiny
 from support.commands import ENVIRONMENT, axtune_in_process, losses
 from support.processes import Ended, Job, in_processes
 from support.tiny import RECIPES, write_rows
@@ -43,6 +46,10 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "whole_head": ("sft_lora", (PLAIN, "lora.modules_to_save=[lm_head]")),
     "qlora": ("sft_qlora", (PLAIN, FLOAT)),
     "quantised": ("sft_qlora", (PLAIN, "quantization=null", "model={base}", BF16)),
+    "narrow_72b": (
+        "qlora_72b",
+        (PLAIN, "quantization=null", "model={narrow}", "data.train={rows}", BF16),
+    ),
     "cpt": ("cpt_lora", (PLAIN,)),
     "dpo": ("dpo_lora", ()),
     "dpo_each_step": ("dpo_lora", ("preference.reference=each_step",)),
@@ -50,14 +57,20 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "kto": ("kto_lora", ()),
     "orpo": ("orpo_lora", ()),
 }
+# A.X 4.0 (72B) a sixteenth as wide, with four of its 80 layers: eight heads to a pair of keys.
+NARROW = {"hidden_size": 512, "intermediate_size": 1856, "num_attention_heads": 16,
+          "num_key_value_heads": 2, "num_hidden_layers": 4}  # fmt: skip
 ONE: dict[str, Any] = {"processes": 1, "fsdp": False}
 TWO: dict[str, Any] = {"processes": 2, "fsdp": True}
-RESUMED = {"two_to_two": (TWO, TWO), "two_to_one": (TWO, ONE), "one_to_two": (ONE, TWO)}
+FOUR: dict[str, Any] = {"processes": 4, "fsdp": True}
+RESUMED = {"two_to_four": (TWO, FOUR), "two_to_one": (TWO, ONE), "one_to_two": (ONE, TWO)}
 ADAM = (PLAIN, "training.learning_rate=1e-3", "training.eval_strategy=steps",
         "training.eval_steps=2")  # fmt: skip
-# Batches of one process would be others: packs are made for so many processes, and KTO estimates
-# its divergence from the rows that all processes have at once.
-OF_TWO = ("packed", "kto")
+OF_TWO = ("packed",)  # one process has other packs: they are made for so many processes
+AT_ONCE = ("kto",)  # its divergence is estimated from the rows that all processes have at once
+OF_FOUR = ("sft", "qlora", "dpo")
+if os.environ.get("AXTUNE_PROCESSES") == "full":
+    OF_FOUR = tuple(kind for kind in KINDS if kind not in OF_TWO)
 
 
 class Runs:
@@ -78,15 +91,17 @@ class Runs:
     ) -> None:  # fmt: skip
         """A job of some kind."""
         task = recipe.split("_")[0]
-        here = {"sft": str(self.folder / "sft-one"), "base": str(self.folder / "base")}
+        here = {"sft": self.folder / "sft-one", "base": self.folder / "base",
+                "narrow": self.folder / "narrow", "rows": self.folder / "sft.jsonl"}  # fmt: skip
         self.jobs[name] = Job(
             str(RECIPES / f"{recipe}.yaml"),
             [
                 "model=tiny-ax-4.0", f"data.train={self.folder / task}.jsonl", "data.eval=null",
                 f"output_dir={self.folder / (run or name)}", "precision=fp32", "lora.r=2",
                 "data.max_length=64", f"training.max_steps={STEPS}", "training.warmup_steps=0",
-                "training.lr_scheduler_type=constant", "training.per_device_train_batch_size=2",
-                f"training.gradient_accumulation_steps={2 // processes}",
+                "training.lr_scheduler_type=constant",
+                f"training.per_device_train_batch_size={1 if processes == 4 else 2}",
+                f"training.gradient_accumulation_steps={2 if processes == 1 else 1}",
                 *(word.format(**here) for word in words),
             ],
             processes, fsdp, fault,
@@ -114,6 +129,12 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float
     return max(float((one[name].float() - other[name].float()).abs().max()) for name in one)
 
 
+def at_once(kind: str) -> tuple[str, ...]:
+    """For one process, what makes it take all rows of a step at once where a kind needs that."""
+    whole = ("training.per_device_train_batch_size=4", "training.gradient_accumulation_steps=1")
+    return whole if kind in AT_ONCE else ()
+
+
 def write_data(folder: Path) -> None:
     """Rows of every task."""
     write_rows(folder / "sft.jsonl", 16)
@@ -135,12 +156,19 @@ def write_data(folder: Path) -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("processes")
     write_data(folder)
-    made = axtune_in_process("quantize", "tiny-ax-4.0", "--out", str(folder / "base"))
-    assert made.status == 0, made.said
+    like = locate.find("tiny-ax-4.0", weights=False).folder
+    tiny.with_weights(like, folder / "narrow-16", **NARROW)
+    for base, out in (("tiny-ax-4.0", "base"), (str(folder / "narrow-16"), "narrow")):
+        made = axtune_in_process("quantize", base, "--out", str(folder / out))
+        assert made.status == 0, made.said
     runs = Runs(folder)
     for kind, (recipe, words) in KINDS.items():
         if kind not in OF_TWO:
-            runs.add(f"{kind}-one", recipe, *SGD, *words, processes=1, fsdp=False)
+            runs.add(f"{kind}-one", recipe, *SGD, *words, *at_once(kind), **ONE)
+        if kind in OF_FOUR:
+            runs.add(f"{kind}-four", recipe, *SGD, *words, **FOUR)
+        if kind == "sft":
+            runs.add("sft-ddp-four", recipe, *SGD, *words, processes=4, fsdp=False)
         if kind in ("sft", "dpo", *OF_TWO):
             runs.add(f"{kind}-ddp", recipe, *SGD, *words, fsdp=False)
         runs.add(f"{kind}-fsdp", recipe, *SGD, *words, fault="support.one_rank:counted")
@@ -166,7 +194,16 @@ def test_shared_weights_learn_what_one_process_learns(runs: Runs, kind: str) -> 
     assert apart(runs.adapter(other), runs.adapter(f"{kind}-fsdp")) < near
 
 
-@pytest.mark.parametrize("kind", ["sft", "qlora", "quantised"])
+@pytest.mark.parametrize("kind", [*OF_FOUR, "sft-ddp"])
+def test_four_processes_learn_what_one_learns(runs: Runs, kind: str) -> None:
+    one = kind.removesuffix("-ddp")
+    near = 2e-2 if BF16 in KINDS[one][1] else 1e-5
+    curves = [losses(runs.sound(name)) for name in (f"{one}-one", f"{kind}-four")]
+    assert curves[0] == pytest.approx(curves[1], abs=near)
+    assert apart(runs.adapter(f"{one}-one"), runs.adapter(f"{kind}-four")) < near
+
+
+@pytest.mark.parametrize("kind", ["sft", "qlora", "quantised", "narrow_72b"])
 def test_each_process_holds_its_share(runs: Runs, kind: str) -> None:
     runs.sound(f"{kind}-fsdp")
     said = [
