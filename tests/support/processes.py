@@ -86,7 +86,7 @@ def in_processes(jobs: Sequence[Job], folder: Path) -> list[Ended]:
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": f"{tests}:{tests.parent}",
         },
-        stdout=subprocess.PIPE, text=True, timeout=580, check=True,
+        stdout=subprocess.PIPE, text=True, timeout=1500, check=True,
     )  # fmt: skip
     return [Ended(**one) for one in json.loads(done.stdout.splitlines()[-1])]
 
