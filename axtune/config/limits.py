@@ -29,6 +29,7 @@ from axtune.config.objective import OBJECTIVES
 from axtune.units import plural
 
 _Decay = Annotated[float, Field(ge=0, lt=1)]  # of a moving average
+_Workers = Annotated[int, Field(ge=0, le=128)]  # each is a process
 _Share = Annotated[float, Field(ge=0, le=1)]
 _EpochsDecide = Literal[-1]  # the libraries' way to say that epochs decide
 _LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
@@ -116,7 +117,7 @@ class _Training(_Limits):
     torch_compile_mode: Literal["default", "reduce-overhead", "max-autotune"] | None = None
     torch_empty_cache_steps: PositiveInt | None = None
     pad_to_multiple_of: PositiveInt | Literal["auto"] | None = None
-    dataloader_num_workers: NonNegativeInt | None = None
+    dataloader_num_workers: _Workers | None = None
     dataloader_prefetch_factor: PositiveInt | None = None
     dataloader_multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None
     ddp_timeout: PositiveInt | None = None

@@ -39,6 +39,7 @@ from axtune.config.objective import OBJECTIVES
         ("max_steps", 0, "a number greater than 0 or -1"),
         ("max_steps", -2, "a number greater than 0 or -1"),
         ("dataloader_num_workers", -1, "a number greater than or equal to 0"),
+        ("dataloader_num_workers", 10_000, "a number less than or equal to 128"),
         ("dataloader_prefetch_factor", 0, "a number greater than 0"),
         ("dataloader_multiprocessing_context", "x", "'fork', 'spawn' or 'forkserver'"),
         ("eval_strategy", "sometimes", "'epoch', 'steps' or 'no'"),
