@@ -137,7 +137,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path, name):
         else:
             cache = str(tmp_path / "other_cache")
             done = train_in_processes(processes, file, words, XDG_CACHE_HOME=cache)
-            assert done.returncode == 0, done.stderr
+            assert done.status == 0, done.err
         assert (
             json.loads((folder / "manifest.json").read_text())["counts"]["processes"] == processes
         )

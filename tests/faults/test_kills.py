@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 from support.broken_runs import FULL, outcome, run_here
 from support.commands import ENVIRONMENT
+from support.processes import Job, in_processes
 from support.tiny import recipe, write_rows
+
+from axtune.config import loader
+from axtune.config.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -81,22 +85,19 @@ def test_two_processes_go_on_to_the_same_bits(tmp_path: Path, number: int) -> No
     values = job(tmp_path, "sft")
     values["training"]["gradient_accumulation_steps"] = 1
 
-    def start(folder: str, *words: str) -> subprocess.Popen[bytes]:
-        from axtune.config import loader
-        from axtune.config.recipe import Recipe
-
+    def write(folder: str) -> Path:
         here = Recipe.model_validate({**values, "output_dir": str(tmp_path / folder)})
         file = tmp_path / f"{folder}.yaml"
         file.write_text(loader.dump(here), encoding="utf-8")
-        return subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-             "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-             "-m", "axtune", str(file), *words],
-            env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        return file
 
-    assert start("whole").wait(300) == 0
-    process = start("broken")
+    broken = write("broken")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+         "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
+         "-m", "axtune", str(broken)],
+        env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
     # While a checkpoint is being written: the first, or a later one.
     checkpoints = tmp_path / "broken" / "checkpoints"
     wanted = 1 + number % 3
@@ -108,5 +109,7 @@ def test_two_processes_go_on_to_the_same_bits(tmp_path: Path, number: int) -> No
         time.sleep(0.001)
     process.wait()
     time.sleep(1)  # until the last of its processes has gone, and the lock with it
-    assert start("broken", "resume=true").wait(300) == 0
+    jobs = [Job(str(broken), ["resume=true"]), Job(str(write("whole")))]
+    ended = in_processes(jobs, tmp_path)
+    assert [one.statuses for one in ended] == [[0, 0], [0, 0]], ended[0].said
     assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
