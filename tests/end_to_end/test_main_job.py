@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.commands import axtune_forked
+from support.commands import ENVIRONMENT, forked
 from support.tiny import RECIPES
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -61,7 +61,7 @@ def test_603_conversations_train(
     ]
     recipe = str(RECIPES / "sft_lora.yaml")
     if which == "reduced":
-        done = axtune_forked("train", recipe, *words)
+        done = forked("axtune.cli:main", ["train", recipe, *words], environment=ENVIRONMENT)
         assert done.status == 0, done.err[-2000:]
     else:
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
