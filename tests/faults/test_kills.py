@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from support.commands import ENVIRONMENT
 from support.processes import Job, in_processes
 from support.tiny import recipe, write_rows
 
+from axtune.checkpoint.run_lock import locked
 from axtune.config import loader
 from axtune.config.recipe import Recipe
+from axtune.errors import AxtuneError
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +83,14 @@ def test_the_faults_are_as_many_as_promised() -> None:
         assert len(JOBS) * (AT_WRITES + AT_RANDOM) + PAIRS >= LEAST
 
 
+def until_free(folder: Path) -> None:
+    """Wait until the last process of a killed run has gone, and its lock with it."""
+    for _ in range(600):
+        with suppress(AxtuneError), locked(folder):
+            return
+        time.sleep(0.2)
+
+
 @pytest.mark.parametrize("number", range(PAIRS))
 def test_two_processes_go_on_to_the_same_bits(tmp_path: Path, number: int) -> None:
     values = job(tmp_path, "sft")
@@ -108,7 +119,7 @@ def test_two_processes_go_on_to_the_same_bits(tmp_path: Path, number: int) -> No
             break
         time.sleep(0.001)
     process.wait()
-    time.sleep(1)  # until the last of its processes has gone, and the lock with it
+    until_free(tmp_path / "broken")
     jobs = [Job(str(broken), ["resume=true"]), Job(str(write("whole")))]
     ended = in_processes(jobs, tmp_path)
     assert [one.statuses for one in ended] == [[0, 0], [0, 0]], ended[0].said

@@ -117,7 +117,7 @@ def _ask(what: str, value: Any) -> Any:
 
 def _begin(asked: dict[str, Any]) -> None:
     """Become the process that was asked for; never returns."""
-    status = 70
+    status = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for stream, file in ((1, asked["output"]), (2, asked["errors"])):
