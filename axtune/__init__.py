@@ -80,7 +80,10 @@ def __getattr__(name: str) -> Any:
         from axtune.errors import require_linux
 
         require_linux()
-    return getattr(importlib.import_module(room), attribute)
+    from axtune.loading import loading
+
+    with loading():
+        return getattr(importlib.import_module(room), attribute)
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support import pictures
 
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 
@@ -22,10 +24,29 @@ settings.register_profile(
 settings.load_profile("axtune")
 
 
+# The libraries are no garbage: the collector does not look at them as they are loaded, nor later.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that two processes end together."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path.name != "test_served.py", item.path not in slow))
+
+
+# The tests of pictures, and of whole runs.
+DRAWING = ("test_plots.py", "test_run.py", "test_run_preference.py")
+
+
+@pytest.fixture(autouse=True)
+def _pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.path.name not in DRAWING:
+        monkeypatch.setattr(pictures.DRAWS, pictures.blank)
 
 
 @pytest.fixture(scope="session")

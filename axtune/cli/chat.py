@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from axtune.loading import loading
+
 app = typer.Typer()
 
 
@@ -23,7 +25,8 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 512,
 ) -> None:
     """Talk to a trained run, with tools."""
-    from axtune.chat import chat as start
+    with loading():
+        from axtune.chat import chat as start
 
     start(
         run,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from axtune.errors import AxtuneError
+from axtune.loading import loading
 from axtune.units import gigabytes
 
 app = typer.Typer()
@@ -45,7 +46,9 @@ def quantize(
 ) -> None:
     """Write a base in 4 bit once; QLoRA runs that take the folder as model= start sooner."""
     from axtune.config.recipe_file import as_override
-    from axtune.weights.quantized_base import quantize as run_quantize
+
+    with loading():
+        from axtune.weights.quantized_base import quantize as run_quantize
 
     written = run_quantize(
         base,
@@ -76,7 +79,8 @@ def merge(
     ] = None,
 ) -> None:
     """Merge adapters into their base: a checkpoint in float32 sums, rounded once."""
-    from axtune.weights.merge import merge as run_merge
+    with loading():
+        from axtune.weights.merge import merge as run_merge
 
     written = run_merge(adapters, base, out, into=into, weights=weight)
     for note in written.notes:
@@ -156,10 +160,11 @@ def export(
         raise AxtuneError("--group is of an export in 4 bit for vLLM.", "Give --bits 4 as well.")
     if fast and (calibrate or rows):
         raise AxtuneError("--fast rounds without any rows.", "Leave --calibrate and --rows out.")
-    from axtune.export.calibration import RoundingOptions
-    from axtune.export.export import export as run_export
-    from axtune.export.four_bit import FourBitOptions
-    from axtune.training.progress import Report
+    with loading():
+        from axtune.export.calibration import RoundingOptions
+        from axtune.export.export import export as run_export
+        from axtune.export.four_bit import FourBitOptions
+        from axtune.training.progress import Report
 
     report = Report()
     rounding = RoundingOptions(

@@ -10,6 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from axtune.errors import AxtuneError
+from axtune.loading import loading
 
 app = typer.Typer()
 
@@ -114,13 +115,14 @@ def evaluate(
     if model is None:
         raise AxtuneError("There is no model to ask.", "Name it: axtune eval MODEL.")
 
-    from axtune.evaluate.answers import read_answers
-    from axtune.evaluate.evaluate import AT_MOST, Settings, below, bounds
-    from axtune.evaluate.evaluate import evaluate as run_evaluate
-    from axtune.evaluate.generate import Sampling
-    from axtune.evaluate.show import show, show_examples
-    from axtune.report.page import refresh
-    from axtune.training.progress import Report
+    with loading():
+        from axtune.evaluate.answers import read_answers
+        from axtune.evaluate.evaluate import AT_MOST, Settings, below, bounds
+        from axtune.evaluate.evaluate import evaluate as run_evaluate
+        from axtune.evaluate.generate import Sampling
+        from axtune.evaluate.show import show, show_examples
+        from axtune.report.page import refresh
+        from axtune.training.progress import Report
 
     if not tasks and (task_folder or chat or num_fewshot is not None):
         raise AxtuneError(

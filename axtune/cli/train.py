@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from axtune.errors import AxtuneError
+from axtune.loading import loading
 
 if TYPE_CHECKING:
     from axtune.config.recipe import Recipe
@@ -35,12 +36,14 @@ def train(
 
     if has_stages(recipe):
         stages = load_stages(recipe, overrides or [])
-        from axtune.stages import run_stages
+        with loading():
+            from axtune.stages import run_stages
 
         run_stages(stages)
         return
     loaded = load(recipe, overrides or [])
-    from axtune.run import train as run_train
+    with loading():
+        from axtune.run import train as run_train
 
     with located(recipe, overrides or []):
         run_train(loaded)

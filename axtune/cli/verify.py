@@ -12,6 +12,7 @@ import typer
 import typer.core
 
 from axtune.errors import AxtuneError
+from axtune.loading import loading
 
 if TYPE_CHECKING:
     from axtune.verify.certificate import Check
@@ -76,9 +77,10 @@ def verify(
     ] = False,
 ) -> None:
     """Prove that a checkpoint computes and serves what was trained; exit 1 on a failure."""
-    from axtune.evaluate.same_calls import same_calls
-    from axtune.verify.agreement import MOST_KL
-    from axtune.verify.verify import verify as run_verify
+    with loading():
+        from axtune.evaluate.same_calls import same_calls
+        from axtune.verify.agreement import MOST_KL
+        from axtune.verify.verify import verify as run_verify
 
     certificate = run_verify(
         folder,
@@ -122,8 +124,10 @@ def doctor(
     from dataclasses import asdict
 
     from axtune.checkpoint.locate import find
-    from axtune.verify.doctor import examine
-    from axtune.verify.doctor import repair as run_repair
+
+    with loading():
+        from axtune.verify.doctor import examine
+        from axtune.verify.doctor import repair as run_repair
 
     if checkpoint is None:
         if base or repair:

@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -80,6 +81,7 @@ def rows_by(trainer: Any, make: Callable[[Any], Any]) -> None:
     trainer._prepare_dataset = lambda dataset, *_, **__: make(dataset)
 
 
+@cache
 def loss_names(trainer: type, key: str) -> list[str]:
     """The values of an argument that a TRL trainer knows: it names them in its code alone.
 

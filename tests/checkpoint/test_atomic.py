@@ -113,6 +113,7 @@ def test_killed_before_any_write_a_staged_folder_is_absent_or_whole(tmp_path: Pa
         "with staged(out, 0) as folder: [(folder / n).write_text(n) for n in ('one', 'two')]",
         tmp_path / "out",
         whole,
+        loaded=False,
     )
     # Only the very last flush comes after the folder has its name.
     assert len(states) > 5

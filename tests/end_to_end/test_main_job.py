@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.commands import ENVIRONMENT, forked
 from support.tiny import RECIPES
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -48,9 +49,7 @@ def test_603_conversations_train(
     model = "tiny-ax-4.0"
     if which == "reduced":
         model = str(reduced(tmp_path / "ax-4.0-reduced", real_checkpoint("4.0")))
-    command = [
-        *("-m", "accelerate.commands.launch", "--num_processes", "1"),
-        str(RECIPES / "sft_lora.yaml"),
+    words = [
         f"model={model}",
         f"data.train={shared / 'goldens/serve_prompts.jsonl'}",
         "data.eval=null",
@@ -60,15 +59,21 @@ def test_603_conversations_train(
         "training.warmup_steps=0",
         "training.gradient_checkpointing=false",
     ]
-    done = subprocess.run(
-        [sys.executable, *command],
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    recipe = str(RECIPES / "sft_lora.yaml")
+    if which == "reduced":
+        done = forked("axtune.cli:main", ["train", recipe, *words], environment=ENVIRONMENT)
+        assert done.status == 0, done.err[-2000:]
+    else:
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
+        started = subprocess.run(
+            [*launch, recipe, *words],
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert started.returncode == 0, started.stderr[-2000:]
     manifest = json.loads((tmp_path / "run/manifest.json").read_text(encoding="utf-8"))
     account = manifest["data"]["train"]
     assert account["rows_read"] == account["rows_used"] == account["samples"] == 603

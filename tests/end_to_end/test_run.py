@@ -225,8 +225,8 @@ def test_two_processes_share_the_questions(tmp_path):
             train(loader.load(RECIPES / "sft_lora.yaml", overrides))
         else:
             done = train_in_processes(processes, RECIPES / "sft_lora.yaml", overrides)
-            assert done.returncode == 0, done.stderr
-            assert "5 of 1 file" in done.stdout
+            assert done.status == 0, done.err
+            assert "5 of 1 file" in done.out
         figures.append(losses(folder, "eval_chrf"))
     assert len(figures[0]) == 1
     assert figures[1] == pytest.approx(figures[0], rel=1e-3)
@@ -290,9 +290,11 @@ def test_two_processes_give_the_curve_of_one_with_the_same_effective_batch(tmp_p
         if processes == 1:
             train(loader.load(RECIPES / "sft_lora.yaml", words(job)))
         else:
-            done = train_in_processes(processes, RECIPES / "sft_lora.yaml", words(job))
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.count("steps ") == 1  # one process speaks
+            done = train_in_processes(
+                processes, RECIPES / "sft_lora.yaml", words(job), loaded=packing
+            )
+            assert done.status == 0, done.err
+            assert done.out.count("steps ") == 1  # one process speaks
         manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["counts"]["processes"] == processes
         assert manifest["counts"]["effective_batch"] == 4
@@ -306,8 +308,8 @@ def test_a_process_that_fails_takes_the_others_with_it(tmp_path):
     (tmp_path / "rows.jsonl").write_text("{broken\n", encoding="utf-8")
     job = recipe(tmp_path)
     done = train_in_processes(2, RECIPES / "sft_lora.yaml", words(job))
-    assert done.returncode != 0
-    assert done.stderr.count("rows.jsonl:1: not-json") == 1
+    assert done.status != 0
+    assert done.err.count("rows.jsonl:1: not-json") == 1
     assert not (tmp_path / "run").exists()
 
 

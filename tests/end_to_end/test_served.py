@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ import pytest
 import torch
 from openai import OpenAI
 from support import memory, tiny, tool_pairs
-from support.rows import ROOT, read_jsonl, write_jsonl
+from support.commands import ENVIRONMENT, forked
+from support.rows import read_jsonl, write_jsonl
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from axtune.checkpoint import locate
@@ -93,12 +92,10 @@ def learn(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> C
     return train
 
 
-def axtune(*words: str) -> str:
-    """A command as a user types it, from the checkout."""
-    command = [sys.executable, "-m", "axtune", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def axtune(*words: str) -> None:
+    """A command as a user types it, from the checkout; it has to end well."""
+    done = forked("axtune.cli:main", words, environment=ENVIRONMENT)
+    assert done.status == 0, done.said
 
 
 def ask_all(served: Served, requests: list[Request]) -> None:
@@ -145,15 +142,19 @@ def test_merged_lora(
     assert written["passed"] is True
 
 
-def test_merged_qlora(learn: Callable[..., Path], requests: list[Request], tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["tiny-ax-4.0"], indirect=True)
+def test_merged_qlora(
+    model: str, learn: Callable[..., Path], requests: list[Request], tmp_path: Path
+) -> None:
     run, folder = learn("sft_qlora", tiny.IN_FLOAT32), tmp_path / "served"
     axtune("export", str(run), "--to", "vllm", "--into", "nf4", "--out", str(folder))
     with serve(folder, CONTEXT) as served:
         ask_all(served, requests)
 
 
+@pytest.mark.parametrize("model", ["tiny-ax-4.0"], indirect=True)
 def test_merged_in_4_bit(
-    learn: Callable[..., Path], requests: list[Request], data: Path, tmp_path: Path
+    model: str, learn: Callable[..., Path], requests: list[Request], data: Path, tmp_path: Path
 ) -> None:
     run, folder = learn("sft_lora"), tmp_path / "served"
     axtune("export", str(run), "--to", "vllm", "--bits", "4", "--out", str(folder))

@@ -10,8 +10,6 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from support import tiny
 from support.commands import ENVIRONMENT, axtune_in_process, losses
+from support.forked import Forked
 from support.processes import Ended, Job, in_processes
 from support.tiny import RECIPES, write_rows
 from transformers import AutoModelForCausalLM
@@ -260,30 +259,29 @@ def test_one_process_alone_reports(runs: Runs) -> None:
 
 def launch(
     config: str, folder: Path, *options: str, sharded: bool = True, **environment: str
-) -> subprocess.Popen[str]:
+) -> Forked:
     """Start a recipe as the head of recipes/accelerate/CONFIG.yaml says, on a CPU."""
     paths = {"PYTHONPATH": f"{RECIPES.parent}:{RECIPES.parent / 'tests'}"}
     recipe = RECIPES / ("sft_qlora.yaml" if "qlora" in config else "sft_lora.yaml")
-    return subprocess.Popen(
-        [
-            sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "2",
-            "--config_file", str(RECIPES / "accelerate" / f"{config}.yaml"), *options,
-            *(("-m", "support.sharded") if sharded else ()), str(recipe), "model=tiny-ax-4.0",
-            f"data.train={write_rows(folder / 'rows.jsonl', 8)}", "data.eval=null",
-            f"output_dir={folder / 'run'}", "training.max_steps=2", "precision=fp32", PLAIN,
-            "data.max_length=64", "training.gradient_accumulation_steps=1",
-        ],
-        env=ENVIRONMENT | paths | environment,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    words = [
+        "--quiet", "--num_processes", "2",
+        "--config_file", str(RECIPES / "accelerate" / f"{config}.yaml"), *options,
+        "-m", "support.worker", "train_sharded" if sharded else "train", str(recipe),
+        f"data.train={write_rows(folder / 'rows.jsonl', 8)}", "data.eval=null",
+        "model=tiny-ax-4.0", f"output_dir={folder / 'run'}", "training.max_steps=2",
+        "precision=fp32", PLAIN, "data.max_length=64", "training.gradient_accumulation_steps=1",
+    ]  # fmt: skip
+    return Forked(
+        "support.worker:accelerate_launch", words, output=folder / f"said-by-{options[-1]}",
+        environment=ENVIRONMENT | paths | environment,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("config", ["ddp", "fsdp2", "fsdp2_qlora"])
 def test_a_configuration_for_accelerate_trains(config: str, tmp_path: Path) -> None:
     process = launch(config, tmp_path, "--main_process_port", "0")
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert "2 processes × 1 × 1 accumulated" in said
+    assert process.wait() == 0, process.said
+    assert "2 processes × 1 × 1 accumulated" in process.said
     assert len(losses(tmp_path / "run")) == 2
 
 
@@ -295,16 +293,15 @@ def test_two_machines_train_together(tmp_path: Path) -> None:
     machines = []
     for rank in (0, 1):
         (own := tmp_path / f"machine-{rank}").mkdir()  # machines do not share their /tmp
-        options = ("--machine_rank", str(rank), *where)
+        options = (*where, "--machine_rank", str(rank))
         machines.append(launch("multi_node", tmp_path, *options, TMPDIR=str(own)))
-    said = [machine.communicate(timeout=300)[0] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], said
-    assert "2 processes × 1 × 1 accumulated" in said[0]
+    statuses = [machine.wait() for machine in machines]
+    assert statuses == [0, 0], [machine.said for machine in machines]
+    assert "2 processes × 1 × 1 accumulated" in machines[0].said
     assert len(losses(tmp_path / "run")) == 2
 
 
 def test_fsdp_on_a_cpu_is_refused_once(tmp_path: Path) -> None:
     process = launch("fsdp2", tmp_path, "--main_process_port", "0", sharded=False)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode
-    assert said.count("configured for FSDP, which it has for GPUs only") == 1
+    assert process.wait()
+    assert process.said.count("configured for FSDP, which it has for GPUs only") == 1

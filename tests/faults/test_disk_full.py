@@ -28,15 +28,14 @@ def _can_mount() -> bool:
 
 
 @pytest.mark.skipif(not _can_mount(), reason="no user namespaces here, so no disk of a size")
-@pytest.mark.parametrize("name", JOBS)
 def test_a_run_on_a_disk_that_fills_up_goes_on_later(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = tmp_path / "jobs.json"
-    file.write_text(json.dumps({name: job(tmp_path, name)}), encoding="utf-8")
+    file.write_text(json.dumps({name: job(tmp_path, name) for name in JOBS}), encoding="utf-8")
     told = run_here("quotas", str(file), str(QUOTAS), within=_OWN_MOUNTS)
-    assert len(told) == QUOTAS
+    assert [one["job"] for one in told] == [name for name in JOBS for _ in range(QUOTAS)]
     for one in told:
         assert (one["code"], one["traceback"], one["damaged"]) == (1, False, 0), one
         assert "No space left on device" in one["end"], one

@@ -196,7 +196,7 @@ BASES = [
     Hostile("no model_type", merged("config.json", model_type=None), "model_type"),
     Hostile("a billion layers", merged("config.json", num_hidden_layers=10**9),
             "num_hidden_layers"),
-    Hostile("2048 layers", merged("config.json", num_hidden_layers=2048, layer_types=None),
+    Hostile("512 layers", merged("config.json", num_hidden_layers=512, layer_types=None),
             "lacks .*tensors", BUILDING),
     Hostile("a vocabulary of 16 million", merged("config.json", vocab_size=1 << 24),
             "has the shape|lacks .*tensors", BUILDING),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.broken_runs import FULL
+from support.forked import Forked
 from support.rows import ROOT
 
 from axtune.evaluate.answers import ANSWERS
@@ -24,14 +23,12 @@ ROWS = ROOT / "data_templates" / "chat.jsonl"
 KILLS = 12 if FULL else 3
 
 
-def begin(out: Path) -> subprocess.Popen[bytes]:
+def begin(out: Path) -> Forked:
     words = [
         "eval", "tiny-ax-4.0", "--against", "tiny-ax-3.1", "--data", str(ROWS), "--limit", "12",
         "--max-new-tokens", "12", "--batch-size", "2", "--out", str(out),
     ]  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-m", "axtune", *words], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
+    return Forked("axtune.cli:main", words, output=out.with_suffix(".said"), cwd=ROOT)
 
 
 def kept(out: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -17,8 +17,9 @@ KILLS = 10 if FULL else 2
 
 
 def test_killed_stages_end_with_the_same(tmp_path: Path) -> None:
+    process = staged.begin(staged.write(tmp_path, tmp_path / "whole"))
     began = time.monotonic()
-    staged.run(staged.write(tmp_path, tmp_path / "whole"))
+    assert process.wait() == 0, process.said
     took = time.monotonic() - began
     wanted = staged.results(tmp_path / "whole"), staged.adapters(tmp_path / "whole")
     draw = random.Random(0)
@@ -28,7 +29,7 @@ def test_killed_stages_end_with_the_same(tmp_path: Path) -> None:
         process = staged.begin(recipe)
         time.sleep(took * draw.uniform(0.2, 0.95))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()
         staged.run(recipe)
         assert staged.results(out) == wanted[0]
         assert staged.equal(wanted[1], staged.adapters(out))

@@ -8,13 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.broken_runs import FULL, outcome, run_here
 from support.commands import ENVIRONMENT
+from support.processes import Job, in_processes
 from support.tiny import recipe, write_rows
+
+from axtune.checkpoint.run_lock import locked
+from axtune.config import loader
+from axtune.config.recipe import Recipe
+from axtune.errors import AxtuneError
 
 pytestmark = pytest.mark.slow
 
@@ -76,27 +83,32 @@ def test_the_faults_are_as_many_as_promised() -> None:
         assert len(JOBS) * (AT_WRITES + AT_RANDOM) + PAIRS >= LEAST
 
 
+def until_free(folder: Path) -> None:
+    """Wait until the last process of a killed run has gone, and its lock with it."""
+    for _ in range(600):
+        with suppress(AxtuneError), locked(folder):
+            return
+        time.sleep(0.2)
+
+
 @pytest.mark.parametrize("number", range(PAIRS))
 def test_two_processes_go_on_to_the_same_bits(tmp_path: Path, number: int) -> None:
     values = job(tmp_path, "sft")
     values["training"]["gradient_accumulation_steps"] = 1
 
-    def start(folder: str, *words: str) -> subprocess.Popen[bytes]:
-        from axtune.config import loader
-        from axtune.config.recipe import Recipe
-
+    def write(folder: str) -> Path:
         here = Recipe.model_validate({**values, "output_dir": str(tmp_path / folder)})
         file = tmp_path / f"{folder}.yaml"
         file.write_text(loader.dump(here), encoding="utf-8")
-        return subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-             "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-             "-m", "axtune", str(file), *words],
-            env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        return file
 
-    assert start("whole").wait(300) == 0
-    process = start("broken")
+    broken = write("broken")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+         "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
+         "-m", "axtune", str(broken)],
+        env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
     # While a checkpoint is being written: the first, or a later one.
     checkpoints = tmp_path / "broken" / "checkpoints"
     wanted = 1 + number % 3
@@ -107,6 +119,8 @@ def test_two_processes_go_on_to_the_same_bits(tmp_path: Path, number: int) -> No
             break
         time.sleep(0.001)
     process.wait()
-    time.sleep(1)  # until the last of its processes has gone, and the lock with it
-    assert start("broken", "resume=true").wait(300) == 0
+    until_free(tmp_path / "broken")
+    jobs = [Job(str(broken), ["resume=true"]), Job(str(write("whole")))]
+    ended = in_processes(jobs, tmp_path)
+    assert [one.statuses for one in ended] == [[0, 0], [0, 0]], ended[0].said
     assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import ENVIRONMENT, axtune
+from support.commands import ENVIRONMENT, axtune_forked
 
 pytestmark = pytest.mark.slow
 
@@ -67,9 +67,9 @@ def test_no_canary_is_left_or_printed(tmp_path: Path) -> None:
     ]  # fmt: skip
     printed = b""
     for words in jobs:
-        done = axtune(*words, **environment)
-        assert done.returncode == (words[0] == "data"), done.stderr + done.stdout
-        printed += (done.stdout + done.stderr).encode("utf-8", "surrogateescape")
+        done = axtune_forked(*words, **environment)
+        assert done.status == (words[0] == "data"), done.said
+        printed += done.said.encode("utf-8", "surrogateescape")
     assert not [form for form in CANARIES if form in printed]
     left = [file for file in out.rglob("*") if file.is_file()]
     assert len(left) > 50
@@ -83,7 +83,7 @@ def test_no_canary_is_left_or_printed(tmp_path: Path) -> None:
     for path in (entry for place in private for entry in (place, *place.rglob("*"))):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
     (out / "scratch" / "axtune-scratch-0123456789abcdef").mkdir()
-    assert "0123456789abcdef: removed" in axtune("clean", str(run), **environment).stdout
+    assert "0123456789abcdef: removed" in axtune_forked("clean", str(run), **environment).out
 
 
 NUMBERS = ("010-8842-1177", "0108842-1177", "1088421177", "8842", "M73915526", "73915526")
@@ -104,18 +104,18 @@ def test_no_masked_number_is_left_or_printed(tmp_path: Path) -> None:
     common = ["train", "recipes/sft_lora.yaml", "model=tiny-ax-4.0", f"data.train={rows}",
               "data.eval=null", "training.max_steps=1", "lora.r=4"]  # fmt: skip
     places = {"TMPDIR": str(out / "scratch"), "XDG_CACHE_HOME": str(out / "cache")}
-    masked = axtune(*common, "data.privacy=mask", f"output_dir={out / 'run'}", **places)
-    assert masked.returncode == 0, masked.stderr
-    refused = axtune(*common, "data.privacy=refuse", f"output_dir={out / 'other'}", **places)
-    assert refused.returncode == 1
+    masked = axtune_forked(*common, "data.privacy=mask", f"output_dir={out / 'run'}", **places)
+    assert masked.status == 0, masked.err
+    refused = axtune_forked(*common, "data.privacy=refuse", f"output_dir={out / 'other'}", **places)
+    assert refused.status == 1
     assert f"{rows}:1: personal-data: it holds personal data (passport 1, telephone 2)" in (
-        refused.stderr
+        refused.err
     )
     manifest = json.loads((out / "run" / "manifest.json").read_text("utf-8"))
     found = manifest["data"]["train"]["personal_data"]
     assert found == {"telephone": 8, "passport": 4}
     assert "Personal data" in (out / "run" / "report.html").read_text("utf-8")
-    printed = masked.stdout + masked.stderr + refused.stdout + refused.stderr
+    printed = masked.said + refused.said
     assert not [number for number in NUMBERS if number in printed]
     for file in (one for one in out.rglob("*") if one.is_file() and one.suffix != ".safetensors"):
         data = file.read_bytes()
@@ -139,6 +139,6 @@ def test_what_a_killed_process_prepared_is_cleaned(tmp_path: Path) -> None:
     killed = subprocess.run(command, env=ENVIRONMENT | environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert [file.name for file in tmp_path.glob("axtune*/*")] == ["rows"]
-    done = axtune("clean", **environment)
-    assert done.returncode == 0, done.stderr
+    done = axtune_forked("clean", **environment)
+    assert done.status == 0, done.err
     assert not list(tmp_path.glob("axtune*"))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from support.commands import ENVIRONMENT, losses
+from support.commands import losses
+from support.forked import Forked
 from support.tiny import LIBRARY_WARNINGS, recipe
 
 from axtune.checkpoint.run_lock import locked
@@ -31,14 +30,11 @@ def test_of_two_runs_one_trains_and_the_other_is_told(tmp_path: Path, resume: bo
             tmp_path, output_dir=str(tmp_path / "deep" / "run"), seed=number, resume=resume
         )
         (tmp_path / f"{number}.yaml").write_text(loader.dump(job), encoding="utf-8")
-        command = [sys.executable, "-m", "axtune", str(tmp_path / f"{number}.yaml")]
-        started.append(
-            subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE, text=True)
-        )  # fmt: skip
+        words = ["train", str(tmp_path / f"{number}.yaml")]
+        started.append(Forked("axtune.cli:main", words, output=tmp_path / f"{number}.said"))
         time.sleep(0.1)
-    said = [process.communicate(timeout=300)[1] for process in started]
-    codes = [process.returncode for process in started]
+    codes = [process.wait() for process in started]
+    said = [process.said for process in started]
     assert sorted(codes) == [0, 1], said
     winner = codes.index(0)
     # The slower one may come when the other has finished; either way nothing is mixed.

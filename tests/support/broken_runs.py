@@ -1,7 +1,7 @@
 """Training runs that are killed, or run out of disk, and what the same command makes of them then.
 
-Run as a script, it imports the libraries once and trains in forks of itself: a run costs a second
-instead of ten. What it is told and what it tells is JSON, a line each.
+It trains in forks of a process that has imported the libraries, or of itself as a script where it
+needs a disk of its own. What it is told and what it tells is JSON, a line each.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from support.forked import Forked
+from support.pictures import draw_nothing
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # All of the faults of which README tells, or enough of them for every change.
@@ -28,21 +31,30 @@ _CHANGES = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate", "os
 
 
 def run_here(task: str, *words: str, within: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Start this script, and read what it tells.
+    """Tell it, and read what it tells.
 
     Args:
         task: kills or quotas.
-        words: For the task.
-        within: A command that starts it, such as unshare.
+        words: For the task, first the file of jobs.
+        within: A command that starts it as a script, such as unshare.
     """
-    command = [*within, sys.executable, "-W", "ignore", "-m", "support.broken_runs", task, *words]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment["TOKENIZERS_PARALLELISM"] = "false"
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env=environment, timeout=3000
-    )
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if within:
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        command = [*within, sys.executable, "-W", "ignore", "-m", "support.broken_runs"]
+        said = subprocess.run(
+            [*command, task, *words],
+            stdout=subprocess.PIPE, text=True, check=True, env=environment, timeout=3000,
+        ).stdout  # fmt: skip
+    else:
+        output = Path(words[0]).with_suffix(".said")
+        process = Forked(
+            "support.broken_runs:tell", task, *words, output=output, environment=environment
+        )
+        assert process.wait() == 0, process.said
+        said = process.said
+    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
 
 class Fork:
@@ -193,8 +205,8 @@ def _tmpfs(disk: Path, size: int) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(disk)], check=True)
 
 
-if __name__ == "__main__":
-    task, file, *numbers = sys.argv[1:]
+def tell(task: str, file: str, *numbers: str) -> None:
+    """Do a task with each job of a file."""
     import torch
 
     import axtune.run
@@ -202,6 +214,7 @@ if __name__ == "__main__":
     import axtune.training.sft  # noqa: F401
 
     torch.set_num_threads(1)
+    draw_nothing()
     for job_name, job in json.loads(Path(file).read_text(encoding="utf-8")).items():
         results = (
             kills(job_name, job, int(numbers[0]), int(numbers[1]))
@@ -210,3 +223,7 @@ if __name__ == "__main__":
         )
         for result in results:
             print(json.dumps(result, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    tell(*sys.argv[1:])

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from types import FrameType
 
 from axtune.checkpoint.run_dir import read_metrics
 from axtune.cli import main
+from support.forked import Forked
 from support.rows import ROOT
 from support.tiny import RECIPES
 
@@ -66,6 +69,23 @@ class Answer:
         return self.out + self.err
 
 
+def axtune_forked(*words: str, cwd: Path = ROOT, **environment: str) -> Answer:
+    """A command in a process of its own that needs no time to start."""
+    further = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    answer = forked(
+        "support.commands:strictly", words, cwd=cwd,
+        environment=os.environ | further | environment,
+    )  # fmt: skip
+    assert "Traceback" not in answer.err, answer.err
+    return answer
+
+
+def strictly(words: Sequence[str]) -> None:
+    """A command whose warnings are errors."""
+    warnings.simplefilter("error")
+    main(words)
+
+
 def axtune_in_process(*words: str, seconds: int = 120) -> Answer:
     """A command in this process, with a "y" on standard input for whoever asks.
 
@@ -92,12 +112,31 @@ def axtune_in_process(*words: str, seconds: int = 120) -> Answer:
 
 
 def train_in_processes(
-    count: int, recipe: Path, words: Sequence[str], **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Start a recipe in several processes, as torchrun does."""
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count),
-         "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-         str(recipe), *words],
-        env=ENVIRONMENT | environment, timeout=300, capture_output=True, text=True, check=False,
+    count: int, recipe: Path, words: Sequence[str], *, loaded: bool = True, **environment: str
+) -> Answer:
+    """Start a recipe in several processes with torchrun.
+
+    Args:
+        count: Of processes.
+        recipe: Its file.
+        words: Overrides.
+        loaded: Fork the processes; else they start as a user's do.
+        environment: Variables.
+    """
+    what = ["-m", "support.worker", "train", str(recipe)] if loaded else [str(recipe)]
+    options = ["--nproc_per_node", str(count), "--master_port", "0", "--rdzv_backend", "c10d",
+               "--rdzv_endpoint", "localhost:0"]  # fmt: skip
+    return forked(
+        "torch.distributed.run:main", [*options, *what, *words],
+        environment=ENVIRONMENT | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"} | environment,
     )  # fmt: skip
+
+
+def forked(call: str, *words: object, cwd: Path = ROOT, environment: Mapping[str, str]) -> Answer:
+    """What a function says in a process of its own, and how that ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = (Path(folder) / name for name in ("out", "err"))
+        process = Forked(call, *words, output=out, errors=err, cwd=cwd, environment=environment)
+        status = process.wait()
+        said = [file.read_text(encoding="utf-8", errors="surrogateescape") for file in (out, err)]
+    return Answer(status, *said)

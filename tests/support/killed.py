@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from support.forked import Forked
+
 # Runs the command again and again, each time in a process of its own (a fork) that kills itself, as
 # kill -9 does, before its next call that changes anything on the disk: the first, the second, …
 _KILLED = """
@@ -55,8 +57,9 @@ while status == 9:
 
 
 def states_when_killed(
-    imports: str, call: str, out: Path, whole: Path, *words: str, every: int = 1
-) -> list[str]:
+    imports: str, call: str, out: Path, whole: Path, *words: str, every: int = 1,
+    loaded: bool = True,
+) -> list[str]:  # fmt: skip
     """What stands at `out` after each kill; the last run is not killed and must end well.
 
     Args:
@@ -66,18 +69,32 @@ def states_when_killed(
         whole: What it produces.
         words: For the command.
         every: Kill before each so-manieth write only.
+        loaded: Whether it needs the libraries.
 
     Returns:
         ``absent``, ``whole`` or ``half`` for each kill.
     """
     code = _KILLED.format(imports=imports, call=call)
-    command = [sys.executable, "-W", "ignore", "-c", code, str(every), str(out), str(whole), *words]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    arguments = [str(every), str(out), str(whole), *words]
+    if loaded:
+        printed = whole.with_name(f"{whole.name}.said")
+        process = Forked("support.killed:executed", code, arguments, output=printed, cwd=Path.cwd())
+        assert process.wait() == 0, process.said
+        output = process.said
+    else:
+        command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     runs = [line.split()[1:] for line in output.splitlines()]
     assert runs.pop() == ["0", "whole"]  # clears what all the killed ones left
     assert {status for status, _ in runs} == {"9"}
     assert not list(out.parent.glob(".*"))
     return [state for _, state in runs]
+
+
+def executed(code: str, arguments: list[str]) -> None:
+    """What ``python -c CODE ARGUMENTS`` does."""
+    sys.argv[1:] = arguments
+    exec(code, {})
 
 
 def fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:

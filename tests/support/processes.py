@@ -1,8 +1,7 @@
 """Runs in several processes of this machine, DDP or FSDP, on a CPU.
 
-accelerate has FSDP for GPUs only, and runs DDP on a CPU whatever it is told. `python -m
-support.processes jobs.json` imports everything once, corrects that, and forks the processes of one
-job after the other, as torchrun would start them.
+accelerate has FSDP for GPUs only, and runs DDP on a CPU whatever it is told. That is corrected, and
+the processes of one job after the other are forked, as torchrun would start them.
 """
 
 from __future__ import annotations
@@ -12,13 +11,15 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from support.forked import Forked
+from support.pictures import draw_nothing
 
 PATIENCE = 30  # seconds after which torchrun kills what does not end itself
 
@@ -77,18 +78,9 @@ def in_processes(jobs: Sequence[Job], folder: Path) -> list[Ended]:
     """
     file = folder / "jobs.json"
     file.write_text(json.dumps([asdict(job) for job in jobs]), encoding="utf-8")
-    tests = Path(__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, "-m", "support.processes", str(file)],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": f"{tests}:{tests.parent}",
-        },
-        stdout=subprocess.PIPE, text=True, timeout=1500, check=True,
-    )  # fmt: skip
-    return [Ended(**one) for one in json.loads(done.stdout.splitlines()[-1])]
+    process = Forked("support.processes:run_all", str(file), output=folder / "jobs.said")
+    assert process.wait() == 0, process.said
+    return [Ended(**one) for one in json.loads(process.said.splitlines()[-1])]
 
 
 def fsdp_on_cpu() -> None:
@@ -188,12 +180,12 @@ def _train(job: Job, rank: int, port: int, file: Path) -> None:
         os._exit(status)
 
 
-if __name__ == "__main__":
-    import axtune.run
-    import axtune.training.preference
-    import axtune.training.sft  # noqa: F401 - loaded before the fork, for all
-
+def run_all(file: str) -> None:
+    """Run the jobs of a file, and print how they ended."""
     fsdp_on_cpu()
-    given = Path(sys.argv[1])
-    jobs = [Job(**one) for one in json.loads(given.read_text(encoding="utf-8"))]
-    print(json.dumps([asdict(_run(job, given.parent)) for job in jobs]))
+    draw_nothing()
+    ended = []
+    for one in json.loads(Path(file).read_text(encoding="utf-8")):
+        signal.alarm(300)  # for processes that wait for each other
+        ended.append(asdict(_run(Job(**one), Path(file).parent)))
+    print(json.dumps(ended))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from support.forked import Forked
 from support.rows import ROOT, TEMPLATES
 
 NAMES = ("cpt", "sft")
@@ -46,20 +45,18 @@ def write(folder: Path, out: Path, *changes: tuple[str, str]) -> Path:
     return file
 
 
-def begin(recipe: Path, *overrides: str) -> subprocess.Popen[str]:
+def begin(recipe: Path, *overrides: str) -> Forked:
     """The command of a user."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "axtune", "train", str(recipe), *overrides],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    words = ["train", str(recipe), *overrides]
+    return Forked("axtune.cli:main", words, output=recipe.with_suffix(".said"), cwd=ROOT)
 
 
 def run(recipe: Path, *overrides: str) -> str:
     """What it prints; it has to end well."""
+    recipe.with_suffix(".said").unlink(missing_ok=True)
     process = begin(recipe, *overrides)
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed
-    return printed
+    assert process.wait() == 0, process.said
+    return process.said
 
 
 def results(out: Path) -> dict[str, Any]:

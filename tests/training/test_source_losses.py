@@ -110,7 +110,7 @@ def test_how_many_processes_evaluate_changes_nothing(tmp_path: Path) -> None:
             "training.max_steps=1",
         ]
         done = train_in_processes(processes, RECIPES / "sft_lora.yaml", words)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.status == 0, done.said
         first = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
         found.append(by_source(first))
     assert list(found[0]) == ["a.jsonl", "b.jsonl"]
