@@ -52,7 +52,7 @@ _ABOUT = frozenset(("dataset_info.json", "dataset_infos.json", _SAVED, _SAVED_SP
 # What lies beside data and is none: documents, programs, settings, pictures of the card.
 _NO_DATA = frozenset(
     (
-        *("", ".md", ".rst", ".html", ".pdf", ".py", ".ipynb", ".sh", ".yaml", ".yml", ".toml"),
+        *("", ".md", ".rst", ".html", ".py", ".ipynb", ".sh", ".yaml", ".yml", ".toml"),
         *(".lock", ".log", ".png", ".jpg", ".jpeg", ".svg", ".gif"),
     )
 )

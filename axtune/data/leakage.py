@@ -178,7 +178,9 @@ class _LongParts:
     def _share(self, part: _Part, hashes: _Hashes) -> float:
         """The share of an item's text that runs of a row cover, without those of its form."""
         own = _windows(part.letters, self._run)
-        begins = np.flatnonzero(np.isin(own, hashes) & np.isin(own, self._runs))
+        # Not isin, which would go through the runs of all items for each row.
+        place = np.searchsorted(self._runs, own).clip(max=len(self._runs) - 1)
+        begins = np.flatnonzero(np.isin(own, hashes) & (self._runs[place] == own))
         change = np.zeros(len(part.letters) + 1, np.int64)
         change[begins] += 1
         change[begins + self._run] -= 1

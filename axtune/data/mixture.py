@@ -193,6 +193,8 @@ def _times(tokens: Counts, weight: float, *, exact: bool, rng: np.random.Generat
     else:
         order = rng.permutation(len(tokens))
         begun = np.cumsum(tokens[order]) - tokens[order] / 2  # a row counts from its middle on
+        if not whole:  # what has a share is there, however long its rows are
+            begun[np.flatnonzero(tokens[order])[:1]] = 0
         once_more = np.zeros(len(tokens), bool)
         once_more[order[begun < fraction * tokens.sum()]] = True
     return (whole + once_more.astype(np.int64)) * (tokens > 0)

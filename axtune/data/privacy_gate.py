@@ -145,8 +145,8 @@ def broken_by_masks(before: Sequence[Problem], after: Sequence[Problem]) -> list
     known = {problem for problem in before if problem.code == "schema-violation"}
     return [
         problem._replace(
-            message=f"{problem.message} It is the mask that breaks it: a number that is no string "
-            "becomes one. Let the schema take the mask's text, or leave the row out."
+            message=f"{problem.message} It is the mask that breaks it, a string such as "
+            "<|telephone|>. Let the schema take the mask's text, or leave the row out."
         )
         if problem.code == "schema-violation" and problem not in known
         else problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ _MOST_FILES = 200_000
 _RATIO = 200
 _SMALL = 16 << 20
 _CHUNK = 1 << 20
+NO_FILE = Refused("broken", "It is no plain file, but a link or a device.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def entries_of(file: IO[bytes], name: str) -> Iterator[Entry]:
     """The files of an archive in the order of their names (ZIP) or of the archive (TAR).
 
     Nothing is written to the disk, so that no name leads anywhere; one that would lead out of the
-    archive's folder is refused all the same. Links and devices are left out.
+    archive's folder is refused all the same, and so are links and devices.
 
     Args:
         file: The archive, seekable.
@@ -97,6 +99,8 @@ def _zip_entries(file: IO[bytes]) -> Iterator[Entry]:
 def _zip_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Entry:
     if refused := _refused(name, info.file_size, info.compress_size):
         return Entry(name, b"", refused)
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return Entry(name, b"", NO_FILE)
     if info.flag_bits & 1:
         return Entry(name, b"", Refused("encrypted", "A password protects it in its archive."))
     try:
@@ -139,9 +143,9 @@ def _tar_entries(file: IO[bytes]) -> Iterator[Entry]:
     with tarfile.open(fileobj=file, mode="r:*", encoding="utf-8", errors="surrogateescape") as tar:
         for member in tar:
             name = meant_name(member.name.encode("utf-8", "surrogateescape"))
-            if not member.isfile() or is_leftover(name):
+            if member.isdir() or is_leftover(name):
                 continue
-            if refused := _refused(name, member.size, None):
+            if refused := _refused(name, member.size, None) if member.isfile() else NO_FILE:
                 yield Entry(name, b"", refused)
                 continue
             stream = tar.extractfile(member)

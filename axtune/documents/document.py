@@ -129,7 +129,10 @@ def as_document(content: Content, source: str, kind: Format, sha256: str) -> Doc
     lost = dict(content.lost)
     if unreadable:
         lost["replacement-characters"] = unreadable
-    title = _title(content.title) or text.split("\n", 1)[0][:_TITLE_LENGTH]
+    first = text.split("\n", 1)[0]
+    if kind == "md":
+        first = first.lstrip("#").strip() or first
+    title = _title(content.title) or first[:_TITLE_LENGTH]
     return Document(text, source, title, content.pages, kind, sha256, lost)
 
 

@@ -23,6 +23,7 @@ from typing import IO, Any
 from axtune.checkpoint.atomic import fsync, hidden, reason_of, written_whole
 from axtune.documents.archives import (
     LARGEST_FILE,
+    NO_FILE,
     Entry,
     entries_of,
     is_archive,
@@ -159,9 +160,10 @@ def _files_of(path: Path, out: Path) -> Iterator[_File]:
             name = path.resolve().name
             for folder, folders, names in os.walk(path):
                 folders[:] = sorted(one for one in folders if not is_leftover(one))
-                for one in sorted(names):
+                links = [one for one in folders if Path(folder, one).is_symlink()]  # not followed
+                for one in sorted([*names, *links]):
                     file = Path(folder, one)
-                    if is_leftover(one) or not file.is_file() or file.resolve() == out.resolve():
+                    if is_leftover(one) or file.resolve() == out.resolve():
                         continue
                     yield _File(file, _source(f"{name}/{file.relative_to(path)}"), _size(file))
         elif path.is_file():
@@ -175,7 +177,7 @@ def _files_of(path: Path, out: Path) -> Iterator[_File]:
 
 
 def _size(file: Path) -> int:
-    return file.stat().st_size
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _source(name: str) -> str:
@@ -206,7 +208,9 @@ class _Walk:
         """Documents to read, and refusals of what is none."""
         for file in self._files:
             try:
-                if is_archive(file.path.name):
+                if not file.path.is_file():
+                    yield _refused(file.source, NO_FILE)
+                elif is_archive(file.path.name):
                     with file.path.open("rb") as stream:
                         yield from self._archive(stream, file.source, 1)
                 elif file.size > LARGEST_FILE:

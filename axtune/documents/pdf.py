@@ -104,16 +104,19 @@ def _lines(pages: list[Page]) -> Iterator[str]:
 
 
 def _interrupts(placed: list[tuple[int, Item]], index: int) -> bool:
-    """Whether a table stands at the end of a page in a paragraph that goes on on the next."""
+    """Whether a table stands at the end of a page in a paragraph that goes on on the next.
+
+    One line before a table is its title, however full: nothing else may show the column's width.
+    """
     if isinstance(placed[index][1], Paragraph):
         return False
     before = next((one for one in placed[index::-1] if isinstance(one[1], Paragraph)), None)
     after = next((one for one in placed[index:] if isinstance(one[1], Paragraph)), None)
-    if before is None or after is None or before[0] == after[0]:
+    if before is None or after is None or after[0] - before[0] != 1:
         return False
     assert isinstance(before[1], Paragraph)
     assert isinstance(after[1], Paragraph)
-    return goes_on(before[1], after[1])
+    return len(before[1].lines) > 1 and goes_on(before[1], after[1])
 
 
 class _Writer:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
@@ -199,6 +200,7 @@ def work(pipe: Connection, seconds: float) -> None:
     """
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    socket.has_ipv6 = False  # urllib3, which trafilatura imports, would open a socket to see
     # What parsers print may quote the document.
     logging.disable(logging.CRITICAL)
     silent = os.open(os.devnull, os.O_WRONLY)

@@ -62,6 +62,9 @@ class _Named(NamedTuple):
     tight: bool
 
 
+_Around = tuple[Sequence[_Named], Sequence[_Named]]  # the labels before and behind
+
+
 class _Seen(NamedTuple):
     """A label as a candidate sees it."""
 
@@ -158,12 +161,12 @@ def _overlapping(found: Sequence[Candidate]) -> Iterator[list[Candidate]]:
     yield group
 
 
-def _around(labels: Sequence[_Named], group: Sequence[Candidate]) -> list[_Named]:
-    """The labels near candidates; none inside, where a licence has its region's name."""
+def _around(labels: Sequence[_Named], group: Sequence[Candidate]) -> _Around:
+    """The labels before and behind candidates; none inside, where a licence has its region's."""
     begin, end = group[0].begin, max(candidate.end for candidate in group)
     at = bisect_left(labels, begin, key=lambda label: label.begin)
     behind = bisect_left(labels, end, key=lambda label: label.begin)
-    return [*labels[max(0, at - _MANY) : at], *labels[behind : behind + _MANY]]
+    return labels[max(0, at - _MANY) : at], labels[behind : behind + _MANY]
 
 
 def _labels_around(folded: Folded, found: Sequence[Candidate]) -> list[_Named]:
@@ -204,7 +207,7 @@ def _judge(
     candidate: Candidate,
     rivals: Mapping[str, bool],
     header: frozenset[str],
-    labels: Sequence[_Named],
+    labels: _Around,
 ) -> _Judged | None:
     """Whether a candidate is what it looks like, and how good the reason is."""
     own = _REGISTRATION if candidate.kind in _REGISTRATION else (candidate.kind,)
@@ -240,9 +243,9 @@ def _rivals(group: Sequence[Candidate]) -> dict[str, bool]:
 
 
 def _seen(
-    text: str, candidate: Candidate, kinds: Mapping[str, bool], labels: Sequence[_Named]
+    text: str, candidate: Candidate, kinds: Mapping[str, bool], labels: _Around
 ) -> Iterator[_Seen]:
-    """The labels of some kinds around a candidate that may speak of it.
+    """The nearest labels of some kinds before and behind a candidate that may speak of it.
 
     Args:
         text: Folded, in lower case.
@@ -250,7 +253,8 @@ def _seen(
         kinds: Theirs, and whether a label of the kind counts only right beside the candidate.
         labels: Those around.
     """
-    for label in labels:
+    before, behind = labels
+    for label in reversed(before):
         distance = candidate.begin - label.end
         if not 0 <= distance <= _REACH:
             continue
@@ -267,16 +271,17 @@ def _seen(
         if "\n" in gap and distance > _REACH_LINE:
             continue
         yield _Seen(distance, label.kind, beside)
-    for label in labels:
+        break
+    for label in behind:
         distance = label.begin - candidate.end
-        if distance < 0:
-            continue
         gap = text[candidate.end : label.begin]
         sibling = label.kind == "bank_account" and '":' in gap
         if distance > (_REACH_SIBLING if sibling else _REACH_BACK):
             break
+        if label.kind not in kinds:
+            continue
         names_next = _NAMES_NEXT.match(text, label.end) is not None
-        if label.kind not in kinds or names_next or any(sign in gap for sign in "\n\t|;{}"):
+        if names_next or any(sign in gap for sign in "\n\t|;{}"):
             continue
         if '"' in gap and not sibling:
             continue
@@ -284,6 +289,7 @@ def _seen(
         if (label.tight or kinds[label.kind]) and not beside:
             continue
         yield _Seen(distance + _BACK, label.kind, beside)
+        break
 
 
 def _is_beside(gap: str) -> bool:

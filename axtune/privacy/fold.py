@@ -1,7 +1,8 @@
 """Characters that people write for the same thing, made one, with each one's place kept.
 
 Full-width digits and letters, dashes, spaces and dots fold one to one, so that offsets stay. Where
-a text has zero-width characters or JSON's ``\\uXXXX``, places are kept in a list instead.
+a text has zero-width characters, JSON's ``\\uXXXX`` or a URL's ``%2D``, places are kept in a list
+instead.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _FOLDS = _table()
 _FOLDED = re.compile(f"[{re.escape(''.join(map(chr, _FOLDS)))}]")
 _ESCAPE = re.compile(r"(?<!\\)\\++[nrtbf\"/]")  # whatever the depth of the JSON
 _WHITE = {"n": "\n", "r": "\n", "t": "\t", "b": " ", "f": " "}
-_UNPLACED = re.compile(r"(?<!\\)\\++u[0-9a-fA-F]{4}" "|[\u200b-\u200f\u2060-\u2064\ufeff]")
+# A URL writes the signs of a number so: space, brackets, plus, dash.
+_UNPLACED = re.compile(
+    r"(?<!\\)\\++u[0-9a-fA-F]{4}|%2[089bdBD](?=[0-9%+])" "|[\u200b-\u200f\u2060-\u2064\ufeff]"
+)
 
 # A mask that stands already: it names nothing, and separates no cells of a table.
 _TOKEN = re.compile(r"<\|[a-z0-9_]{1,40}\|>")
@@ -118,7 +122,7 @@ def _without_unplaced(text: str) -> tuple[str, list[tuple[int, int]]]:
         places += [(place, place + 1) for place in range(end, begin)]
         if match:
             end = match.end()
-            if match.group().startswith("\\"):
-                letters.append(chr(int(match.group()[-4:], 16)))
+            if match.group()[0] in "\\%":
+                letters.append(chr(int(match.group()[-4:].lstrip("%"), 16)))
                 places.append(match.span())
     return "".join(letters), places

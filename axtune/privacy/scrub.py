@@ -25,6 +25,8 @@ _CLOSES = re.compile(r"(?:\s|\\+[nrt])*[,}\]]")
 # Between a quote and a number of the same JSON text: other numbers, and what has no quotes.
 _BETWEEN = re.compile(r"(?:[\s,:\[\]{}0-9.eE+\-]|\\+[nrt]|true|false|null|NaN|Infinity)*+")
 _OPENS = re.compile(r"(?:\s|\\+[nrt])*[\[{]")  # behind the quote that a nested text begins with
+# A leaf of valid JSON, or a key, which has a colon behind it.
+_LEAF = re.compile(r'"(?:[^"\\]|\\.)*+"(?=(?P<colon>\s*+:)?)|-?[0-9][0-9.eE+-]*+')
 _LIST_REACH = 1000
 _DEEPEST = 64  # backslashes before a quote
 _KEY_REACH = 60  # white space and quotes between a key and its value
@@ -146,8 +148,25 @@ class Scrubber:
         value, made = _parsed(text), _parsed(scrubbed.text)
         if value is None or (made is not None and _same_keys(value, made)):
             return scrubbed
-        leaves, counts = self._scrub_leaves(value, "")
-        return Scrubbed(json.dumps(leaves, ensure_ascii=False), counts)
+        return self._scrub_written_leaves(text)
+
+    def _scrub_written_leaves(self, text: str) -> Scrubbed:
+        """Mask every leaf of a valid text of JSON for itself, in its place."""
+        counts: Counter[str] = Counter()
+        key = ""
+
+        def masked(match: re.Match[str]) -> str:
+            nonlocal key
+            value = json.loads(match.group())
+            if match["colon"]:
+                key = value
+                return match.group()
+            made, more = self._scrub_leaves(value, key)
+            counts.update(more)
+            escaped = "\\u" in match.group()  # may stand for what no file can hold as it is
+            return json.dumps(made, ensure_ascii=escaped) if more else match.group()
+
+        return Scrubbed(_LEAF.sub(masked, text), counts)
 
     def _scrub_leaves(self, value: Any, key: str) -> tuple[Any, Counter[str]]:
         """Mask every leaf for itself, with its key as all that it is known by."""

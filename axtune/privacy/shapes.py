@@ -186,7 +186,7 @@ def _elsewhere(match: re.Match[str], digits: str) -> Candidate | None:
 def _service(match: re.Match[str], digits: str) -> Candidate:
     years = _YEARS.fullmatch(match.group())
     dashed = match.group(1) is not None
-    lifetime = years is not None and 0 <= int(years.group(2)) - int(years.group(1)) <= 150
+    lifetime = years is not None and 0 < int(years.group(2)) - int(years.group(1)) <= 150
     likely = dashed and not lifetime
     return _of(match, "telephone", Strength.LIKELY if likely else Strength.BESIDE)
 

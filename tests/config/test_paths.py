@@ -108,7 +108,7 @@ def test_documents_are_read_by_name_and_of_a_folder_without_rows(tmp_path: Path)
     assert left_out(str(tmp_path)) == [tmp_path / "zip.zip"]
     (tmp_path / "rows.jsonl").touch()
     assert names("") == ["rows.jsonl"]
-    assert left_out(str(tmp_path)) == [tmp_path / "b.txt", tmp_path / "zip.zip"]
+    assert left_out(str(tmp_path)) == [tmp_path / one for one in ("b.txt", "test/a.PDF", "zip.zip")]
     assert "beside files of rows" in why_unread(tmp_path / "b.txt")
 
 

@@ -54,6 +54,13 @@ def test_a_share_is_met_within_a_row(
     assert (mix(spans, tokens, np.random.default_rng(seed)) == times).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_has_a_share_is_there_however_long_its_rows_are(seed: int) -> None:
+    times = mixed([span(10), span(4, replay=0.1)], [10] * 10 + [0, 90, 80, 70], seed)
+    assert times[10] == 0
+    assert times[11:].sum() == 1
+
+
 def test_replay_is_one_share_whatever_its_weights() -> None:
     spans = [span(100), span(10, replay=0.2), span(10, replay=0.2, weight=3)]
     tokens = np.full(120, 50, np.int64)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import tarfile
 import zipfile
 
@@ -8,6 +9,7 @@ import pytest
 from support.documents import package
 
 from axtune.documents.archives import (
+    NO_FILE,
     Entry,
     entries_of,
     is_archive,
@@ -63,6 +65,21 @@ def test_names_that_lead_out_are_refused(name: str) -> None:
     (entry,) = entries(package({name: "1"}))
     assert entry.refused is not None
     assert (entry.data, entry.refused.code) == (b"", "broken")
+
+
+def test_links_are_refused_by_name() -> None:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as tar:
+        link = tarfile.TarInfo("가.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    packed = zipfile.ZipInfo("가.txt")
+    packed.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(zipped := io.BytesIO(), "w") as archive:
+        archive.writestr(packed, "/etc/passwd")
+    for data, name in ((held, "a.tar"), (zipped, "a.zip")):
+        (entry,) = entries(data.getvalue(), name)
+        assert (entry.name, entry.data, entry.refused) == ("가.txt", b"", NO_FILE)
 
 
 def test_bombs_are_refused_before_they_unfold() -> None:

@@ -68,3 +68,9 @@ def test_an_absent_library_is_named_with_the_way_to_it() -> None:
     error = missing_package(ImportError("", name="pypdfium2"))
     assert "pypdfium2" in error.found
     assert "axtune[documents]" in error.remedy
+
+
+def test_a_heading_of_markdown_is_a_title_without_its_marks() -> None:
+    for lines, title in ((["## 휴가 규정", "글"], "휴가 규정"), (["#", "글"], "#")):
+        assert as_document(Content(lines), "a.md", "md", "").title == title
+    assert as_document(Content(["#1 규정"]), "a.txt", "txt", "").title == "#1 규정"

@@ -147,6 +147,18 @@ def test_paths_that_cannot_be_found_or_written_are_named(folder: Path, tmp_path:
         import_documents([folder], folder, 1)
 
 
+def test_what_is_no_plain_file_is_named(
+    folder: Path, tmp_path: Path, in_process: list[str]
+) -> None:
+    (folder / "a.pdf").symlink_to(tmp_path / "nowhere")
+    (folder / "b").symlink_to(tmp_path)
+    os.mkfifo(folder / "c.txt")
+    (folder / "d.txt").symlink_to(folder / "가.txt")
+    report = import_documents([folder], tmp_path / "corpus.jsonl", 1)
+    lost = codes(report)
+    assert [lost.get(f"규정집/{name}") for name in ("a.pdf", "b", "c.txt")] == ["broken"] * 3
+
+
 def test_the_corpus_in_its_own_folder_is_no_document(folder: Path) -> None:
     out = folder / "corpus.txt"
     import_documents([folder], out, 1)

@@ -46,6 +46,21 @@ def test_a_paragraph_and_a_table_go_on_over_pages_without_heads_feet_and_notes()
     ]
 
 
+@pytest.mark.parametrize("pages", [2, 3])
+def test_a_title_stays_before_its_table_however_many_pages_that_has(pages: int) -> None:
+    parts = [PdfPage() for _ in range(pages)]
+    for page, part in enumerate(parts):
+        part.table(50, 700, [100, 100], [("구분", "일수"), (f"휴가 {page}", "5일")])
+    parts[0].write(50, 760, "휴가 일수")
+    parts[-1].write(50, 500, "이상 휴가 일수이다.")
+    assert read_pdf(pdf(parts)).lines == [
+        "휴가 일수",
+        "구분 | 일수",
+        *(f"휴가 {page} | 5일" for page in range(pages)),
+        "이상 휴가 일수이다.",
+    ]
+
+
 def test_pages_that_are_pictures_are_refused_or_counted() -> None:
     with pytest.raises(Refused) as refused:
         read_pdf(pdf([PdfPage(picture=True), PdfPage(picture=True).write(500, 30, "2")]))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
@@ -28,6 +29,25 @@ class Crashes(bytes):
 
     def __reduce__(self) -> Any:
         return os._exit, (1,)
+
+
+class Watched(bytes):
+    """Bytes after which the process that they arrive in ends where it opens a socket."""
+
+    def __reduce__(self) -> Any:
+        return watched, (bytes(self),)
+
+
+def watched(data: bytes) -> bytes:
+    sys.addaudithook(lambda event, _: os._exit(1) if event.startswith("socket.") else None)
+    return data
+
+
+@pytest.mark.slow
+def test_no_socket_is_opened() -> None:
+    page = "<html><body><article><p>공지의 글이다.</p></article></body></html>".encode()
+    ((_, outcome),) = read_all([Job("a.html", "가", Watched(page))], workers=1, seconds=60.0)
+    assert isinstance(outcome, Document)
 
 
 @pytest.mark.slow

@@ -27,6 +27,12 @@ def test_the_escapes_of_json_at_any_depth() -> None:
     assert folded.span(1, 3) == (1, 14)
 
 
+def test_what_urls_escape() -> None:
+    folded = fold("%2B82%2010%2d1 5%2A %2D")
+    assert folded.text == "+82 10-1 5%2A %2D"
+    assert folded.span(0, 3) == (0, 5)
+
+
 def test_zero_width_characters_separate_nothing() -> None:
     folded = fold("010\u200b12")
     assert folded.text == "01012"
