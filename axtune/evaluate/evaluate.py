@@ -21,7 +21,7 @@ from axtune.evaluate.answers import Answers, Kept, key_of, open_answers, writing
 from axtune.evaluate.benchmarks import unscored_in_words
 from axtune.evaluate.figures import METRICS, Scored, figures, reasons, scored
 from axtune.evaluate.generate import Sampling
-from axtune.evaluate.harness import TaskScore, load_tasks, measure_tasks, run_tasks
+from axtune.evaluate.harness import load_tasks, run_tasks
 from axtune.evaluate.losses import (
     LOSSES,
     SampleLoss,
@@ -33,6 +33,7 @@ from axtune.evaluate.models import Asked, Endpoint, LocalModel, Model
 from axtune.evaluate.results import Measured, Result
 from axtune.evaluate.sources import Selection, listed, select, trained_on
 from axtune.evaluate.task_answers import open_task_answers
+from axtune.evaluate.task_figures import TaskScore, measure_tasks
 from axtune.evaluate.ties import ties_of
 from axtune.quiet import quiet_libraries
 from axtune.training.progress import Report
