@@ -19,7 +19,7 @@ transformers starts tokens that are added to a model, for all trainers alike.
     python scripts/bench_learning.py                     # 45 minutes at most on 2 idle cores
     python scripts/bench_learning.py --trl messages      # TRL's default loss, over all tokens
     python scripts/bench_learning.py --trl completion    # its loss over the answer alone
-    python scripts/bench_learning.py --embedded          # under five minutes
+    python scripts/bench_learning.py --embedded          # six minutes of CPU
 
 With one ``--work`` folder, a second command asks nothing again that the first one asked.
 """
