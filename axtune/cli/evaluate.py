@@ -14,6 +14,8 @@ from axtune.loading import loading
 
 app = typer.Typer()
 
+_OF_CONVERT = ("model", "data", "convert", "held_out", "seed", "as_json")
+
 
 @app.command(
     "eval",
@@ -21,6 +23,7 @@ app = typer.Typer()
     epilog="Example: axtune eval runs/sft-lora --against base",
 )
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         Optional[str], typer.Argument(help="run, adapter or checkpoint (Hub id, folder, name)")
     ] = None,
@@ -108,6 +111,7 @@ def evaluate(
     from rich.console import Console
 
     if convert is not None:
+        _refuse_others(context)
         _convert(data, convert, held_out, seed, model, as_json=as_json)
         return
     if held_out is not None:
@@ -128,6 +132,11 @@ def evaluate(
         raise AxtuneError(
             "--task-folder, --num-fewshot and --chat are of tasks, and there are none.",
             "Name them: --tasks NAME,….",
+        )
+    if examples and against is None:
+        raise AxtuneError(
+            "--examples shows what two models answer differently, and there is one.",
+            "Name the other: --against base.",
         )
     if stream and not any(map(_is_url, (url, against))):
         raise AxtuneError("--stream asks a server, and there is none.", "Give its --url.")
@@ -166,6 +175,17 @@ def evaluate(
         print(f"axtune: {line}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
+
+
+def _refuse_others(context: typer.Context) -> None:
+    """Stop at options that say nothing where nothing is asked."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name not in _OF_CONVERT and source and source.name == "COMMANDLINE":
+            raise AxtuneError(
+                f"--convert asks nothing, and {option.opts[0]} is of questions that are asked.",
+                "Convert without it, and give it when the test part is asked.",
+            )
 
 
 def _convert(

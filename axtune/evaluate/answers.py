@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from typing import Any
 from axtune.checkpoint.atomic import reason_of
 from axtune.data.native_calls import Answer
 from axtune.errors import AxtuneError
+from axtune.units import plural
 
 ANSWERS = "answers.jsonl"
 
-_DIGITS = 16  # of the SHA-256 of a line
+_DIGITS = 16  # of the SHA-256 of a line, and of a key where it is shortened
 
 
 def key_of(**facts: Any) -> str:
@@ -35,6 +37,11 @@ def key_of(**facts: Any) -> str:
     """
     text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def short(key: str) -> str:
+    """A key as a result names it."""
+    return key[:_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +165,7 @@ def open_answers(folder: Path) -> Iterator[Answers]:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.ftruncate(descriptor, whole)
-        kept = [
-            _read(file, number, line) for number, line in enumerate(content[:whole].splitlines(), 1)
-        ]
+        kept = _read_lines(file, content[:whole])
         yield Answers(file, {answer.key: answer for answer in kept}, descriptor)
     finally:
         os.close(descriptor)
@@ -187,16 +192,22 @@ def _line(answer: Kept) -> str:
     return json.dumps({**values, "sha256": _digest(values)}, ensure_ascii=False) + "\n"
 
 
-def differing(answers: Iterable[Kept], before: str, after: str) -> list[tuple[Kept, Kept]]:
+def differing(
+    answers: Iterable[Kept], before: str, after: str, keys: Collection[str] = ()
+) -> list[tuple[Kept, Kept]]:
     """The answers of two models to questions that they answer differently, by the questions' names.
 
     Args:
         answers: Of `read_answers`, in any order; the last one to a question counts.
         before: The name of one model.
         after: Of the other.
+        keys: Of the answers that count, shortened; none of them: all answers count.
     """
     asked: dict[tuple[str, int], dict[str, Kept]] = {}
+    counted = set(keys)
     for one in answers:
+        if counted and short(one.key) not in counted:
+            continue
         asked.setdefault((one.question, one.sample), {})[one.model] = one
     pairs = [
         (pair[before], pair[after])
@@ -213,20 +224,27 @@ def _in_order(question: str, sample: int) -> tuple[list[str | int], int]:
 
 
 def _read_lines(file: Path, lines: bytes) -> list[Kept]:
-    return [_read(file, number, line) for number, line in enumerate(lines.splitlines(), 1)]
+    read = [_read(line) for line in lines.splitlines()]
+    damaged = [str(number) for number, one in enumerate(read, 1) if one is None]
+    if damaged:
+        first, *more = damaged
+        others = f", and {plural(len(more), 'more line')}: {', '.join(more)}" if more else ""
+        removed = ";".join(f"{number}d" for number in damaged)
+        raise AxtuneError(
+            f"{file}:{first} is damaged{others}.",
+            "Remove what is damaged: those questions are asked again "
+            f"(sed -i '{removed}' {shlex.quote(str(file))}).",
+        )
+    return [one for one in read if one]
 
 
-def _read(file: Path, number: int, line: bytes) -> Kept:
-    try:
+def _read(line: bytes) -> Kept | None:
+    """The answer of a line; None of a damaged one."""
+    with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         values = json.loads(line)
         if values.pop("sha256") == _digest(values):
             return Kept(**values)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        pass
-    raise AxtuneError(
-        f"{file}:{number} is damaged.",
-        f"Remove that line: the question is asked again (sed -i {number}d {file}).",
-    )
+    return None
 
 
 def _digest(values: Mapping[str, Any]) -> str:

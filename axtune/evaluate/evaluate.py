@@ -17,11 +17,11 @@ from axtune.checkpoint.leftovers import private_files
 from axtune.checkpoint.model_card import add_evaluation
 from axtune.checkpoint.run_dir import EVALUATION, Run
 from axtune.errors import AxtuneError
-from axtune.evaluate.answers import Answers, Kept, key_of, open_answers, writing
+from axtune.evaluate.answers import Answers, Kept, key_of, open_answers, short, writing
 from axtune.evaluate.benchmarks import unscored_in_words
 from axtune.evaluate.figures import METRICS, Scored, figures, reasons, scored
 from axtune.evaluate.generate import Sampling
-from axtune.evaluate.harness import TaskScore, load_tasks, measure_tasks, run_tasks
+from axtune.evaluate.harness import load_tasks, run_tasks
 from axtune.evaluate.losses import (
     LOSSES,
     SampleLoss,
@@ -33,6 +33,7 @@ from axtune.evaluate.models import Asked, Endpoint, LocalModel, Model
 from axtune.evaluate.results import Measured, Result
 from axtune.evaluate.sources import Selection, listed, select, trained_on
 from axtune.evaluate.task_answers import open_task_answers
+from axtune.evaluate.task_figures import TaskScore, measure_tasks
 from axtune.evaluate.ties import ties_of
 from axtune.quiet import quiet_libraries
 from axtune.training.progress import Report
@@ -162,6 +163,7 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             seconds=round(time.monotonic() - began, 1),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions={name: package_version(name) or "" for name in _PACKAGES},
+            keys=[short(one.key) for heard in (after, before) if heard for one in heard.answers],
         )
         if note := result.put(folder):
             report.say(note)
@@ -397,6 +399,8 @@ def _tasks(
     asked = model.for_tasks(settings.sampling, chat=settings.chat)
     report.say(f"{model.name}: asking {', '.join(settings.tasks)} …")
     with open_task_answers(folder, {"model": model.facts, "chat": settings.chat}) as kept:
+        if damaged := kept.damaged_in_words():
+            report.say(damaged, "yellow")
         run = run_tasks(
             asked, tasks, chat=settings.chat, limit=settings.limit,
             num_fewshot=settings.num_fewshot, kept=kept,

@@ -90,6 +90,8 @@ class Result:
         created: When, in UTC, ISO 8601.
         versions: Of the packages that took part.
         personal_data: How much of each kind the gate of the run's recipe found in what was asked.
+        keys: Of the answers that it counts, shortened (`axtune.evaluate.answers.short`): the file
+            of answers may hold others. Empty in one of an earlier version.
     """
 
     model: str
@@ -107,6 +109,7 @@ class Result:
     created: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     personal_data: dict[str, int] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
 
     def put(self, folder: Path) -> str:
         """Write ``result.json``; what another evaluation left there is kept.

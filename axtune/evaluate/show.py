@@ -116,7 +116,7 @@ def _shortened(name: str, room: int) -> str:
 
 def show_examples(console: Console, result: Result, answers: Sequence[Kept], count: int) -> None:
     """Print questions that two models answer differently: asked, right, before, after."""
-    found = differing(answers, result.against or "", result.model)
+    found = differing(answers, result.against or "", result.model, result.keys)
     for before, after in found[:count]:
         console.print(Text(f"\n{after.question}  {after.category}", style="bold"))
         for name, text in (

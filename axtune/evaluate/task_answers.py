@@ -30,15 +30,30 @@ class TaskAnswers:
         kept: Those that are there.
         descriptor: Of the file, to write at its end.
         facts: JSON of what decides an answer beside the request: the model, how it is asked.
+        damaged: Lines of the file that hold no answer any more.
     """
 
     def __init__(
-        self, file: Path, kept: dict[str, Any], descriptor: int, facts: Mapping[str, Any]
+        self,
+        file: Path,
+        kept: dict[str, Any],
+        descriptor: int,
+        facts: Mapping[str, Any],
+        damaged: Sequence[int],
     ) -> None:
         self._file = file
+        self._damaged = damaged
         self._kept = kept
         self._descriptor = descriptor
         self._facts = facts
+
+    def damaged_in_words(self) -> str:
+        """Which lines hold no answer any more, a sentence; empty where all do."""
+        if not self._damaged:
+            return ""
+        lines = ", ".join(map(str, self._damaged))
+        is_or_are = "is" if len(self._damaged) == 1 else "are"
+        return f"{self._file}:{lines} {is_or_are} damaged and not used: what is missing is asked."
 
     def key(self, kind: str, request: Sequence[Any]) -> str | None:
         """What an answer is found again by; None of one that is drawn."""
@@ -72,7 +87,7 @@ class TaskAnswers:
 def open_task_answers(folder: Path, facts: Mapping[str, Any]) -> Iterator[TaskAnswers]:
     """The answers to tasks in a folder, which `axtune.evaluate.answers.open_answers` has locked.
 
-    A line that is damaged, or that a killed process left unfinished, is asked again.
+    What a damaged line held is asked again; one that a killed process left unfinished is cut off.
 
     Raises:
         AxtuneError: When the file cannot be written.
@@ -82,10 +97,12 @@ def open_task_answers(folder: Path, facts: Mapping[str, Any]) -> Iterator[TaskAn
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         content = file.read_bytes()
-        if content and not content.endswith(b"\n"):
-            os.write(descriptor, b"\n")
-        kept = dict(filter(None, map(_read, content.splitlines())))
-        yield TaskAnswers(file, kept, descriptor, facts)
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.ftruncate(descriptor, whole)
+        read = [_read(line) for line in content[:whole].splitlines()]
+        damaged = [number for number, one in enumerate(read, 1) if one is None]
+        yield TaskAnswers(file, dict(filter(None, read)), descriptor, facts, damaged)
     finally:
         os.close(descriptor)
 

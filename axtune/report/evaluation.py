@@ -226,7 +226,7 @@ def examples(result: Result, answers: Sequence[Kept]) -> tuple[list[Example], in
             after.right,
             *marked(before.said, after.said),
         )
-        for before, after in differing(answers, result.against or "", result.model)
+        for before, after in differing(answers, result.against or "", result.model, result.keys)
     ]
     return found[:_MOST_EXAMPLES], len(found)
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from axtune.errors import AxtuneError
-from axtune.evaluate.answers import ANSWERS, Kept, differing, key_of, open_answers, read_answers
+from axtune.evaluate.answers import (
+    ANSWERS,
+    Kept,
+    differing,
+    key_of,
+    open_answers,
+    read_answers,
+    short,
+)
 
 
 def kept(number: int, **changes: object) -> Kept:
@@ -70,6 +78,18 @@ def test_a_flipped_bit_is_named_with_its_line(tmp_path: Path) -> None:
             pass
 
 
+def test_damaged_lines_are_named_together(tmp_path: Path) -> None:
+    with open_answers(tmp_path) as answers:
+        answers.add(kept(number) for number in range(5))
+    file = tmp_path / ANSWERS
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], b"[]\n", lines[2], lines[3][:30] + b"\n", b"\0\n"]))
+    with pytest.raises(AxtuneError) as caught:
+        read_answers(tmp_path)
+    assert f"{file}:2 is damaged, and 2 more lines: 4, 5." in str(caught.value)
+    assert f"(sed -i '2d;4d;5d' {file})" in str(caught.value)
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     with (
         open_answers(tmp_path),
@@ -105,3 +125,6 @@ def test_differing_answers_are_in_the_order_of_the_questions_whatever_that_of_th
     assert {(before.model, after.model) for before, after in found} == {("ab", "cd")}
     same = [kept(1, model="ab"), kept(1, model="cd"), kept(2, model="ab")]
     assert differing(same, "ab", "cd") == []
+    later = [kept(3, model="cd", content="of another command", key="k")]
+    of_result = {short(one.key) for one in both}
+    assert differing([*both, *later], "ab", "cd", of_result) == found

@@ -13,7 +13,7 @@ from support.rows import write_jsonl
 from support.tiny import LIBRARY_WARNINGS
 
 from axtune.errors import AxtuneError
-from axtune.evaluate.answers import ANSWERS, Answers, Kept
+from axtune.evaluate.answers import ANSWERS, Answers, Kept, differing, read_answers
 from axtune.evaluate.evaluate import AT_MOST, Settings, below, bounds, evaluate
 from axtune.evaluate.generate import Sampling
 from axtune.evaluate.models import LocalModel
@@ -153,6 +153,22 @@ def test_draws_differ_and_are_drawn_again_alike(rows: Path, tmp_path: Path) -> N
     for one in said:
         by_question.setdefault(one["question"], set()).add(tuple(one["ids"]))
     assert [len(ids) for ids in by_question.values()] == [2, 2, 2, 2]
+
+
+def test_examples_are_of_the_answers_that_a_result_counts(rows: Path, tmp_path: Path) -> None:
+    """Whatever else was asked into the same folder, before or behind it."""
+
+    def shown(**changes: Any) -> list[tuple[Kept, Kept]]:
+        asked = settings(rows, tmp_path / "out", against="tiny-ax-3.1", **changes)
+        result, folder = evaluate("tiny-ax-4.0", asked, SILENT)
+        return differing(read_answers(folder), "tiny-ax-3.1", "tiny-ax-4.0", result.keys)
+
+    hot = Sampling(1.5, 6, 2)
+    greedy, drawn = shown(), shown(sampling=hot)
+    assert shown() == greedy != drawn
+    look = shown(sampling=hot, limit=1)
+    assert len(look) <= 1 < len(drawn)
+    assert all(pair in drawn for pair in look)
 
 
 def test_the_same_weights_twice_have_no_ties_and_are_said_to_be_the_same(

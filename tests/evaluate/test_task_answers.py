@@ -73,6 +73,7 @@ def test_what_is_damaged_or_cut_short_is_asked_again(tmp_path: Path) -> None:
     file.write_bytes(first.replace(b"-1.25", b"-1.26") + b"\n" + second + b"\n" + third[:40])
     for asked in (2, 0):
         with open_task_answers(tmp_path, FACTS) as answers:
+            assert f"{file}:1 is damaged and not used" in answers.damaged_in_words()
             model = Library(answers.add)
             found = KeptModel(model, answers, lambda: None).loglikelihood(requests)
             assert found == [(-1.25, False)] * 3
