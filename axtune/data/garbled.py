@@ -28,6 +28,12 @@ _ESCAPED_LETTERS = re.compile(r"(?:\\u[0-9a-fA-F]{4}){2}")
 _ESCAPED_LINES = re.compile(r"\\n")
 _CODE = re.compile(r"```|`[^`\n]*\\")
 
+# What programs write for a value that is not there: pandas, Python, JavaScript, Excel.
+_NO_VALUES = (
+    *("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT", "undefined", "#N/A", "#VALUE!"),
+)
+_NO_INPUTS = tuple(f"\n{word}" for word in _NO_VALUES)  # below an instruction
+
 # Where an image stood: LLaVA, InternVL, Qwen-VL, ms-swift, and their numbered kinds.
 _MEDIA = re.compile(
     r"<\|?(?:image|img|picture|photo|video|audio|speech|sound)"
@@ -70,6 +76,11 @@ def is_escaped(text: str) -> bool:
         return True
     lines = len(_ESCAPED_LINES.findall(text))
     return lines > 1 and "\n" not in text and _CODE.search(text) is None
+
+
+def is_no_value(text: str, role: str) -> bool:
+    """Whether a text is a program's word for a value that is not there, or a question ends so."""
+    return text in _NO_VALUES or (role == "user" and text.endswith(_NO_INPUTS))
 
 
 def media_placeholder(text: str) -> bool | None:

@@ -29,7 +29,7 @@ LABELLED = (
     "used_for_training", "enable_training", "train_on_turns", "train_turns", "turn_weights",
     "weights", "loss_weights", "loss_mask", "train_mask", "training_mask", "learn_mask",
     "assistant_mask", "assistant_masks", "completion_mask", "response_mask", "answer_mask",
-    "supervised", "supervise", "is_supervised", "supervised_mask",
+    "supervised", "supervise", "is_supervised", "supervised_mask", "train_loss",
     "is_target", "is_label", "is_labeled", "is_labelled", "labeled", "labelled",
 )  # fmt: skip
 MASKED = (
@@ -47,11 +47,11 @@ MASKED = (
 # The same, where the value is one of a flag; else these are other things.
 _PERHAPS_LABELLED = (
     "label", "labels", "target", "targets", "include", "included", "keep", "use", "used", "enabled",
-    "trained", "supervision", "gradient", "backward",
+    "trained", "supervision", "gradient", "backward", "학습", "학습여부", "학습대상",
 )  # fmt: skip
 _PERHAPS_MASKED = (
     "ignore", "ignored", "is_ignored", "skip", "skipped", "exclude", "excluded", "drop", "dropped",
-    "discard", "omit", "omitted", "disabled",
+    "discard", "omit", "omitted", "disabled", "제외", "학습제외", "제외여부", "마스킹",
 )  # fmt: skip
 # Tools differ in what these say, or they say it of a part of the turn.
 _UNCLEAR = frozenset(

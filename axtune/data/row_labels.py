@@ -22,14 +22,16 @@ _LAST_ONLY = frozenset(
     map(plain, ("mask_history", "train_last", "train_on_last", "train_last_only", "last_turn_only",
                 "train_on_last_turn", "train_last_turn", "train_on_last_turn_only", "learn_last",
                 "train_last_turn_only", "only_last_turn", "last_round_only", "loss_on_last_turn",
-                "last_only", "only_last"))
+                "last_only", "only_last", "loss_on_last", "loss_on_last_only", "learn_last_turn",
+                "last_turn_loss", "supervise_last_turn"))
 )  # fmt: skip
 # These judge an answer (`axtune.data.preferences`), or are an answer, in a row.
 _NO_ROW_MARKS = frozenset(("label", "labels", "target", "targets"))
 # Says of questions whether they are learned too; false is what is done.
-_ON_QUESTIONS = frozenset(
-    map(plain, ("train_on_inputs", "train_on_input", "train_on_prompt", "train_on_prompts"))
-)
+ON_QUESTIONS = frozenset(
+    map(plain, ("train_on_inputs", "train_on_input", "train_on_prompt", "train_on_prompts",
+                "train_on_user", "train_on_question", "train_prompt", "learn_prompt"))
+)  # fmt: skip
 _SPLITS = frozenset(
     ("split", "splits", "subset", "partition", "datasplit", "datasetsplit", "fold", "usage")
 )
@@ -82,11 +84,11 @@ def _read(key: str, value: Any, found: RowMarks, problems: list[Problem]) -> boo
     name = plain(own)
     if name in _NO_ROW_MARKS or not says(value) or isinstance(value, dict):
         return False
-    if name in _LAST_ONLY or name in _ON_QUESTIONS:
+    if name in _LAST_ONLY or name in ON_QUESTIONS:
         flag = as_flag(value)
         if flag and name in _LAST_ONLY:
             found.last_only = key
-        return flag is False or bool(found.last_only)
+        return flag is False or (flag is True and name in _LAST_ONLY)
     if name == "mask" and isinstance(value, str) and _masks_others(value):
         return True
     if isinstance(value, str) and is_mark(own):

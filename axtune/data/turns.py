@@ -37,6 +37,7 @@ from axtune.data.unread import (
     SERVED_REASONING,
     reasoning_unseen,
     report_unread,
+    unread_calls,
     unread_key,
 )
 from axtune.data.verdicts import bad_answer
@@ -196,6 +197,12 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
     role = _role(place, turn, problems)
     if role is None:
         return []
+    if role == "assistant" and turn.get("channel") == "analysis":  # Harmony: the turn is a thought
+        problems.append(reasoning_unseen(place, "channel: analysis"))
+        return []
+    if role == "assistant" and _is_harmony_call(turn):
+        problems.append(unread_calls(place, "recipient"))
+        return []
     where = _content_key(place, turn, problems)
     said = turn[where] if where == "value" else None
     if isinstance(said, list) and len(said) > 1 and all(isinstance(text, str) for text in said):
@@ -237,6 +244,15 @@ def _read_turn(place: str, turn: Message, problems: list[Problem]) -> list[Place
     if isinstance(content, list) and not all(map(is_text_part, content)):
         return PartsReader(place, message, problems).read(content)
     return [(place, {**message, "content": content})]
+
+
+def _is_harmony_call(turn: Message) -> bool:
+    """Whether what a turn says is the arguments of a call, as Harmony writes one."""
+    said, to = turn.get("content"), turn.get("recipient")
+    called = isinstance(to, str) and to.startswith("functions.")
+    return called and (
+        isinstance(said, dict) or (isinstance(said, str) and said.lstrip().startswith("{"))
+    )
 
 
 def _role(place: str, turn: Message, problems: list[Problem]) -> str | None:

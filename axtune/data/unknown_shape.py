@@ -69,11 +69,24 @@ def unknown_shape(
         or _nested(fields, shape_of)
         or next((why for key, why in _UNREADABLE.items() if says(fields.get(key))), None)
     )
+    if _scored(fields.get("completions")):
+        why = (
+            "completions holds several answers with what each is worth; write a better one as "
+            "chosen and a worse one as rejected, behind a prompt"
+        )
     near = _nearest(fields, half=why is None) if why in (None, _UNREADABLE["prompt"]) else None
     reasons = "; ".join(filter(None, (why or (None if near else _EXPECTED), near)))
     found = f"found {named_keys(fields)}" if fields else "the row says nothing"
     message = f"no known shape; {reasons}; {found}; see data_templates/README.md."
     return Problem("unknown-shape", message)
+
+
+def _scored(answers: Any) -> bool:
+    """Whether a value is a list of answers that stand beside what judges say of them."""
+    return isinstance(answers, list) and any(
+        isinstance(answer, dict) and answer.keys() & {"response", "content", "text"}
+        for answer in answers
+    )
 
 
 def turns_key(fields: dict[str, Any]) -> str | None:
@@ -144,7 +157,9 @@ def _nearest(fields: dict[str, Any], *, half: bool) -> str | None:
             f"other as rejected, and {asked or 'what is asked'} as prompt"
         )
     if asked and said:
-        return f"nearest is prompt and completion: rename {asked} to prompt, {said} to completion"
+        renamed = [f"rename {asked} to prompt"] if asked != "prompt" else []
+        renamed.append(f"{'' if renamed else 'rename '}{said} to completion")
+        return f"nearest is prompt and completion: {', '.join(renamed)}"
     if said and half:
         return f"nearest is prompt and completion: {said} may be the completion; no key is a prompt"
     if asked and half:

@@ -9,7 +9,10 @@ from axtune.errors import Problem
 
 # Reasoning that stands beside the text. vLLM hands on the first two.
 SERVED_REASONING = ("reasoning", "reasoning_content")
-REASONING = ("thinking", "thought", "thoughts", "reasoning_details", "analysis")
+REASONING = (
+    *("thinking", "thought", "thoughts", "reasoning_details", "analysis"),
+    *("think", "thinking_content", "thinking_blocks", "reasoning_text", "reasoningContent"),
+)
 # Keys that mean something in some tool, and whose meaning is not kept when they say something.
 _UNREAD = (
     "prefix",  # Mistral, DeepSeek: an answer to be continued
@@ -78,7 +81,8 @@ def _are_calls(value: Any) -> bool:
     )
 
 
-def _unread_calls(place: str, key: str) -> Problem:
+def unread_calls(place: str, key: str) -> Problem:
+    """The problem that a key says what a turn calls, and is not read."""
     text = f"{place}: the key {key} holds calls and is not read; write them as tool_calls."
     return Problem("bad-tool-calls", text)
 
@@ -96,9 +100,11 @@ def report_unread(
         problems: Appended to.
     """
     for key in _UNREAD:
+        if key == "channel" and turn.get(key) == "final":  # the answer, which is read
+            continue
         if key in turn and turn[key] not in NOTHING and key != content_key:
             calls = _are_calls(turn[key]) and role in ("assistant", "tool_call")
-            problems.append(_unread_calls(place, key) if calls else unread_key(place, key))
+            problems.append(unread_calls(place, key) if calls else unread_key(place, key))
     for key in _MEDIA:
         if turn.get(key) not in NOTHING:
             text = f"{place}.{key}: the models read text only; remove the row, or the key."

@@ -14,6 +14,7 @@ from axtune.data.key_names import HOLDERS, plain
 from axtune.data.labels import is_mark
 from axtune.data.preferences import LABELS, PAIRS, REJECTED
 from axtune.data.prompts import ANSWERS, CONVERSATIONS, QUESTIONS, SYSTEMS
+from axtune.data.row_labels import ON_QUESTIONS
 from axtune.data.tools import TOOL_KEYS, other_tools
 from axtune.errors import Problem
 
@@ -31,7 +32,8 @@ KNOWN = _MEDIA.union(
     ("accepted", "response_0", "response_1", "better_response_id", "response_j", "response_k"),
     ("margin", "score", "score_chosen", "score_rejected", "ref_chosen_logps", "ref_rejected_logps"),
     # what is learned of a row, and how much
-    ("weight", "loss_scale", "train_on_inputs", "completion_mask", "assistant_masks", "loss_mask"),
+    ("weight", "loss_scale", "completion_mask", "assistant_masks", "loss_mask", *ON_QUESTIONS),
+    ("sample_weight", "example_weight", "row_weight", "importance", "importance_weight"),
     # what changes the prompt that a template makes
     ("chat_template", "chat_template_kwargs", "enable_thinking", "tool_choice", "documents"),
     ("input_ids", "labels", "objects", "response_format"),
@@ -45,12 +47,13 @@ KNOWN = _MEDIA.union(
     ("loss", "train", "trainable", "weights", "mask", "train_mask"),
     ("reward", "rating", "is_safe", "is_good", "desirable", "correct", "is_correct", "passed"),
     ("feedback", "kto_label", "thumbs", "preference", "preferred", "winner", "verdict"),
+    ("quality_score", "user_feedback", "human_feedback", "평가", "error"),
     ("helpfulness", "correctness", "coherence", "overall_preference", "preference_strength"),
     ("rejected_answer", "rejected_completion", "negative", "dispreferred", "bad_response"),
     ("incorrect_answers", "wrong_answers", "correct_answers", "correct_answer", "best_answer"),
     ("positive_messages", "negative_messages", "alternatives", "generations", "chosen_rating"),
     ("rejected_rating", "chosen_score", "rejected_score"),
-    ("image_url", "image_path", "file", "files", "attachments"),
+    ("image_url", "image_urls", "image_path", "pixel_values", "file", "files", "attachments"),
 )
 _KNOWN = frozenset(map(plain, KNOWN))  # in tables also as Prompt, Messages
 

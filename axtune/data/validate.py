@@ -18,7 +18,7 @@ import jsonschema_rs
 
 from axtune.data.conversation import Conversation
 from axtune.data.documents import TEXT, DocumentRow
-from axtune.data.garbled import is_escaped, is_mojibake, media_placeholder
+from axtune.data.garbled import is_escaped, is_mojibake, is_no_value, media_placeholder
 from axtune.data.markup import foreign_markup
 from axtune.data.messages import Message
 from axtune.data.parse import AnyRow, PreferenceRow
@@ -136,6 +136,12 @@ def _garbled(place: str, role: str, text: str) -> Iterator[Problem]:
             "was encoded as JSON once too often; decode it, or leave it where that is meant."
         )
         yield Problem("escaped-text", message, "warning")
+    if is_no_value(text, role):
+        message = (
+            f"{place} is, or ends with, what programs write for a value that is not there (nan, "
+            "None, null, …); make the file again with empty cells, or leave it where that is meant."
+        )
+        yield Problem("no-value", message, "warning")
     if role == "user" and (alone := media_placeholder(text)) is not None:
         message = (
             f"{place} has the place of an image, a video or a sound, and the models read text "
@@ -269,6 +275,7 @@ def _check_results(conversation: Conversation, problems: list[Problem]) -> None:
     for index, message in enumerate(conversation.messages):
         role = message["role"]
         if role == "assistant":
+            problems += _unanswered(conversation.places[index], waiting)
             calls = message.get("tool_calls", [])
             waiting = len(calls)
         elif role == "tool":
@@ -285,6 +292,16 @@ def _check_results(conversation: Conversation, problems: list[Problem]) -> None:
         else:
             waiting = 0
         previous = role
+
+
+def _unanswered(place: str, waiting: int) -> Iterator[Problem]:
+    """What is wrong with an assistant's turn before which calls wait for their results."""
+    if waiting:
+        text = (
+            f"{place}: {waiting} of the calls before it have no result; the model would learn to "
+            "answer without. Add the results, or remove the calls."
+        )
+        yield Problem("call-without-result", text, "warning")
 
 
 def _out_of_order(result: Message, calls: list[Message], number: int) -> tuple[str, str] | None:

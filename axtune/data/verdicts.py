@@ -62,28 +62,37 @@ _GOOD = frozenset(
         *("accepted", "isaccepted", "correct", "iscorrect", "passed", "ispassed", "isgood", "good"),
         *("desirable", "isdesirable", "issafe", "safe", "valid", "isvalid", "approved", "liked"),
         *("isapproved", "ispreferred", "helpful", "ishelpful", "thumbsup", "upvoted", "ktolabel"),
-        *("verified", "isverified", "isfactual", "success", "succeeded"),
+        *("verified", "isverified", "isfactual", "success", "succeeded", "resolved", "isresolved"),
+        *("solved", "issolved", "좋아요", "정답여부", "적합", "적합여부", "합격", "합격여부"),
     )
 )
-_SPOKEN = frozenset(("feedback", "thumbs"))  # in words; false says that there was none
+# In words; false says that there was none.
+_SPOKEN = frozenset(
+    (
+        *("feedback", "thumbs", "userfeedback", "humanfeedback", "quality", "verdict"),
+        *("status", "reviewstatus", "reviewresult", "평가", "평가결과", "판정", "검수결과"),
+    )
+)
 _BAD = frozenset(
     (
         *("thumbsdown", "isbad", "bad", "rejected", "isrejected", "undesirable", "iswrong"),
         *("wrong", "incorrect", "isincorrect", "flagged", "isflagged", "toxic", "istoxic"),
         *("harmful", "isharmful", "unsafe", "isunsafe", "hallucinated", "ishallucination"),
         *("ishallucinated", "disliked", "downvoted", "failed", "isfailed", "invalid", "isinvalid"),
+        *("deleted", "isdeleted", "spam", "isspam", "싫어요", "오답", "부적합", "유해", "오답여부"),
     )
 )
 _NEGATIVE = frozenset(
     (
         *("bad", "negative", "thumbsdown", "thumbs_down", "down", "dislike", "disliked", "wrong"),
         *("rejected", "incorrect", "unsafe", "undesirable", "fail", "failed", "👎", "나쁨", "오답"),
+        *("discarded", "deleted", "error", "불합격", "부적합", "싫어요", "반려"),
     )
 )
 _POSITIVE = frozenset(
     (
         *("good", "positive", "thumbsup", "thumbs_up", "up", "like", "liked", "right", "accepted"),
-        *("correct", "safe", "desirable", "pass", "passed", "👍", "좋음", "정답"),
+        *("correct", "safe", "desirable", "pass", "passed", "👍", "좋음", "정답", "합격", "적합"),
     )
 )
 _RIGHT_ANSWERS = frozenset(("correctanswer", "correctanswers", "bestanswer", "rightanswer"))
@@ -205,6 +214,8 @@ def is_good(key: str, value: Any) -> bool | None:
     if isinstance(value, str) and flag is None:
         said = plain(value)
         flag = False if said in _NEGATIVE else True if said in _POSITIVE else None
+    if name in _SPOKEN and (_number(value) or 0) < 0:
+        flag = False
     return flag if flag is None or name not in _BAD else not flag
 
 

@@ -101,3 +101,12 @@ def test_the_place_of_an_image(tiny: AxTokenizer, text: str, found: bool | None)
     assert codes(checked) == (["missing-media"] if found else [])
     assert codes(checked, "warning") == (["missing-media"] if found is False else [])
     assert codes(check_rows(tiny, [chat("q", text)], control_tokens="keep")[0]) == []
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "null", "<NA>"])
+def test_a_value_that_is_not_there_as_a_word(tiny: AxTokenizer, word: str) -> None:
+    rows = [chat("q", word), {"instruction": "q", "input": word, "output": "a"}]
+    for checked in check_rows(tiny, rows):
+        assert codes(checked, "warning") == ["no-value"]
+    for row in (chat(f"{word}은?", f"결과:\n{word}"), chat("q", f"{word}입니다.")):
+        assert codes(check_rows(tiny, [row])[0], "warning") == []

@@ -103,3 +103,9 @@ def test_context_stays_context_unless_it_says_otherwise() -> None:
     assert as_context({**ANSWER, "weight": None}) == {**ANSWER, "weight": 0}
     assert as_context({**ANSWER, "loss": True}) == {**ANSWER, "loss": True}
     assert as_context("글") == "글"
+
+
+def test_marks_in_korean() -> None:
+    for mark in ({"학습": False}, {"제외": True}, {"학습 여부": "false"}):
+        assert learned(USER, {**ANSWER, **mark}, USER, {**ANSWER, "content": "뒤"}) == ["뒤"]
+    assert learned(USER, {**ANSWER, "제외": "중복 문장"}) == [ANSWER["content"]]

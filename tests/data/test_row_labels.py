@@ -32,7 +32,8 @@ def learned(row: Any) -> list[str]:
         {"train_on_turns": [False, True]}, {"trainOnTurns": ["no", "yes"]},
         {"loss_mask": [0, 0, 0, 1]}, {"loss_mask": "[0, 0, 0, 1]"}, {"weights": [0, 1]},
         {"loss_scale": [0.0, 1.0]}, {"masked": [True, False]}, {"metadata": {"loss_mask": [0, 1]}},
-        {"mask_history": True}, {"train_on_last_turn": "true"}, {"extra": {"maskHistory": 1}},
+        {"loss_on_last": True}, {"mask_history": True}, {"train_on_last_turn": "true"},
+        {"extra": {"maskHistory": 1}},
     ],
     ids=str,
 )  # fmt: skip
@@ -106,7 +107,16 @@ def test_answers_that_are_judged_take_no_flags() -> None:
     assert [problem.code for problem in read_row(row)[1]] == ["bad-weight"]
 
 
+def test_questions_that_are_to_be_learned_are_named() -> None:
+    for key in ("train_on_inputs", "train_on_prompt"):
+        _, (problem,) = read_row(ROW | {"mask_history": True, key: True})
+        assert (problem.code, key in problem.message) == ("unread-key", True)
+
+
 def test_how_much_a_row_counts_is_named() -> None:
+    for mark in ({"sample_weight": 0.2}, {"error": "timeout"}, {"quality_score": 0.1}):
+        _, (problem,) = read_row(ROW | mark)
+        assert problem.code == "unread-key"
     for mark in ({"loss": 0.73}, {"weight": 2}, {"train": "stage 2"}, {"use_loss": "later"}):
         _, (problem,) = read_row(ROW | mark)
         assert problem.code == "unread-key"

@@ -35,6 +35,11 @@ ANSWER = ROW["messages"][1]
         ({"custom_id": "1", "body": ROW}, "the row stands within body; write what is in it (jq"),
         ({"inputs": {"question": "q"}, "outputs": {"answer": "a"}}, "the question stands within i"),
         ({"request": ROW, "response": {"choices": []}}, "the question stands within request"),
+        ({"prompt": "q", "answers": [{"answer": "a", "rank": 1}]}, "completion: rename answers to"),
+        (
+            {"instruction": "q", "completions": [{"response": "a", "overall_score": 8.5}]},
+            "completions holds several answers with what each is worth",
+        ),
         ({"title": "t", "mapping": {}}, "expected the keys messages, conversations"),
         ({"prompt": "q", "id": 1}, "no answer (completion) behind it; found the keys prompt, id"),
         (

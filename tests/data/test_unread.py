@@ -89,3 +89,16 @@ def test_calls_under_a_key_that_is_not_read_refuse_the_row(key: str) -> None:
         assert problem.startswith(f"bad-tool-calls: turns[0]: the key {key} holds calls")
     _, (problem,) = read({**ANSWER, key: "f(a=1)"})
     assert problem.startswith("unread-key")
+
+
+def test_a_turn_of_harmony_is_a_thought_a_call_or_an_answer(tiny: AxTokenizer) -> None:
+    user = {"role": "user", "content": "q"}
+    thought = {"role": "assistant", "channel": "analysis", "content": "왜"}
+    answer = {"role": "assistant", "channel": "final", "content": "답"}
+    (checked,) = check_rows(tiny, [{"messages": [user, thought, answer]}])
+    assert codes(checked, "warning") == ["reasoning-unseen"]
+    (plain,) = check_rows(tiny, [{"messages": [user, {"role": "assistant", "content": "답"}]}])
+    assert checked.samples == plain.samples
+    call = {"role": "assistant", "channel": "commentary", "recipient": "functions.f"}
+    (checked,) = check_rows(tiny, [{"messages": [user, {**call, "content": '{"x": 1}'}]}])
+    assert "bad-tool-calls" in codes(checked)

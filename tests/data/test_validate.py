@@ -315,3 +315,14 @@ def test_a_thought_alone_is_no_answer(tiny: AxTokenizer, thought: str) -> None:
     assert (codes(checked), codes(checked, "warning")) == ([], ["empty-assistant"])
     (checked,) = check_rows(tiny, [chat("q", f"{thought}</think>답" if "<" in thought else "답")])
     assert codes(checked) == []
+
+
+def test_calls_whose_results_are_missing_are_named(tiny: AxTokenizer) -> None:
+    called = calls(("f", {}), ("f", {}))
+    result = {"role": "tool", "content": "1"}
+    tools = [tool("f")]
+    for results, wanted in (([], 1), ([result], 1), ([result, result], 0)):
+        row = chat("q", called, *results, {"role": "assistant", "content": "답"}, tools=tools)
+        (checked,) = check_rows(tiny, [row])
+        assert codes(checked, "warning") == ["call-without-result"] * wanted
+        assert codes(checked) == []

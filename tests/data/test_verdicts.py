@@ -70,6 +70,8 @@ def test_how_much_better_an_answer_is_is_named(verdict: dict[str, Any]) -> None:
     [
         {"is_correct": False}, {"accepted": "no"}, {"feedback": "thumbs_down"}, {"desirable": 0},
         {"thumbs_down": True}, {"isToxic": True}, {"feedback": "👎"}, {"kto_label": "undesirable"},
+        {"resolved": False}, {"status": "rejected"}, {"feedback": -1}, {"deleted": True},
+        {"quality": "bad"}, {"user_feedback": "dislike"}, {"좋아요": False}, {"평가": "나쁨"},
         {"correct_answer": "다른 답"}, {"incorrect_answers": ["A", "좋음"]},
         {"negative_messages": [[{"role": "user", "content": "q"}]]},
     ],
@@ -86,6 +88,7 @@ def test_an_answer_that_is_called_bad_is_refused(verdict: dict[str, Any]) -> Non
     [
         ({"is_correct": True, "accepted": 1, "feedback": "good", "flagged": False}, []),
         ({"passed": None, "thumbs": ""}, []),
+        ({"status": "completed", "quality": "excellent", "deleted": False}, []),
         ({"helpfulness": 0, "correctness": 0}, ["unread-key"]),
         ({"feedback": "말투가 아쉽다"}, ["unread-key"]),
         ({"incorrect_answers": ["A"]}, ["unread-key"]),
