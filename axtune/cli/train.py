@@ -178,6 +178,7 @@ def _plan_serving(
     from axtune.checkpoint.base import run_of
     from axtune.checkpoint.locate import find
     from axtune.config.loader import load
+    from axtune.model.int4 import GROUPS, is_int4, stated_group
     from axtune.plan.gpus import SIZES, find_card
     from axtune.plan.serving import LIGHTS, show, to_json
 
@@ -190,14 +191,15 @@ def _plan_serving(
     elif model and (run := run_of(Path(model))):
         model = run.recipe.model
     cards = [find_card(name) for name in gpu] or [find_card(f"{size}GB") for size in SIZES[:4]]
-    models = LIGHTS
+    models, group = LIGHTS, GROUPS[0]
     if model:  # the sizes of the Lights are known without their files
-        models = {model: LIGHTS.get(model) or find(model, weights=False).config}
-    planned = to_json(models, cards, tokens)
+        models = {model: (config := LIGHTS.get(model) or find(model, weights=False).config)}
+        group = stated_group(config) if is_int4(config) else group
+    planned = to_json(models, cards, tokens, group)
     if as_json:
         print(json.dumps(planned, ensure_ascii=False, indent=2))
     else:
         from rich.console import Console
 
-        show(Console(highlight=False), models, cards, tokens)
+        show(Console(highlight=False), models, cards, tokens, group)
     return not gpu or any(one["context"] for one in planned)

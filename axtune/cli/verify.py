@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -79,7 +78,6 @@ def verify(
     """Prove that a checkpoint computes and serves what was trained; exit 1 on a failure."""
     with loading():
         from axtune.evaluate.same_calls import same_calls
-        from axtune.verify.agreement import MOST_KL
         from axtune.verify.verify import verify as run_verify
 
     certificate = run_verify(
@@ -88,8 +86,9 @@ def verify(
         adapter=adapter,
         data=data or (),
         vllm=vllm,
-        most_kl=MOST_KL if max_kl is None else max_kl,
-        ask=partial(same_calls, least=min_agreement),
+        most_kl=max_kl,
+        least_agreement=min_agreement,
+        ask=same_calls,
     )
     _show(certificate.checks, certificate.to_json() if as_json else None)
     if not certificate.passed:

@@ -45,7 +45,6 @@ def same_calls(
     adapter: Path | None,
     run: Run | None,
     data: Sequence[str],
-    *,
     least: float | None = None,
 ) -> Iterator[Check]:
     """Ask both, and count how often they make the same of a question.
@@ -65,6 +64,8 @@ def same_calls(
     try:
         recipe = run.recipe if run else None
         questions = select(tokenizer, recipe, data, room=_LONGEST, limit=QUESTIONS).questions
+        if not questions:
+            raise AxtuneError("The rows ask nothing.")
     except AxtuneError as error:
         found = error.found.rstrip(".")
         if run:  # paths of this machine are nobody else's business

@@ -63,6 +63,10 @@ LIGHTS: dict[str, dict[str, Any]] = {
 
 _LEAST_CONTEXT = 512  # less serves nobody
 
+# vLLM gives out places in blocks of so many tokens and keeps a block for itself; it does not start
+# for a context that needs more blocks than are left.
+_BLOCK = 16
+
 # Bytes in a block of 256 numbers, and of 32 (ggml/src/ggml-common.h).
 _BLOCKS = {"Q4_K": 144 / 256, "Q5_K": 176 / 256, "Q6_K": 210 / 256}
 _OLDER = {"Q5_0": 22 / 32, "Q5_1": 24 / 32, "Q8_0": 34 / 32}
@@ -107,7 +111,7 @@ def served(form: Form, config: dict[str, Any], name: str, card: Card, group: int
     model = read_architecture(config, name)
     weights = weight_bytes(form, model, group)
     left = SHARE * card.gigabytes * GIB - ENGINE - weights
-    tokens = max(0, int(left / cache_bytes(model)))
+    tokens = max(0, int(left / cache_bytes(model)) // _BLOCK - 1) * _BLOCK
     context = min(tokens, int(config.get("max_position_embeddings", tokens)))
     return Served(form, weights, tokens, context if context >= _LEAST_CONTEXT else 0)
 
@@ -168,7 +172,11 @@ def _finer(layer: int, layers: int) -> bool:
 
 
 def show(
-    console: Console, models: dict[str, dict[str, Any]], cards: Sequence[Card], tokens: int
+    console: Console,
+    models: dict[str, dict[str, Any]],
+    cards: Sequence[Card],
+    tokens: int,
+    group: int = 128,
 ) -> None:
     """Print for each model which form serves on which card.
 
@@ -177,6 +185,7 @@ def show(
         models: ``config.json`` by name.
         cards: The columns.
         tokens: Of a conversation, by which users are counted.
+        group: Of weights in 4 bit.
     """
     for name, config in models.items():
         table = Table(box=None, pad_edge=False)
@@ -185,7 +194,7 @@ def show(
         for card in cards:
             table.add_column(card.name, justify="right")
         for form, title in FORMS.items():
-            cells = [served(form, config, name, card) for card in cards]
+            cells = [served(form, config, name, card, group) for card in cards]
             table.add_row(
                 title, gigabytes(cells[0].weights), *(_cell(one, tokens) for one in cells)
             )
@@ -206,7 +215,7 @@ def show(
 
 
 def to_json(
-    models: dict[str, dict[str, Any]], cards: Sequence[Card], tokens: int
+    models: dict[str, dict[str, Any]], cards: Sequence[Card], tokens: int, group: int = 128
 ) -> list[dict[str, Any]]:
     """The same as JSON-ready values."""
     return [
@@ -222,7 +231,7 @@ def to_json(
         for name, config in models.items()
         for card in cards
         for form in FORMS
-        if (one := served(form, config, name, card))
+        if (one := served(form, config, name, card, group))
     ]
 
 

@@ -201,6 +201,31 @@ def incomparable(
     return None
 
 
+def unmeasured(
+    checks: Sequence[Check], most_kl: float | None, least_agreement: float | None
+) -> Iterator[Check]:
+    """Failures of bounds that somebody asks for and that nothing was measured against.
+
+    Args:
+        checks: All that were made.
+        most_kl: In nats a token; None where nobody asks for a bound.
+        least_agreement: A share of questions, or None.
+    """
+    own = [check for check in checks if check.part == FOUR_BIT]
+    bounds = [("--max-kl", "kl_nats", most_kl), ("--min-agreement", "same", least_agreement)]
+    for option, figure, bound in bounds:
+        if bound is None or any(figure in check.figures for check in own):
+            continue
+        # Questions have a check of their own, behind those of rows, where it came to that.
+        order = reversed(own) if figure == "same" else own
+        why = next((check.found for check in order if not check.figures), None)
+        if why is None and any(check.status == "fail" for check in checks):
+            why = "it did not come to that, see what failed above"
+        found = f"nothing was measured that {bound} could be held against: "
+        found += why or "the checkpoint is not in 4 bit"
+        yield Check(FOUR_BIT, option, "fail", found, f"See to that, or leave {option} out.")
+
+
 def _some(rows: Iterable[RowResult]) -> list[Sample]:
     """The first rows, so many that a machine computes them in minutes, padded to the longest."""
     room = _GPU_TOKENS if torch.cuda.is_available() else _CPU_TOKENS

@@ -43,6 +43,7 @@ from axtune.verify.agreement import (
     how_made,
     incomparable,
     recorded_base,
+    unmeasured,
 )
 from axtune.verify.certificate import Certificate, Check
 from axtune.verify.doctor import CONVERSATION, TOOLS, examine
@@ -51,8 +52,10 @@ from axtune.verify.vllm import Reply, Served, connect, find_vllm, require_client
 from axtune.weights.nf4 import FourBit, four_bit
 
 # Holds a 4-bit checkpoint's answers against those of its 16-bit base with an adapter, which may be
-# None; given the rows' files and the run, where there are any.
-Ask = Callable[[Checkpoint, Checkpoint, Path | None, Run | None, Sequence[str]], Iterable[Check]]
+# None; given the run and the rows' files, where there are any, and `least_agreement`.
+Ask = Callable[
+    [Checkpoint, Checkpoint, Path | None, Run | None, Sequence[str], float | None], Iterable[Check]
+]
 
 START = "start"  # instead of a server's URL: start one
 
@@ -79,7 +82,8 @@ def verify(
     adapter: str | Path | None = None,
     data: Sequence[str] = (),
     vllm: str | None = None,
-    most_kl: float = MOST_KL,
+    most_kl: float | None = None,
+    least_agreement: float | None = None,
     ask: Ask | None = None,
 ) -> Certificate:
     """Check a checkpoint and write its certificate next to the weights.
@@ -92,7 +96,10 @@ def verify(
         adapter: What was merged into it: a run's folder or an adapter's; None for the base itself.
         data: Files whose rows are asked for; none takes those that the run was trained on.
         vllm: `START`, the URL of a running server, or None to leave vLLM out.
-        most_kl: Of a checkpoint in 4 bit, how far from the 16-bit one it may be, in nats a token.
+        most_kl: Of a checkpoint in 4 bit, how far from the 16-bit one it may be, in nats a token;
+            None is `MOST_KL`, where it can be measured.
+        least_agreement: The share of questions that it must answer with the same calls; None
+            judges nothing.
         ask: Holds the calls that a checkpoint in 4 bit answers with against those of the 16-bit
             one; None leaves that out.
 
@@ -142,13 +149,15 @@ def verify(
             own = run.adapter if run else Path(adapter) if adapter else None
             if is_int4(checkpoint.config):
                 rows, which = _rows(asked, run, tokenizer)
-                checks += against_16_bit(checkpoint, base, own, rows, which, most_kl)
+                most = MOST_KL if most_kl is None else most_kl
+                checks += against_16_bit(checkpoint, base, own, rows, which, most)
                 if ask and base and not incomparable(how_made(checkpoint.folder), base, own):
-                    checks += ask(checkpoint, base, own, run, data)
+                    checks += ask(checkpoint, base, own, run, data, least_agreement)
             else:
                 checks += _logits(checkpoint, base, run, own, _prompts(asked, run, tokenizer))
             if vllm is not None:
                 checks += _served(checkpoint, tokenizer, asked, run, vllm)
+        checks += unmeasured(checks, most_kl, least_agreement)
     certificate = Certificate(checkpoint.folder, tuple(checks))
     certificate.write()
     return certificate

@@ -92,6 +92,13 @@ def test_without_questions_it_says_so(base: Checkpoint) -> None:
     assert "no rows of its own" in check.found
 
 
+def test_documents_ask_nothing(base: Checkpoint, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "documents.jsonl", [{"text": "한 문서의 본문이다."}])
+    (check,) = same_calls(base, base, None, None, [str(file)])
+    assert check.status == "skip"
+    assert "ask nothing; give --data FILE" in check.found
+
+
 def test_what_does_not_fit_in_memory_is_left_out(
     base: Checkpoint, rows: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

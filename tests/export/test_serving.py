@@ -26,8 +26,8 @@ def test_the_line_is_complete() -> None:
 def test_each_card_has_the_context_that_fits() -> None:
     text = serving("vllm serve x", Path("x"), FAMILY, AX31, "w4a16")
     assert "4.99 GB of weights" in text
-    assert "| 8 GB | `--max-model-len 3508` | 3,508 |" in text
-    assert "| 24 GB | `--max-model-len 32768` | 32,999 |" in text
+    assert "| 8 GB | `--max-model-len 3488` | 3,488 |" in text
+    assert "| 24 GB | `--max-model-len 32768` | 32,976 |" in text
     assert "--kv-cache-dtype fp8" in text
     assert "--bits 4" not in text  # it is that already
     assert "8.10 GB of weights, rounded when they are" in text
@@ -58,8 +58,8 @@ def test_without_weights_nothing_is_said_of_memory() -> None:
     ("config", "form", "expected"),
     [
         (AX40, "w4a16", "8 GB 16,384 tokens, by"),
-        (AX31, "w4a16", "8 GB 3,508 tokens, 12 GB 10,881 tokens, 16 GB 18,254 tokens, 24 GB"),
-        (AX40, "bf16", "16 GB 743 tokens, 24 GB 16,384 tokens, by"),
+        (AX31, "w4a16", "8 GB 3,488 tokens, 12 GB 10,864 tokens, 16 GB 18,224 tokens, 24 GB"),
+        (AX40, "bf16", "16 GB 720 tokens, 24 GB 16,384 tokens, by"),
     ],
 )
 def test_the_room_in_a_line(config: dict, form: str, expected: str) -> None:

@@ -43,7 +43,7 @@ def test_a_token_of_the_cache() -> None:
     [
         (AX40, "w4a16", 8, 34.8),
         (AX40, "fp8", 12, 47.1),
-        (AX40, "bf16", 24, 135.6),
+        (AX40, "bf16", 24, 135.5),
         (AX31, "w4a16", 8, 3.5),
         (AX31, "fp8", 16, 12.3),
         (AX31, "bf16", 24, 14.8),
@@ -53,6 +53,14 @@ def test_tokens_that_fit(name: str, form: str, gb: int, thousands: float) -> Non
     found = served(form, LIGHTS[name], name, find_card(f"{gb}GB"))
     assert found.tokens / 1000 == pytest.approx(thousands, abs=0.06)
     assert found.context == min(found.tokens, LIGHTS[name]["max_position_embeddings"])
+
+
+def test_a_context_is_of_blocks_that_are_there() -> None:
+    found = served("w4a16", LIGHTS[AX31], AX31, find_card("8GB"))
+    left = 0.9 * 8 * 2**30 - 0.9e9 - found.weights
+    block = 16 * cache_bytes(read_architecture(LIGHTS[AX31], AX31))
+    assert found.context % 16 == 0
+    assert found.context // 16 + 1 == left // block  # the one that vLLM keeps
 
 
 def test_what_does_not_fit_serves_nobody() -> None:
@@ -88,3 +96,7 @@ def test_the_table_and_its_json_say_the_same() -> None:
     assert (one["context"], one["users"]) == (16384, 8)
     line = next(line for line in text.splitlines() if line.startswith("vLLM, 4 bit"))
     assert line.split()[5:7] == ["16k", "×8"]
+    (finer,) = [row for row in to_json({AX40: LIGHTS[AX40]}, cards[:1], 4096, group=32)
+                if row["form"] == "w4a16"]  # fmt: skip
+    assert finer["weight_bytes"] > one["weight_bytes"]
+    assert finer["cache_tokens"] < one["cache_tokens"]

@@ -222,6 +222,33 @@ def test_a_merged_export_is_not_asked_beside_its_bare_base(base: Checkpoint, pac
     (packed / "certificate.json").unlink()
 
 
+def test_a_bound_that_nothing_was_measured_against_fails(
+    base: Checkpoint, run: Path, packed: Path
+) -> None:
+    bounds = {"most_kl": 5.0, "least_agreement": 0.0}
+    found = checks(packed, ask=same_calls, **bounds)
+    for option in ("--max-kl", "--min-agreement"):
+        assert found[option].status == "fail"
+        assert "give --adapter RUN" in found[option].found
+        assert option in found[option].remedy
+    (packed / "certificate.json").unlink()
+    found = checks(packed, adapter=run, ask=same_calls, **bounds)  # trained on all of its rows
+    assert found.keys() == {"16-bit base + adapter", "answers", "--min-agreement"}
+    assert found["answers"].found in found["--min-agreement"].found
+    (packed / "certificate.json").unlink()
+
+
+def test_a_bound_for_what_is_not_in_4_bit_fails(base: Checkpoint, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base.folder, tmp_path / "plain"))
+    assert checks(folder) == {}
+    found = checks(folder, most_kl=0.1)["--max-kl"]
+    assert (found.status, found.found.endswith("is not in 4 bit")) == ("fail", True)
+    file = min(folder.glob("*.safetensors"))
+    save_file({name: one * torch.nan for name, one in load_file(file).items()}, file,
+              metadata={"format": "pt"})  # fmt: skip
+    assert "what failed above" in checks(folder, most_kl=0.1)["--max-kl"].found
+
+
 @pytest.mark.parametrize(
     ("made", "group", "ways"),
     [
