@@ -8,6 +8,7 @@ import typing
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from axtune.errors import (
     Fault,
@@ -51,6 +52,19 @@ def first_line(error: BaseException) -> str:
     return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
+def in_words(message: str) -> str:
+    """``Input should be greater than 0``, as pydantic says it, as what is expected."""
+    way = message.removeprefix("Input should be ").partition(", unable")[0]
+    return f"a number {way}" if way.startswith(("greater", "less")) else way
+
+
+def of_value(item: ErrorDetails) -> str:
+    """What is wrong with a value, of which pydantic has found it: what is there, what may be."""
+    if not item["msg"].startswith("Input should be ") or isinstance(item["input"], (dict, list)):
+        return f"{item['msg']}."
+    return f"found {item['input']!r}; expected {in_words(item['msg'])}."
+
+
 def type_faults(section: str, config: type, values: dict[str, Any]) -> list[Fault]:
     """Values of a pass-through section that are not of the type that the library declares.
 
@@ -81,8 +95,7 @@ def type_faults(section: str, config: type, values: dict[str, Any]) -> list[Faul
             # PEFT's lists of names are not complete (pissa_niter_4); it checks names itself.
             if any(item["type"] == "literal_error" for item in errors):
                 continue
-            reason = errors[0]["msg"]
-            faults.append(bad_value(f"{section}.{name}", f"{reason}."))
+            faults.append(bad_value(f"{section}.{name}", of_value(errors[0])))
         except Exception:  # a type that pydantic has no schema for: the library decides
             continue
     return faults

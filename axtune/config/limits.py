@@ -24,10 +24,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from axtune.config.faults import in_words
 from axtune.config.objective import OBJECTIVES
 from axtune.units import plural
 
 _Decay = Annotated[float, Field(ge=0, lt=1)]  # of a moving average
+_Count = Annotated[int, Field(gt=0, le=1_000_000)]
 _Workers = Annotated[int, Field(ge=0, le=128)]  # each is a process
 _Share = Annotated[float, Field(ge=0, le=1)]
 _EpochsDecide = Literal[-1]  # the libraries' way to say that epochs decide
@@ -97,11 +99,11 @@ class _Training(_Limits):
     label_smoothing_factor: _Decay | None = None
     neftune_noise_alpha: NonNegativeFloat | None = None
 
-    per_device_train_batch_size: PositiveInt | None = None
-    per_device_eval_batch_size: PositiveInt | None = None
-    gradient_accumulation_steps: PositiveInt | None = None
-    num_train_epochs: PositiveFloat | None = None
-    max_steps: PositiveInt | _EpochsDecide | None = None
+    per_device_train_batch_size: _Count | None = None
+    per_device_eval_batch_size: _Count | None = None
+    gradient_accumulation_steps: _Count | None = None
+    num_train_epochs: Annotated[PositiveFloat, Field(le=1e6)] | None = None
+    max_steps: Annotated[PositiveInt, Field(le=10**9)] | _EpochsDecide | None = None
     eval_steps: PositiveFloat | None = None
     eval_delay: NonNegativeFloat | None = None
     eval_accumulation_steps: PositiveInt | None = None
@@ -184,7 +186,7 @@ def outside_limits(section: str, given: dict[str, Any]) -> Iterator[tuple[str, s
         if not _is_finite(value):
             expected.setdefault(key, ["finite numbers"])
     for key, messages in expected.items():  # each branch of a union says what it would take
-        ways = dict.fromkeys(map(_in_words, messages))
+        ways = dict.fromkeys(map(in_words, messages))
         yield key, f"found {given[key]!r}; expected {' or '.join(ways)}."
 
 
@@ -195,12 +197,6 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def _in_words(message: str) -> str:
-    """``Input should be greater than 0`` as what is expected."""
-    way = message.removeprefix("Input should be ").partition(", unable")[0]
-    return f"a number {way}" if way.startswith(("greater", "less")) else way
 
 
 def unmet_needs(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:

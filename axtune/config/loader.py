@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from axtune.config.conflicts import cross_checks
-from axtune.config.faults import UNLOCATED, key_of
+from axtune.config.faults import UNLOCATED, key_of, of_value
 from axtune.config.keys import Keys, read_keys
 from axtune.config.limits import outside_limits, unmet_needs
 from axtune.config.passthrough import SECTIONS, check_passed, nearest
@@ -97,7 +97,7 @@ def data_options(paths: Sequence[str], **options: Any) -> Data:
         return Data.model_validate({"train": list(paths), **options})
     except ValidationError as error:
         faults = [
-            Fault(".".join(map(str, item["loc"])), 0, "bad-value", f"{item['msg']}.")
+            Fault(".".join(map(str, item["loc"])), 0, "bad-value", of_value(item))
             for item in error.errors(include_url=False)
         ]
         raise RecipeError("An option has a value that it does not accept.", faults) from None
@@ -149,7 +149,7 @@ def faults_of(keys: Keys) -> list[Fault]:
                 fault(path, "bad-value", _no_section(path, item["input"]))
             elif path not in seen:  # the branches of a union repeat themselves
                 code = "bad-path" if item["type"] == NO_HOME else "bad-value"
-                fault(path, code, f"{item['msg']}.")
+                fault(path, code, of_value(item))
             seen.add(path)
     wrong = set()
     for section in SECTIONS:

@@ -21,6 +21,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from axtune.config.faults import of_value
 from axtune.config.keys import Keys, read_keys
 from axtune.config.loader import faults_of, load
 from axtune.config.paths import KeyPath, expanded, missing_paths
@@ -203,7 +204,7 @@ def _questions(given: Keys, faults: list[Fault]) -> StageQuestions | None:
     except ValidationError as error:
         for item in error.errors(include_url=False):
             path = ("evaluate", *item["loc"][:1])
-            faults.append(given.fault(path, "bad-value", f"{item['msg']}."))
+            faults.append(given.fault(path, "bad-value", of_value(item)))
         return None
     for place, code, message in missing_paths({"evaluate": value}):
         faults.append(given.fault(place, code, message))

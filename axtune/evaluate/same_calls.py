@@ -65,7 +65,7 @@ def same_calls(
         recipe = run.recipe if run else None
         questions = select(tokenizer, recipe, data, room=_LONGEST, limit=QUESTIONS).questions
         if not questions:
-            raise AxtuneError("The rows ask nothing.")
+            raise AxtuneError("The rows ask nothing.", "Give rows that an assistant answers.")
     except AxtuneError as error:
         found = error.found.rstrip(".")
         if run:  # paths of this machine are nobody else's business

@@ -294,7 +294,9 @@ def test_data_options_refuse_what_a_recipe_refuses() -> None:
     with pytest.raises(RecipeError) as caught:
         data_options(["a.jsonl"], max_length=1)
     assert caught.value.faults == (
-        Fault("max_length", 0, "bad-value", "Input should be greater than or equal to 16."),
+        Fault(
+            "max_length", 0, "bad-value", "found 1; expected a number greater than or equal to 16."
+        ),
     )
 
 
