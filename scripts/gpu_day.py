@@ -244,7 +244,7 @@ def step(day: Day, layout: str, tokens: int, *, cap: float = 0, **changes: Any) 
             raise Absent("there is no card whose memory could be capped")
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, cap / whole))
-    tokens = tokens // 64 if day.dry else tokens
+    tokens = max(128, tokens // 64) if day.dry else tokens
     rows = day.rows(layout, tokens)
     out = day.work / "run"
     shutil.rmtree(out, ignore_errors=True)

@@ -29,6 +29,7 @@ _FREE_TRAINING = {
     "report_to",
     "run_name",
     "disable_tqdm",
+    "ddp_timeout",
     "log_level",
     "gradient_accumulation_steps",
     "gradient_checkpointing",

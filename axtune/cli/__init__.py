@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -81,8 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 require_text(argument)
             app(args=given, standalone_mode=True)
         except AxtuneError as error:
-            if _is_first_to_say(str(error)):
-                print(f"axtune: {error}", file=sys.stderr)
+            with suppress(KeyboardInterrupt):  # its launcher ends it while it asks the others
+                if _is_first_to_say(str(error)):
+                    print(f"axtune: {error}", file=sys.stderr)
             raise SystemExit(1) from None
         except SystemExit as end:
             if end.code != _CTRL_C:

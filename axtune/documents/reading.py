@@ -89,7 +89,9 @@ def format_of(data: bytes, source: str) -> Format:
     if start.startswith((b"<!doctype html", b"<html")):
         return "html"
     if suffix[1:] in _READERS:
-        raise Refused("broken", f"It is named {suffix}, and its bytes are of no such document.")
+        raise Refused(
+            "unknown-format", f"It is named {suffix}, and its bytes are of no such document."
+        )
     raise Refused(
         "unknown-format",
         f"{suffix or 'A file without a suffix'} is none of "

@@ -39,8 +39,8 @@ def test_turned_text_is_no_part_of_the_page() -> None:
 
 
 def test_what_lies_outside_of_the_page_is_left_out() -> None:
-    page = PdfPage().write(50, 700, "안").write(PAGE_WIDTH + 40, 700, "밖")
-    assert text_of(page_of(page)) == "안"
+    page = PdfPage().write(50, 700, "안에").write(PAGE_WIDTH + 40, 700, "밖에")
+    assert text_of(page_of(page)) == "안에"
 
 
 def test_rules_are_horizontal_and_vertical() -> None:

@@ -38,6 +38,10 @@ from axtune.verify.vllm import Served, find_vllm, serve
 pytestmark = [pytest.mark.slow, tiny.LIBRARY_WARNINGS]
 
 CONTEXT = 2048
+serves_4_bit = pytest.mark.skipif(
+    "avx512f" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"),
+    reason="vLLM's kernel for 4-bit weights on a CPU needs AVX-512",
+)
 
 # To train on, and to hold out.
 TOOL_PAIRS = tool_pairs.rows(tool_pairs.CITIES[:9]), tool_pairs.rows(tool_pairs.CITIES[9:])
@@ -152,6 +156,7 @@ def test_merged_qlora(
         ask_all(served, requests)
 
 
+@serves_4_bit
 @pytest.mark.parametrize("model", ["tiny-ax-4.0"], indirect=True)
 def test_merged_in_4_bit(
     model: str, learn: Callable[..., Path], requests: list[Request], data: Path, tmp_path: Path
@@ -201,6 +206,7 @@ def logprob(served: Served, prompt: list[int], answer: list[int]) -> float:
     return sum(found[str(token)]["logprob"] for found, token in at) / len(answer)
 
 
+@serves_4_bit
 @pytest.mark.parametrize("model", ["tiny-ax-4.0"], indirect=True)
 def test_an_adapter_over_a_base_in_4_bit(
     model: str, learn: Callable[..., Path], requests: list[Request], data: Path, tmp_path: Path
