@@ -178,9 +178,8 @@ def _plan_serving(
     from axtune.checkpoint.base import run_of
     from axtune.checkpoint.locate import find
     from axtune.config.loader import load
-    from axtune.model.int4 import GROUPS, is_int4, stated_group
     from axtune.plan.gpus import SIZES, find_card
-    from axtune.plan.serving import LIGHTS, show, to_json
+    from axtune.plan.serving import GROUP, LIGHTS, show, to_json
 
     if model and model.endswith((".yaml", ".yml")):
         model = load(model, overrides, check_paths=False).model
@@ -191,10 +190,13 @@ def _plan_serving(
     elif model and (run := run_of(Path(model))):
         model = run.recipe.model
     cards = [find_card(name) for name in gpu] or [find_card(f"{size}GB") for size in SIZES[:4]]
-    models, group = LIGHTS, GROUPS[0]
+    models, group = LIGHTS, GROUP
     if model:  # the sizes of the Lights are known without their files
         models = {model: (config := LIGHTS.get(model) or find(model, weights=False).config)}
-        group = stated_group(config) if is_int4(config) else group
+        if "quantization_config" in config:
+            from axtune.model.int4 import is_int4, stated_group  # torch, which nothing else needs
+
+            group = stated_group(config) if is_int4(config) else group
     planned = to_json(models, cards, tokens, group)
     if as_json:
         print(json.dumps(planned, ensure_ascii=False, indent=2))

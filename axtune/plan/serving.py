@@ -61,6 +61,7 @@ LIGHTS: dict[str, dict[str, Any]] = {
     },
 }
 
+GROUP = 128  # of weights in 4 bit, unless told
 _LEAST_CONTEXT = 512  # less serves nobody
 
 # vLLM gives out places in blocks of so many tokens and keeps a block for itself; it does not start
@@ -95,7 +96,7 @@ class Served:
         return self.tokens // tokens if self.context >= tokens else 0
 
 
-def served(form: Form, config: dict[str, Any], name: str, card: Card, group: int = 128) -> Served:
+def served(form: Form, config: dict[str, Any], name: str, card: Card, group: int = GROUP) -> Served:
     """What a card has room for.
 
     Args:
@@ -121,7 +122,7 @@ def cache_bytes(model: Architecture) -> int:
     return 2 * model.layers * model.key * 2
 
 
-def weight_bytes(form: Form, model: Architecture, group: int = 128) -> float:
+def weight_bytes(form: Form, model: Architecture, group: int = GROUP) -> float:
     """Bytes of the weights in a form.
 
     Args:
@@ -176,7 +177,7 @@ def show(
     models: dict[str, dict[str, Any]],
     cards: Sequence[Card],
     tokens: int,
-    group: int = 128,
+    group: int = GROUP,
 ) -> None:
     """Print for each model which form serves on which card.
 
@@ -215,7 +216,7 @@ def show(
 
 
 def to_json(
-    models: dict[str, dict[str, Any]], cards: Sequence[Card], tokens: int, group: int = 128
+    models: dict[str, dict[str, Any]], cards: Sequence[Card], tokens: int, group: int = GROUP
 ) -> list[dict[str, Any]]:
     """The same as JSON-ready values."""
     return [

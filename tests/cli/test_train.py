@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,14 @@ def test_plan_needs_a_recipe_or_serve() -> None:
     assert "axtune plan RECIPE" in axtune_in_process("plan").err
     wrong = axtune_in_process("plan", "--serve", "no-such-model")
     assert (wrong.status, wrong.out) == (1, "")
+
+
+def test_a_plan_of_serving_loads_no_torch() -> None:
+    code = (
+        "import sys; from axtune.cli import main\n"
+        "try: main(['plan', '--serve', '--gpu', '8GB'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
