@@ -140,6 +140,17 @@ def _begin(asked: dict[str, Any]) -> None:
         os._exit(status)
 
 
+def _renew_threads() -> None:
+    """Let a fork make its threads of torch anew while it has one thread only.
+
+    Otherwise each thread that loads weights does, and two at once meet half-made ones ("Invalid
+    thread pool!": caffe2::pthreadpool, which is not safe for that).
+    """
+    import torch
+
+    torch.set_num_threads(torch.get_num_threads())
+
+
 def _serve(place: str) -> None:
     """Fork what is asked for, until nobody can ask any more."""
     waiting: dict[int, socket.socket] = {}
@@ -184,4 +195,5 @@ if __name__ == "__main__":
     with loading():
         for loaded in _LOADED:
             importlib.import_module(loaded)
+    os.register_at_fork(after_in_child=_renew_threads)
     _serve(sys.argv[1])
