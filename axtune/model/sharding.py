@@ -41,22 +41,44 @@ def share_of(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(here, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def whole_state(state: dict[str, Any]) -> dict[str, Any]:
+def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """What an optimiser remembers, as one that had all parameters to itself would remember it.
 
-    All processes call this together.
+    All processes call this together. One that has no row of a parameter has no gradient of it
+    either, and remembers nothing; the first one has a row of every parameter.
 
     Args:
-        state: Of ``Optimizer.state_dict()``.
+        optimizer: Of this process.
     """
-    moments = {
-        index: {
-            name: whole(value) if isinstance(value, torch.Tensor) else value
-            for name, value in values.items()
+    state = optimizer.state_dict()
+    parameters = _parameters(optimizer)
+    if not any(isinstance(parameter, DTensor) for parameter in parameters):
+        return state
+    shared = [
+        {
+            index: {
+                name: (value.shape, value.dtype)
+                for name, value in values.items()
+                if isinstance(value, DTensor)
+            }
+            for index, values in state["state"].items()
         }
-        for index, values in state["state"].items()
-    }
+    ]
+    torch.distributed.broadcast_object_list(shared, src=0)
+    moments = {index: dict(values) for index, values in state["state"].items()}
+    for index, names in shared[0].items():
+        values = moments.setdefault(index, {})
+        for name, (shape, dtype) in names.items():
+            if name not in values:
+                nothing = torch.empty(shape, dtype=dtype, device=parameters[index].device)
+                values[name] = share_of(nothing, parameters[index])
+            values[name] = whole(values[name])
     return {**state, "state": moments}
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """In the order of the numbers that a state gives them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def shares_of_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -66,7 +88,7 @@ def shares_of_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> 
         state: The same one in all processes.
         optimizer: That takes it up next.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = _parameters(optimizer)
     moments = {
         index: {
             name: share_of(value, parameters[index])

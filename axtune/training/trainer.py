@@ -491,7 +491,7 @@ class RunTrainer(Trainer):
         load_raw(self.run.adapter.model, Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        state = sharding.whole_state(self.optimizer.state_dict())  # all processes gather it
+        state = sharding.whole_state(self.optimizer)  # all processes gather it
         if self.args.should_save:
             write_state(Path(output_dir), OPTIMIZER, state)
             write_state(Path(output_dir), "scheduler", self.lr_scheduler.state_dict())

@@ -62,7 +62,7 @@ NARROW = {"hidden_size": 512, "intermediate_size": 1856, "num_attention_heads": 
 ONE: dict[str, Any] = {"processes": 1, "fsdp": False}
 TWO: dict[str, Any] = {"processes": 2, "fsdp": True}
 FOUR: dict[str, Any] = {"processes": 4, "fsdp": True}
-RESUMED = {"two_to_two": (TWO, TWO), "two_to_one": (TWO, ONE), "one_to_two": (ONE, TWO)}
+RESUMED = {"two_to_four": (TWO, FOUR), "two_to_one": (TWO, ONE), "one_to_two": (ONE, TWO)}
 ADAM = (PLAIN, "training.learning_rate=1e-3", "training.eval_strategy=steps",
         "training.eval_steps=2")  # fmt: skip
 OF_TWO = ("packed",)  # one process has other packs: they are made for so many processes

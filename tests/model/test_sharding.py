@@ -64,13 +64,13 @@ def test_an_optimiser_goes_on_where_another_one_was(sharded: torch.nn.Module) ->
     for name, p in sharded.state_dict().items():
         p.copy_(share_of(plain.state_dict()[name], p))
     second = torch.optim.AdamW(sharded.parameters(), lr=0.1)
-    saved = copy.deepcopy(whole_state(first.state_dict()))
+    saved = copy.deepcopy(whole_state(first))
     second.load_state_dict(shares_of_state(saved, second))
     stepped(plain, first)
     stepped(sharded, second)
     for one, other in zip(plain.parameters(), sharded.parameters(), strict=True):
         assert torch.allclose(one, whole(other.detach()))
-    held = whole_state(second.state_dict())
+    held = whole_state(second)
     assert all(
         type(value) is torch.Tensor for state in held["state"].values() for value in state.values()
     )
