@@ -46,7 +46,12 @@ _HTML = re.compile(r"</(?:video|audio|picture|body|div|p)>|<source\b|<html", re.
 
 
 def is_mojibake(text: str) -> bool:
-    """Whether a text's bytes were decoded as another encoding than theirs: UTF-8 or CP949."""
+    """Whether a text's bytes were decoded as another encoding than theirs.
+
+    That is UTF-8, CP949, or UTF-16, which leaves NUL characters.
+    """
+    if "\0" in text:
+        return True
     if text.isascii():
         return False
     text = text[:_LOOKED_AT]

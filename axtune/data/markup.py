@@ -21,6 +21,7 @@ _SIGNS = re.compile(
     r"|<function_calls>|<(?:antml:)?invoke name=|<end_code>"  # Claude, MiniMax, smolagents
     r"|\[\|(?:endofturn|assistant|user|system)\|\]|<\|endofturn\|>"  # EXAONE, HyperCLOVA X
     r"|<\|(?:START|END)_OF_TURN_TOKEN\|>"  # Command
+    r"|<\|(?:begin|end)_of_(?:thought|solution)\|>"  # OpenThoughts, Sky-T1
 )
 _RECIPIENT = re.compile(r">>>(\w+)\n")  # Functionary
 _REACT = re.compile(r"^Action:\s*\S.*\n+Action Input:", re.MULTILINE)

@@ -126,8 +126,8 @@ def _garbled(place: str, role: str, text: str) -> Iterator[Problem]:
     """What is wrong with a text that is not what was written."""
     if is_mojibake(text):
         message = (
-            f"{place} seems to have been decoded as another encoding than its own (UTF-8 or "
-            "CP949); make the file again from its source, or remove the row."
+            f"{place} seems to have been decoded as another encoding than its own (UTF-8, "
+            "UTF-16 or CP949); make the file again from its source, or remove the row."
         )
         yield Problem("mojibake", message, "warning")
     if is_escaped(text):

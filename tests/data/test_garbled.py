@@ -30,6 +30,10 @@ def test_bytes_that_were_decoded_as_another_encoding(
         assert garbled not in checked.faults[0].message
 
 
+def test_utf_16_that_was_decoded_as_another_encoding() -> None:
+    assert is_mojibake("order 7".encode("utf-16-le").decode("latin-1"))
+
+
 @pytest.mark.parametrize(
     "text",
     [

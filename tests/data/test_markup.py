@@ -58,6 +58,7 @@ def test_a_call_in_json_is_found(value: object) -> None:
         "네.[|endofturn|]",
         "네.<|endofturn|>",
         "네.</s>",
+        "<|begin_of_solution|>네.<|end_of_solution|>",
     ],
 )
 def test_a_call_in_another_text_is_found(text: str) -> None:
