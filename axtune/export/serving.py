@@ -102,7 +102,8 @@ def serving(
 ```
 
 `{parser}` is the parser of the calls that {line} models write (`{shown}`). A GPU
-with too little memory for the whole context takes a smaller `--max-model-len`.
+with too little memory for the whole context takes a smaller `--max-model-len`; one that is
+older than Ampere, such as a T4, computes in fp16: `--dtype half`.
 
 ```sh
 curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\

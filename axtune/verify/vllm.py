@@ -29,6 +29,7 @@ _START_SECONDS = 900
 _TOKENIZE_SECONDS = 60
 _ANSWER_SECONDS = 600
 _LOG_LINES = 12
+_NEEDS_AVX_512 = "cpu_gemm_wna16"  # its product of weights in 4 bit, absent from other builds
 _AS_EXPORTED = "Start the server with the command in SERVING.md of the exported folder."
 _LOOK = "Look into the server's log, and start it again."
 # What reading an answer raises that has another form than OpenAI's interface gives it.
@@ -418,10 +419,17 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            said = log.read_text(encoding="utf-8", errors="replace").strip()
+            if _NEEDS_AVX_512 in said:
+                raise AxtuneError(
+                    "vLLM's CPU build serves weights in 4 bit with AVX-512 only, which this CPU "
+                    "does not have.",
+                    "Serve the folder on a GPU or on such a CPU, and give its URL: --vllm URL; "
+                    "without --vllm everything else is verified here.",
+                )
             raise AxtuneError(
                 "vLLM ended before it was ready. Its last lines:\n"
-                + "\n".join(lines[-_LOG_LINES:]),
+                + "\n".join(said.splitlines()[-_LOG_LINES:]),
                 "Start it yourself, and give its URL: --vllm URL.",
             )
         try:

@@ -268,6 +268,20 @@ def test_a_server_that_ends_says_its_last_words(
     assert "--vllm URL" in caught.value.remedy
 
 
+def test_a_cpu_that_serves_no_4_bit_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What vLLM 0.32 says on a CPU with AVX2 only.
+    end = "'_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16'"
+    program(tmp_path, f"print({end!r}, *range(100), sep='\\n')", monkeypatch)
+    with (
+        pytest.raises(AxtuneError, match="with AVX-512 only") as caught,
+        serve(locate.find("tiny-ax-4.0", weights=False).folder, 512),
+    ):
+        pass
+    assert "--vllm URL" in caught.value.remedy
+
+
 def part(content: str | None = None, finish: str | None = None, **call: Any) -> Any:
     """A part of a streamed answer, as the client gives it."""
     function = SimpleNamespace(name=call.get("name"), arguments=call.get("arguments"))
