@@ -22,7 +22,6 @@ from axtune.signals import notes_of, sigterm_as_ctrl_c, was_terminated
 app = typer.Typer(
     name="axtune",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Fine-tune SK Telecom's A.X 3.1 Light and A.X 4.0 Light on exactly the tokens that will "
@@ -80,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             given = list(sys.argv[1:] if arguments is None else arguments)
             for argument in given:
                 require_text(argument)
-            app(args=given, standalone_mode=True)
+            app(args=given, prog_name="axtune", standalone_mode=True)
         except AxtuneError as error:
             with suppress(KeyboardInterrupt):  # its launcher ends it while it asks the others
                 if _is_first_to_say(str(error)):

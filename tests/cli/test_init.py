@@ -201,6 +201,22 @@ def test_help_shows_every_summary_whole_at_80_columns(group, monkeypatch, capsys
     assert "..." not in summaries
 
 
+def test_a_shell_completes_commands_and_values(monkeypatch, capsys):
+    for typed, word, found in (
+        ("", 1, "quantize"),
+        ("data sc", 2, "scrub"),
+        ("export --to ", 3, "gguf"),
+    ):
+        monkeypatch.setenv("_AXTUNE_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", f"axtune {typed}")
+        monkeypatch.setenv("COMP_CWORD", str(word))
+        monkeypatch.setattr("sys.argv", ["axtune"])
+        with pytest.raises(SystemExit) as end:
+            main([])
+        assert end.value.code == 0
+        assert found in capsys.readouterr().out.split()
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])

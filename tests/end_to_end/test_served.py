@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from axtune.evaluate.generate import Sampling
 from axtune.model.load import load_model
 from axtune.training.progress import Report
 from axtune.verify.verify import verify
-from axtune.verify.vllm import Served, find_vllm, serve
+from axtune.verify.vllm import Reply, Served, find_vllm, serve
 
 pytestmark = [pytest.mark.slow, tiny.LIBRARY_WARNINGS]
 
@@ -103,18 +105,19 @@ def axtune(*words: str) -> None:
 
 
 def ask_all(served: Served, requests: list[Request]) -> None:
-    """Every prompt and every answer is the one of the data."""
-    wrong = []
-    for request in requests:
-        assert served.tokenize(request.messages, request.tools) == request.prompt
-        reply = served.ask(request.messages, request.tools, max_tokens=128)
-        reason = "tool_calls" if request.answer.get("tool_calls") else "stop"
-        if not (
-            same_answer(request.answer, reply.content, reply.calls)
-            and reply.finish_reason == reason
-        ):
-            wrong.append((request.answer, reply))
-    assert wrong == []
+    """Every prompt and every answer is the one of the data; several are asked at a time."""
+    with ThreadPoolExecutor(8) as threads:
+        told = threads.map(partial(ask, served), requests)
+    assert [said for said in told if said] == []
+
+
+def ask(served: Served, request: Request) -> tuple[dict[str, Any], Reply] | None:
+    """What was to be answered and what was; None where they are the same."""
+    assert served.tokenize(request.messages, request.tools) == request.prompt
+    reply = served.ask(request.messages, request.tools, max_tokens=128)
+    reason = "tool_calls" if request.answer.get("tool_calls") else "stop"
+    same = same_answer(request.answer, reply.content, reply.calls)
+    return None if same and reply.finish_reason == reason else (request.answer, reply)
 
 
 def test_merged_lora(
@@ -239,21 +242,27 @@ def preferring(model: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.fixture(scope="module")
+def exported(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's bare base, in float32: what vLLM answers is held against transformers."""
+    folder = tmp_path_factory.mktemp("exported") / model
+    axtune("export", model, "--to", "vllm", "--dtype", "float32", "--out", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
 def with_adapters(
-    model: str,
+    exported: Path,
     learn: Callable[..., Path],
     preferring: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Served]:
     """One server of a model's bare base, beside it the adapters of all runs that tests ask."""
-    folder = tmp_path_factory.mktemp("hot")
-    base, memory_adapter = folder / "base", folder / "memory"
-    axtune("export", model, "--to", "vllm", "--out", str(base))
+    memory_adapter = tmp_path_factory.mktemp("hot") / "memory"
     axtune("export", str(learn("sft_lora")), "--to", "adapter", "--out", str(memory_adapter))
     adapters = {"memory": memory_adapter, **preferring}
     modules = [f"{name}={adapter}" for name, adapter in adapters.items()]
     words = ("--enable-lora", "--max-lora-rank", "32", "--lora-modules", *modules)
-    with serve(base, CONTEXT, words) as served:
+    with serve(exported, CONTEXT, ("--dtype", "float32", *words)) as served:
         yield served
 
 
@@ -329,13 +338,6 @@ def test_served_ids_of_every_golden_conversation(
 # --- the examples of the models' own cards ----------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def exported(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("card") / model
-    axtune("export", model, "--to", "vllm", "--dtype", "float32", "--out", str(folder))
-    return folder
-
-
 def card(shared: Path, model: str) -> list[str]:
     """The Python blocks of a model's card: transformers, a chat, tools."""
     name = {"tiny-ax-4.0": "A.X-4.0-Light", "tiny-ax-3.1": "A.X-3.1-Light"}[model]
@@ -363,26 +365,27 @@ def test_card_quickstart_with_transformers(
     assert capsys.readouterr().out.strip() == found["response"].strip() != ""
 
 
-def test_card_examples_with_the_openai_client(shared: Path, model: str, exported: Path) -> None:
+def test_card_examples_with_the_openai_client(
+    shared: Path, model: str, exported: Path, with_adapters: Served
+) -> None:
     """Chat, slot filling, function calling, completion: vLLM answers what transformers does."""
     tokenizer = load_tokenizer(str(exported))
     plain = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
-    with serve(exported, CONTEXT, ("--dtype", "float32")) as served:
-        asked = list(card_requests(card(shared, model)[1:], served))
-        assert len(asked) == 5
-        for messages, tools, printed in asked:
-            assert printed.role == "assistant"
-            ids = served.tokenize(messages, tools)
-            reply = served.ask(messages, tools, max_tokens=48)
-            with torch.inference_mode():
-                out = plain.generate(
-                    input_ids=torch.tensor([ids]),
-                    attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-                    max_new_tokens=48,
-                    do_sample=False,
-                )
-            assert reply.ids == out[0, len(ids) :].tolist()
-            assert tokenizer.decode(ids).endswith("<|im_start|><|assistant|>")
+    asked = list(card_requests(card(shared, model)[1:], with_adapters))
+    assert len(asked) == 5
+    for messages, tools, printed in asked:
+        assert printed.role == "assistant"
+        ids = with_adapters.tokenize(messages, tools)
+        reply = with_adapters.ask(messages, tools, max_tokens=48)
+        with torch.inference_mode():
+            out = plain.generate(
+                input_ids=torch.tensor([ids]),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                max_new_tokens=48,
+                do_sample=False,
+            )
+        assert reply.ids == out[0, len(ids) :].tolist()
+        assert tokenizer.decode(ids).endswith("<|im_start|><|assistant|>")
 
 
 def card_requests(
