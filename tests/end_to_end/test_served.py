@@ -71,8 +71,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def requests(model: str, data: Path) -> list[Request]:
     found = list(read_requests(data_options([str(data)]), load_tokenizer(model)))
-    assert len(found) == 56
-    assert sum(bool(request.answer.get("tool_calls")) for request in found) == 24
+    assert len(found) == 28
+    assert sum(bool(request.answer.get("tool_calls")) for request in found) == 12
     return found
 
 
@@ -87,7 +87,7 @@ def learn(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> C
             axtune(
                 "train", f"recipes/{recipe}.yaml", f"model={model}", f"output_dir={run}",
                 f"data.train={data}", "data.eval=null", "lora.r=32", "lora.lora_alpha=128",
-                "training.num_train_epochs=40", "training.per_device_train_batch_size=4",
+                "training.num_train_epochs=30", "training.per_device_train_batch_size=2",
                 "training.gradient_accumulation_steps=1", "training.learning_rate=4e-3",
                 "training.gradient_checkpointing=false", "training.logging_steps=80",
                 *words,
