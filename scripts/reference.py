@@ -1,4 +1,4 @@
-"""The option lists of docs/commands.md and docs/recipes.md, from the commands' own help and the schema.
+"""The lists of docs/commands.md and docs/recipes.md, from the commands' own help and the schema.
 
 The pages call these functions in comments that cog reads. To write the lists again after a change
 of an option or a key, and to see whether they are up to date, as the tests do:
