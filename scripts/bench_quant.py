@@ -43,7 +43,7 @@ from measuring import CHECKPOINT, CONVERSATIONS, machine
 
 SEED = 13
 LAYERS = 28
-PLAIN = Path(__file__).resolve().parents[1] / "README.md"
+PLAIN = Path(__file__).resolve().parents[1] / "docs/figures.md"
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 
 One command, in pieces, the cheapest and most telling first, each in a process of its own. A piece's
 figures are written as soon as they are known (``gpu_day.json`` in ``--out``, and ``gpu_day.md`` for
-README.md); the same command goes on where it stopped, and with ``--minutes 8`` it begins no piece
-after eight minutes. Nothing is downloaded: the models have random weights, made on the card, in the
-shapes of A.X 4.0 Light and A.X 3.1 Light at their true depth. What is not installed is left out,
-and the table says why.
+docs/figures.md); the same command goes on where it stopped, and with ``--minutes 8`` it begins no
+piece after eight minutes. Nothing is downloaded: the models have random weights, made on the card,
+in the shapes of A.X 4.0 Light and A.X 3.1 Light at their true depth. What is not installed is left
+out, and the table says why.
 
     python scripts/gpu_day.py --work build/gpu-day            # 25 minutes in all on one card
     python scripts/gpu_day.py --work build/gpu-day --minutes 8

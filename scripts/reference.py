@@ -1,10 +1,10 @@
-"""The option lists of README.md and README.ko.md, from the commands' own help and the schema.
+"""The lists of docs/commands.md and docs/recipes.md, from the commands' own help and the schema.
 
 The pages call these functions in comments that cog reads. To write the lists again after a change
 of an option or a key, and to see whether they are up to date, as the tests do:
 
-    cog -r -I scripts README.md README.ko.md
-    cog --check -I scripts README.md README.ko.md
+    cog -r -I scripts docs/*.md
+    cog --check -I scripts docs/*.md
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ def shipped(task: str, *, four_bit: bool) -> Path:
             if (file := place / f"{task}_{kind}.yaml").is_file():
                 return file
     raise AxtuneError(
-        f"There is no recipe of task {task}.", "Write one, as README.md says; or take another task."
+        f"There is no recipe of task {task}.",
+        "Write one, as docs/recipes.md says; or take another task.",
     )
 
 

@@ -79,14 +79,14 @@ def test_every_key_of_a_recipe_has_a_comment(file: Path) -> None:
 
 @pytest.mark.parametrize("file", RECIPES, ids=named)
 def test_a_key_that_a_recipe_leaves_out_is_in_the_table_of_keys(file: Path) -> None:
-    """A reader meets every key: in the recipe, or in README.md with its default."""
+    """A reader meets every key: in the recipe, or in docs/recipes.md with its default."""
     recipe = load(file)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
     left_out = set(type(recipe).model_fields) - recipe.model_fields_set
     left_out |= {
         f"data.{key}" for key in set(type(recipe.data).model_fields) - recipe.data.model_fields_set
     }
-    assert all(f"`{key}`" in readme for key in left_out)
+    assert all(f"`{key}`" in page for key in left_out)
 
 
 @pytest.mark.parametrize("file", DATA, ids=named)
@@ -177,8 +177,8 @@ def test_tools_file_holds_the_tools_of_the_rows() -> None:
     assert used <= names
 
 
-def test_readme_names_every_code_of_a_row() -> None:
-    """Every code that a data room can report stands in README.md's table."""
+def test_a_page_names_every_code_of_a_row() -> None:
+    """Every code that a data room can report stands in docs/data.md's table."""
     codes: set[str] = set()
     rooms = "readers cells formats prompts preferences turns hermes conversation parse validate"
     for room in (*rooms.split(), "documents", "pipeline"):
@@ -189,26 +189,5 @@ def test_readme_names_every_code_of_a_row() -> None:
                 codes.update(w for w in map(str, words) if re.fullmatch("[a-z][a-z0-9-]*", w))
     codes.discard("warning")
     assert len(codes) > 30
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [code for code in sorted(codes) if f"`{code}`" not in readme] == []
-
-
-def test_korean_readme_shows_the_same() -> None:
-    """README.ko.md has README.md's sections, commands, and tables of the same keys and figures."""
-    english, korean = (
-        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")
-    )
-    for kind in (r"(?m)^## ", r"(?m)^    .+$", r"(?s)```python.*?```", r"(?m)^\|.*\|$"):
-        ours, theirs = (
-            [_without_words(shown) for shown in re.findall(kind, text)]
-            for text in (english, korean)
-        )
-        assert ours
-        assert ours == theirs
-
-
-def _without_words(shown: str) -> list[str]:
-    """Of a table's row what is no language's: code and figures; anything else as it stands."""
-    if not shown.startswith("|"):
-        return [shown]
-    return sorted(re.findall(r"`[^`]+`|(?<=\| )\d[\d.,]*(?: MB)?(?= \|)", shown))
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
