@@ -87,6 +87,10 @@ class CheckpointError(AxtuneError):
     """A checkpoint that is absent, incomplete, or not what it claims."""
 
 
+class UnreachableError(AxtuneError):
+    """Something outside this machine did not answer; what was done before is kept for the next."""
+
+
 class MissingPackageError(AxtuneError):
     """An optional package that this job needs is not installed."""
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from axtune.config.paths import file_in_the_way, no_folder
-from axtune.errors import AxtuneError
+from axtune.errors import AxtuneError, UnreachableError
 
 # Beside the files whose sizes are known: small JSON files, and what the file system keeps for them.
 _MARGIN_BYTES = 1 << 20
@@ -107,7 +107,8 @@ def staged(target: Path, needed: int, resumes: str | None = None) -> Iterator[Pa
             number = errno_of(error)
             full = number in FULL
             # What is wrong with the input stays wrong; what was interrupted goes on.
-            kept = resumes and (full or not isinstance(error, Exception))
+            broken_off = full or isinstance(error, UnreachableError)
+            kept = resumes and (broken_off or not isinstance(error, Exception))
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
             elif isinstance(error, KeyboardInterrupt):

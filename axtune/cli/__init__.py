@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from axtune.cli import chat, checkpoints, data, evaluate, new_recipe, runs, train, verify
+from axtune.cli import chat, checkpoints, data, evaluate, kit, new_recipe, runs, train, verify
 from axtune.config.paths import require_text
 from axtune.errors import AxtuneError, require_linux
 from axtune.signals import notes_of, sigterm_as_ctrl_c, was_terminated
@@ -28,7 +28,7 @@ app = typer.Typer(
     "be served.",
 )
 # In the order in which the help lists their commands.
-for group in (new_recipe, train, chat, checkpoints, verify, evaluate, runs):
+for group in (new_recipe, train, chat, checkpoints, verify, evaluate, runs, kit):
     app.add_typer(group.app)
 app.add_typer(data.app, name="data")
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -392,11 +393,13 @@ def serve(
 def find_vllm() -> Path:
     """The program ``vllm``: of ``.venv-vllm`` in the working folder or next to axtune, or of PATH.
 
+    Next to axtune is in its checkout, and beside the environment that it is installed in.
+
     Raises:
         AxtuneError: When there is none.
     """
-    beside = Path(__file__).parents[2] / _ENVIRONMENT
-    for path in (_ENVIRONMENT.absolute(), beside):
+    beside = (Path(__file__).parents[2], Path(sys.prefix).parent)
+    for path in (_ENVIRONMENT.absolute(), *(place / _ENVIRONMENT for place in beside)):
         if path.is_file():
             return path
     if found := shutil.which("vllm"):

@@ -20,7 +20,7 @@ from axtune.checkpoint.atomic import (
     write_text,
     written_whole,
 )
-from axtune.errors import AxtuneError
+from axtune.errors import AxtuneError, UnreachableError
 
 
 def fill_half(place: AbstractContextManager[Path], error: Exception | None = None) -> None:
@@ -202,3 +202,13 @@ def test_a_target_that_is_a_broken_link_is_told_for_what_it_is(tmp_path: Path) -
         refuse_existing(tmp_path / "gone/out")
     with pytest.raises(AxtuneError, match=r"here exists already"):
         refuse_existing(tmp_path / "here")
+
+
+def test_what_was_done_before_something_did_not_answer_is_gone_on_with(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    gone = UnreachableError("The index does not answer.", "Try again.")
+    with pytest.raises(UnreachableError):
+        fill_half(staged(target, 0, "a kit"), gone)
+    with staged(target, 0, "a kit") as folder:
+        assert (folder / "file").read_text() == "half"
+    assert [file.name for file in target.iterdir()] == ["file"]

@@ -226,6 +226,18 @@ def test_the_working_folders_own_is_taken_first(
     assert find_vllm() == own
 
 
+def test_the_one_beside_the_environment_of_axtune_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vllm, "__file__", "/a/b/c.py")
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "home" / ".venv"))
+    own = tmp_path / "home" / ".venv-vllm" / "bin" / "vllm"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert find_vllm() == own
+
+
 def test_without_one_it_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
