@@ -108,7 +108,7 @@ def copy_pages(folder: Path) -> None:
     documents = folder / "docs"
     documents.mkdir(exist_ok=True)
     if not (_CHECKOUT / "pyproject.toml").is_file():
-        page = importlib.metadata.metadata("axtune").get_payload()
+        page = importlib.metadata.metadata("axtune").json["description"]
         (documents / "README.md").write_text(str(page), "utf-8")
         return
     for name in _DOCUMENTS:
