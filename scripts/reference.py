@@ -30,8 +30,11 @@ _KINDS = {
 
 
 def commands() -> str:
-    """The help of every command, in fenced blocks, in the order of `axtune --help`."""
-    return "\n\n".join(f"```console\n$ axtune {name} --help\n{_help(name)}```" for name in _names())
+    """The help of every command under its heading, in the order of `axtune --help`."""
+    return "\n\n".join(
+        f"## axtune {name}\n\n```console\n$ axtune {name} --help\n{_help(name)}```"
+        for name in _names()
+    )
 
 
 def keys() -> str:

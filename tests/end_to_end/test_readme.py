@@ -85,7 +85,7 @@ def test_readme_is_short(page: str) -> None:
 def test_the_korean_page_shows_the_same(page: str) -> None:
     """The Korean page has the sections, commands, and tables of the same keys and figures."""
     english, korean = text_of(page), text_of(page.replace(".md", ".ko.md"))
-    shown = [r"(?m)^#+ ", r"(?m)^    .+$", r"(?m)^```(?s:.*?)^```", r"(?m)^\|.*\|$"]
+    shown = [r"(?m)^#+ ", r"(?m)^    .+$", r"(?m)^```(?s:.*?)^```", r"(?m)^(?:\|.*\||- .*)$"]
     for kind in shown:
         ours, theirs = (
             [_without_words(part) for part in re.findall(kind, text)] for text in (english, korean)
@@ -95,8 +95,8 @@ def test_the_korean_page_shows_the_same(page: str) -> None:
 
 
 def _without_words(shown: str) -> list[str]:
-    """Of a table's row what is no language's: code and figures; anything else as it stands."""
-    if not shown.startswith("|"):
+    """Of a row or an item what is no language's: code and figures; anything else as it stands."""
+    if not shown.startswith(("|", "- ")):
         return [shown]
     return sorted(re.findall(r"`[^`]+`|(?<=\| )\d[\d.,]*(?: MB)?(?= \|)", shown))
 
@@ -254,3 +254,24 @@ def test_what_is_built_asks_nothing_of_a_network(site: Path) -> None:
         assert list(_asked(file.read_text(encoding="utf-8"))) == [], file
     found = '<script src="https://a.b/c.js"></script><style>@import "//a.b/d.css"</style>'
     assert list(_asked(found)) == ["https://a.b/c.js", "//a.b/d.css"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
+@pytest.mark.parametrize(("page", "word"), [("index", "quantise"), ("ko/index", "양자화")])
+def test_a_page_is_searched_where_it_is_opened_as_a_file(site: Path, page: str, word: str) -> None:
+    api = pytest.importorskip("playwright.sync_api", reason="the package playwright is missing")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=quiet)
+        opened, asked = browser.new_page(viewport={"width": 400, "height": 900}), []
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.goto(f"{(site / page).as_uri()}.html")
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 400
+        opened.set_viewport_size({"width": 1280, "height": 900})
+        opened.click(".md-search__input")
+        opened.keyboard.type(word)
+        opened.keyboard.press("End")  # Hangul comes without a key, and a key starts the search
+        opened.wait_for_selector(".md-search-result__item")
+        browser.close()
+    assert [url for url in asked if url.startswith(("http:", "https:", "ws:"))] == []
