@@ -71,7 +71,7 @@ def chosen(package: dict[str, Any], version: str) -> tuple[str, str]:
     """File name and SHA-256 of what pip would install of a package of a pylock.toml."""
     if package["name"] == "torch" and package["version"] == TORCH:
         return torch_wheel(version), TORCH_SHA256[version]
-    places = [f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)]
+    places = [f"manylinux_2_{minor}_x86_64" for minor in range(31, 4, -1)]
     places += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
     major, minor = map(int, version.split("."))
     rank = {tag: n for n, tag in enumerate(_tags((major, minor), places))}

@@ -23,8 +23,10 @@ for version in 3.11 3.12 3.13; do
     "$tool" scripts/lock.py stand-in "$version" "$work/$version"
     for build in cpu cuda; do
         resolve() { # what to resolve, the file to write
+            glibc=28
+            [ "$2" != vllm ] || glibc=31 # some packages have no wheel for an older one
             uv pip compile --quiet --no-header --python-version "$version" \
-                --python-platform x86_64-manylinux_2_28 --output-file "$work/pylock.$2.toml" $1
+                --python-platform "x86_64-manylinux_2_$glibc" --output-file "$work/pylock.$2.toml" $1
         }
         if [ $build = cpu ]; then
             pins="-c $work/others.txt -c $work/torch-cpu.txt"

@@ -22,9 +22,9 @@ from axtune.kit.locks import Pin
 
 _PYTORCH = "https://download.pytorch.org/whl/cpu"  # has the builds with +cpu in their version
 _AT_ONCE = 8  # packages that one pip downloads: what an interruption loses
-# Of Linux on x86_64 with glibc 2.28, the oldest that torch's wheels run on.
+# Of Linux on x86_64: torch's wheels want glibc 2.28, some of vLLM's 2.31.
 _PLATFORMS = (
-    *(f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)),
+    *(f"manylinux_2_{minor}_x86_64" for minor in range(31, 4, -1)),
     "manylinux2014_x86_64",
     "manylinux2010_x86_64",
     "manylinux1_x86_64",

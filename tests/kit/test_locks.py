@@ -88,3 +88,13 @@ def test_without_locks_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(locks, "_PLACES", (tmp_path / "none",))
     with pytest.raises(AxtuneError, match="lacks the locked versions"):
         locks.locked("axtune", "3.12", cuda=False)
+
+
+def test_few_packages_have_to_be_built() -> None:
+    built = {
+        pin.name
+        for file in FOLDER.glob("*-py*.txt")
+        for pin in locks.read(file.read_text("utf-8"))
+        if not pin.is_wheel
+    }
+    assert built == {"llama-cpp-python", "rouge-score", "sqlitedict", "word2number"}
