@@ -88,7 +88,7 @@ class CheckpointError(AxtuneError):
 
 
 class UnreachableError(AxtuneError):
-    """Something outside this machine did not answer; what was done before is kept for the next."""
+    """Something outside of axtune failed, such as an index; what was done before it is kept."""
 
 
 class MissingPackageError(AxtuneError):

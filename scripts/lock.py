@@ -140,8 +140,9 @@ def _requirements(what: str, packages: list[dict[str, Any]], version: str, build
 
 
 def user_extras() -> list[str]:
+    """The extras of who uses axtune; a kit carries the pages of docs/ as they are."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return [extra for extra in project["optional-dependencies"] if extra != "test"]
+    return [extra for extra in project["optional-dependencies"] if extra not in ("docs", "test")]
 
 
 def locked(lock: Path) -> Iterator[tuple[str, str, str, str]]:

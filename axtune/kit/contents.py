@@ -108,8 +108,8 @@ def copy_pages(folder: Path) -> None:
     documents = folder / "docs"
     documents.mkdir(exist_ok=True)
     if not (_CHECKOUT / "pyproject.toml").is_file():
-        page = importlib.metadata.metadata("axtune").json["description"]
-        (documents / "README.md").write_text(str(page), "utf-8")
+        said = importlib.metadata.distribution("axtune").read_text("METADATA") or ""
+        (documents / "README.md").write_text(said.partition("\n\n")[2], "utf-8")
         return
     for name in _DOCUMENTS:
         source = _CHECKOUT / name

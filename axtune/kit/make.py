@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,10 @@ def make(out: Path, wanted: Wanted) -> Kit:
     _require_known(wanted.without, [pin.name for each in pins.values() for pin in each])
     models = contents.models_of(wanted.models)
     room = _ROOM["cuda" if wanted.cuda else "cpu"] * len(environments)
-    with staged(out, room + sum(model.nbytes for model in models), repr(wanted)) as folder:
+    # Gone on with for the same wheels, whatever else is asked for this time.
+    resumes = f"{wanted.python} {wanted.cuda}"
+    with staged(out, room + sum(model.nbytes for model in models), resumes) as folder:
+        carried: set[str] = set()
         (folder / "wheels").mkdir(exist_ok=True)
         (folder / "requirements").mkdir(exist_ok=True)
         for environment, listed in pins.items():
@@ -84,11 +88,22 @@ def make(out: Path, wanted: Wanted) -> Kit:
             if environment == "axtune":
                 brought.append(wheels.own_wheel(folder / "wheels"))
             _write_requirements(folder / "requirements" / f"{environment}.txt", brought)
+            carried |= {pin.file for pin in brought}
+        _keep_only(folder / "wheels", carried)
+        _keep_only(folder / "requirements", {f"{one}.txt" for one in environments})
+        _keep_only(folder / "models", {model.folder for model in models})
         with ProgressBar("models") as bar:
             contents.copy_models(models, folder / "models", bar.show)
         contents.copy_pages(folder)
         contents.copy_installer(folder, wanted.python)
         return _with_digests(folder, out, wanted, models)
+
+
+def _keep_only(folder: Path, names: set[str]) -> None:
+    """Remove what an interrupted call that asked for something else left."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name not in names:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _require_known(names: Sequence[str], known: Sequence[str]) -> None:

@@ -54,8 +54,9 @@ def bring(
         The pins of the wheels, in the same order: for a source, of the wheel built from it.
 
     Raises:
-        UnreachableError: When pip cannot bring one, or brings another than was locked.
-        AxtuneError: When a source cannot be built here.
+        UnreachableError: When pip cannot bring one, or brings another than was locked, or a source
+            cannot be built here.
+        AxtuneError: When a source is built for another Python.
     """
     wheels = [pin for pin in pins if pin.is_wheel]
     missing = [pin for pin in wheels if not _is_there(folder / pin.file, pin)]
@@ -137,11 +138,11 @@ def _build(pin: Pin, folder: Path, python: str) -> Pin:
             said = _pip(["wheel", "--wheel-dir", place], [pin])
             found = [file.replace(folder / file.name) for file in Path(place).glob("*.whl")]
     if not found:
-        raise AxtuneError(
+        raise UnreachableError(
             f"The index has no wheel of {pin.name} {pin.version}, and none could be built here: "
             f"{said}.",
             "Install what it is built with (a C++ compiler and CMake, most often), or leave it "
-            f"out: --without {pin.name}.",
+            f"out: --without {pin.name}. What was downloaded is kept.",
         )
     wheel = found[0]
     if "-py3-none-" not in wheel.name and f"-cp{python.replace('.', '')}-" not in wheel.name:

@@ -32,7 +32,7 @@ def test_every_dependency_is_locked_within_its_range(python: str, build: str) ->
     extras = PROJECT["optional-dependencies"]
     for extra, asked in {"": PROJECT["dependencies"], **extras}.items():
         for requirement in map(Requirement, asked):
-            there = users | tests if extra == "test" else users
+            there = users | tests if extra in ("docs", "test") else users
             pin = there[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(pin.version.split("+")[0]), pin
 

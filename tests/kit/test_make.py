@@ -135,6 +135,29 @@ def test_what_was_downloaded_is_kept_when_the_index_fails_and_gone_on_with(
     assert (tmp_path / "kit/wheels/alpha-1.0-py3-none-any.whl").is_file()
 
 
+def test_what_an_interrupted_kit_of_more_left_is_not_carried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kits.index(tmp_path, monkeypatch)
+    monkeypatch.setattr(module, "_ROOM", {"cpu": 0, "cuda": 0})
+    broken = UnreachableError("The index does not answer.", "Try again.")
+    more = Wanted(PYTHON, False, True, ("tiny-ax-4.0",), ())
+
+    def fail(folder: Path) -> None:
+        raise broken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.contents, "copy_pages", fail)
+        with pytest.raises(UnreachableError):
+            make(tmp_path / "kit", more)
+    make(tmp_path / "kit", Wanted(PYTHON, False, False, (), ("beta",)))
+    assert {file.name for file in (tmp_path / "kit/wheels").iterdir()} == {
+        "alpha-1.0-py3-none-any.whl", "axtune-0.1.0-py3-none-any.whl",
+    }  # fmt: skip
+    assert [file.name for file in (tmp_path / "kit/requirements").iterdir()] == ["axtune.txt"]
+    assert not list((tmp_path / "kit").glob("models/*"))
+
+
 def test_a_package_that_no_lock_has_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
