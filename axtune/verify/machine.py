@@ -22,6 +22,7 @@ from axtune.verify.certificate import Check
 
 # What each optional set of packages (pyproject.toml) is for, in the words of a command.
 _EXTRAS = {
+    "docs": "mkdocs build, the documentation as a site",
     "documents": "axtune data import, and documents in data.train",
     "duplicates": "data.near_duplicates, data.not_in",
     "gguf": "axtune export --to gguf",
