@@ -8,14 +8,12 @@ import pytest
 from support import kits
 
 from axtune.cli import main
-from axtune.kit import make
 
 
 def test_it_says_the_digest_of_the_whole_and_the_next_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kits.index(tmp_path, monkeypatch)
-    monkeypatch.setattr(make, "_ROOM", {"cpu": 0, "cuda": 0})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
         main(["kit", "--out", "my kit", "--python", kits.PYTHON, "--cuda", "none"])

@@ -25,7 +25,6 @@ WANTED = Wanted(PYTHON, cuda=False, vllm=True, models=("tiny-ax-4.0",), without=
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
     kits.index(tmp_path, monkeypatch)
-    monkeypatch.setattr(module, "_ROOM", {"cpu": 0, "cuda": 0})
     return make(tmp_path / "kit", WANTED)
 
 
@@ -105,7 +104,6 @@ def test_it_installs_where_there_is_no_network(
     if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this system gives a user no network namespace")
     kits.index(tmp_path, monkeypatch)
-    monkeypatch.setattr(module, "_ROOM", {"cpu": 0, "cuda": 0})
     kit = make(tmp_path / "kit", Wanted(PYTHON, False, False, ("tiny-ax-4.0",), ()))
     shutil.rmtree(tmp_path / "index")
     target = tmp_path / "there and back"
@@ -121,7 +119,6 @@ def test_what_was_downloaded_is_kept_when_the_index_fails_and_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kits.index(tmp_path, monkeypatch)
-    monkeypatch.setattr(module, "_ROOM", {"cpu": 0, "cuda": 0})
     monkeypatch.setattr(wheels, "_AT_ONCE", 1)
     beta = tmp_path / "index" / "beta-1.0-py3-none-any.whl"
     beta.rename(tmp_path / "beta")
@@ -139,7 +136,6 @@ def test_what_an_interrupted_kit_of_more_left_is_not_carried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kits.index(tmp_path, monkeypatch)
-    monkeypatch.setattr(module, "_ROOM", {"cpu": 0, "cuda": 0})
     broken = UnreachableError("The index does not answer.", "Try again.")
     more = Wanted(PYTHON, False, True, ("tiny-ax-4.0",), ())
 

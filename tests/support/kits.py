@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from axtune.kit import locks, wheels
+from axtune.kit import locks, make, wheels
 from axtune.kit.locks import Pin
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -64,7 +64,7 @@ def source(folder: Path, name: str, backend: str = "") -> Pin:
 
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Pin]:
     """Let pip see one folder alone, which holds a lock's two packages; axtune's wheel is a small
-    one as well.
+    one as well, and a kit asks the disk for no room.
     """
     folder, place = tmp_path / "index", tmp_path / "lock"
     folder.mkdir()
@@ -75,6 +75,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Pin]:
         (place / f"{name}-py{PYTHON.replace('.', '')}.txt").write_text(text, "utf-8")
     monkeypatch.setattr(locks, "_PLACES", (place,))
     monkeypatch.setattr(wheels, "own_wheel", lambda folder: wheel(folder, "axtune", "0.1.0"))
+    monkeypatch.setattr(make, "_ROOM", {"cpu": 0, "cuda": 0})
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
