@@ -136,7 +136,10 @@ def against_16_bit(
         yield Check(FOUR_BIT, name, "skip", f"{reason}; give others with --data FILE")
         return
     if not samples:
-        yield Check(FOUR_BIT, name, "skip", "no rows to compare on; give --data FILE")
+        found = "no rows to compare on; give --data FILE"
+        if which:
+            found = f"none of the {which} can be used; axtune data check FILE says why"
+        yield Check(FOUR_BIT, name, "skip", found)
         return
     better = how_to_lose_less(made, checkpoint.config)
     which = f"{len(samples)} {which}"

@@ -406,8 +406,9 @@ def find_vllm() -> Path:
         return Path(found)
     raise AxtuneError(
         "There is no vLLM on this machine.",
-        "Install it with `bash scripts/setup_vllm.sh`, into an environment of its own; or give the "
-        "URL of a running server: --vllm URL.",
+        "Install it into an environment of its own, with `bash scripts/setup_vllm.sh` in axtune's "
+        "checkout or from a kit made with `axtune kit --vllm`; or give the URL of a running "
+        "server: --vllm URL.",
     )
 
 

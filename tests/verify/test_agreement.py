@@ -201,6 +201,17 @@ def test_where_the_rows_of_the_run_are_gone_the_rest_is_certified(
     (packed / "certificate.json").unlink()
 
 
+def test_rows_that_are_all_refused_are_not_called_missing(
+    run: Path, packed: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"messages": [{"role": "nobody", "content": "?"}]}\n', encoding="utf-8")
+    (check,) = checks(packed, adapter=run, data=[str(rows)]).values()
+    assert check.status == "skip"
+    assert check.found == "none of the rows can be used; axtune data check FILE says why"
+    (packed / "certificate.json").unlink()
+
+
 def test_a_4_bit_base_is_held_against_the_base_that_its_record_names(tmp_path: Path) -> None:
     rows = tiny.write_rows(tmp_path / "rows.jsonl", 4)
     options = FourBitOptions(calibrate=(str(rows),))
