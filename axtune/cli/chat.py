@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command(
     short_help="Talk to a trained run, with tools.",
-    epilog="Example: axtune chat runs/sft-lora --tools data_templates/tools.json",
+    epilog="Example: axtune chat runs/sft_lora --tools data_templates/tools.json",
 )
 def chat(
     run: Annotated[str, typer.Argument(help="run folder, or a model's name or folder")],

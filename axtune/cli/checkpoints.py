@@ -66,7 +66,7 @@ def quantize(
 
 @app.command(
     short_help="Add adapters to their base and write a checkpoint.",
-    epilog="Example: axtune merge runs/sft-lora --out models/merged",
+    epilog="Example: axtune merge runs/sft_lora --out models/merged",
 )
 def merge(
     adapters: Annotated[list[str], typer.Argument(help="run folders, or adapters that PEFT saved")],
@@ -91,7 +91,7 @@ def merge(
 
 @app.command(
     short_help="Write a checkpoint for transformers, vLLM or llama.cpp.",
-    epilog="Example: axtune export runs/sft-lora --to vllm --out models/served",
+    epilog="Example: axtune export runs/sft_lora --to vllm --out models/served",
 )
 def export(
     source: Annotated[

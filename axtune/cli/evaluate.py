@@ -20,7 +20,7 @@ _OF_CONVERT = ("model", "data", "convert", "held_out", "seed", "as_json")
 @app.command(
     "eval",
     short_help="Ask a model questions, and say what it gets right.",
-    epilog="Example: axtune eval runs/sft-lora --against base",
+    epilog="Example: axtune eval runs/sft_lora --against base",
 )
 def evaluate(
     context: typer.Context,

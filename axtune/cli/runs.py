@@ -36,7 +36,7 @@ def runs(
 
 @app.command(
     short_help="Remove what killed runs left on the disk.",
-    epilog="Example: axtune clean runs/sft-lora --checkpoints",
+    epilog="Example: axtune clean runs/sft_lora --checkpoints",
 )
 def clean(
     run: Annotated[Optional[Path], typer.Argument(help="run folder")] = None,
@@ -62,7 +62,7 @@ def clean(
 
 @app.command(
     short_help="Show a run, or compare several, as one page.",
-    epilog="Example: axtune report runs/sft-lora",
+    epilog="Example: axtune report runs/sft_lora",
 )
 def report(
     runs: Annotated[list[str], typer.Argument(help="run folders; several are compared")],
