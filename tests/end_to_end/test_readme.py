@@ -128,8 +128,10 @@ def _user_folder(folder: Path) -> None:
     """A folder in which a user types the commands: the recipes as they lie, and data."""
     for name in ("recipes", "data_templates"):
         (folder / name).symlink_to(ROOT / name)
-    for name, like in (("my_chats", "chat"), ("corpus", "documents")):
+    owned = {"my_chats": "chat", "my_eval": "chat_eval", "corpus": "documents"}
+    for name, like in owned.items():
         shutil.copy(ROOT / f"data_templates/{like}.jsonl", folder / f"{name}.jsonl")
+    shutil.copy(ROOT / "data_templates/security_guide.md", folder / "held_out.md")
 
 
 def _parse(words: list[str]) -> None:
