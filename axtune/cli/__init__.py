@@ -48,7 +48,9 @@ def _say_version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="say it and exit"),
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="print the version and exit"
+        ),
     ] = False,
 ) -> None:
     """Fine-tune SK Telecom's A.X 3.1 Light and A.X 4.0 Light on the tokens that will be served."""

@@ -34,7 +34,7 @@ Into = Annotated[
 def quantize(
     base: Annotated[str, typer.Argument(help="16-bit checkpoint: Hub id, folder or name")],
     out: Out,
-    quant_type: Annotated[Literal["nf4", "fp4"], typer.Option(help="4-bit numbers")] = "nf4",
+    quant_type: Annotated[Literal["nf4", "fp4"], typer.Option(help="4-bit format")] = "nf4",
     double_quant: Annotated[
         bool, typer.Option("--double-quant/--no-double-quant", help="quantise the scales as well")
     ] = True,

@@ -88,8 +88,8 @@ def check(
 ) -> None:
     """Check every row; print file:line: code: message for each fault; exit 1 on errors.
 
-    Of a recipe, check the rows of its run as that reads them, and say what each source has of an
-    epoch: axtune data check RECIPE [key.path=value]...
+    With a recipe, check the rows that its run would read, and show each source's part of an epoch:
+    axtune data check RECIPE [key.path=value]...
     """
     from axtune.config.stages import is_recipe
     from axtune.data.pipeline import check_rows
@@ -396,7 +396,9 @@ def ask(
     model: Annotated[
         Optional[str], typer.Option(help="as the server names it; default: the only one it has")
     ] = None,
-    questions: Annotated[int, typer.Option(min=1, max=20, help="pairs of a passage, at most")] = 2,
+    questions: Annotated[
+        int, typer.Option(min=1, max=20, help="pairs from a passage, at most")
+    ] = 2,
     passage_length: Annotated[
         int, typer.Option(min=200, max=100_000, help="characters of a passage")
     ] = 1500,

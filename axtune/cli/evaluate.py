@@ -83,20 +83,20 @@ def evaluate(
     ] = None,
     out: Annotated[
         Optional[Path],
-        typer.Option(help="folder of the answers; default: evaluation in the run, or in ."),
+        typer.Option(help="folder for the answers; default: evaluation in the run, else here"),
     ] = None,
     convert: Annotated[
         Optional[Path],
         typer.Option(
-            help="ask nothing: write the benchmark files of --data to this folder, one part as "
-            "rows to train on, the other to be asked"
+            help="ask nothing: split the benchmark files of --data into this folder, one part as "
+            "rows to train on, the other as questions to ask"
         ),
     ] = None,
     held_out: Annotated[
         Optional[str],
         typer.Option(
             metavar="SHARE|NUMBER",
-            help="of --convert: what is to be asked, a share of each category such as 0.3 (the "
+            help="of --convert: what to ask, a share of each category such as 0.3 (the "
             "default) or a number of questions such as 200; drawn by --seed",
         ),
     ] = None,

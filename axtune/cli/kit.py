@@ -24,7 +24,7 @@ def kit(
         typer.Option(help="a model to carry: Hub id, folder or name; may be repeated"),
     ] = None,
     vllm: Annotated[bool, typer.Option("--vllm", help="bring vLLM's environment too")] = False,
-    python: Annotated[str, typer.Option(help="of the other machine: 3.11, 3.12 or 3.13")] = "3.12",
+    python: Annotated[str, typer.Option(help="the other machine's: 3.11, 3.12 or 3.13")] = "3.12",
     cuda: Annotated[
         Literal["13", "none"],
         typer.Option(help="for cards under a driver of CUDA 13; none: for CPUs alone"),

@@ -19,10 +19,10 @@ app = typer.Typer()
     epilog="Example: axtune runs runs",
 )
 def runs(
-    folder: Annotated[Path, typer.Argument(help="what runs lie in")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="folder that holds runs")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="the list as JSON")] = False,
 ) -> None:
-    """Say of each run how far it came, what it learned and what it holds on the disk."""
+    """List runs: how far each came, what it learned and how much of the disk it takes."""
     from rich.console import Console
 
     from axtune.report.listing import list_runs, show_runs

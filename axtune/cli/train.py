@@ -97,8 +97,8 @@ def plan(
 ) -> None:
     """Say whether a recipe fits a GPU, what makes it fit, and how long it takes.
 
-    Exits with 1 when it, or with --serve every export, fits none of the GPUs that --gpu names. Of a
-    recipe of stages, each is planned.
+    Exits with 1 when the recipe, or with --serve every export, fits none of the GPUs that --gpu
+    names. Of a recipe of stages, it plans each stage.
     """
     if serve:
         if not _plan_serving(recipe, overrides or [], gpu or [], tokens or 4096, as_json=as_json):

@@ -46,7 +46,7 @@ def verify(
     ] = None,
     data: Annotated[
         Optional[list[str]],
-        typer.Option(help="files whose rows are asked for; default: those of the run"),
+        typer.Option(help="files whose rows it asks about; default: those of the run"),
     ] = None,
     vllm: Annotated[
         Optional[str],

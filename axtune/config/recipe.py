@@ -128,7 +128,7 @@ class Data(_Section):
 
     train: Sources = Field(description="training rows: one path, or a list of paths with weights")
     replay: Replay | None = Field(
-        None, description="rows against forgetting, so that they are a share of the tokens"
+        None, description="rows mixed in against forgetting, as a share of the tokens"
     )
     eval: Annotated[_FractionOrFiles | None, BeforeValidator(_as_eval)] = Field(
         None, description="held-out rows: a fraction of train such as 0.05, or files"
@@ -279,8 +279,8 @@ class Recipe(_Section):
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
-        description="stop after this many evaluations without a better eval loss, or whatever "
-        "evaluate.best says",
+        description="stop after this many evaluations without a better eval loss, or a better "
+        "evaluate.best",
     )
     plan: Literal["refuse", "warn"] = Field(
         "refuse",
