@@ -155,7 +155,7 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             questions=len(selected.questions),
             left_out=dict(selected.left_out),
             personal_data=dict(selected.personal_data),
-            measured=_measured(after, before, [source for source, _ in selected.samples]),
+            measured=_measured(after, before, selected),
             reasons=reasons(after.scores),
             reasons_before=reasons(before.scores) if before else {},
             cut=_cut(after, before),
@@ -419,10 +419,12 @@ def _repeat(action: Callable[[], None], times: int) -> None:
 # --- what it adds up to ---------------------------------------------------------------------------
 
 
-def _measured(after: _Heard, before: _Heard | None, sources: Sequence[str]) -> list[Measured]:
+def _measured(after: _Heard, before: _Heard | None, selected: Selection) -> list[Measured]:
     found = figures(after.scores, before.scores if before else None) if after.scores else []
     if after.losses:
-        found += measure_losses(sources, after.losses, before.losses if before else None)
+        sources = [source for source, _ in selected.samples]
+        then = before.losses if before else None
+        found += measure_losses(sources, after.losses, then, selected.rows)
     if after.tasks:
         found += measure_tasks(after.tasks, before.tasks if before else None)
     return found

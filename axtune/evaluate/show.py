@@ -13,7 +13,7 @@ from rich.text import Text
 
 from axtune.evaluate.answers import Kept, differing
 from axtune.evaluate.figures import ALL
-from axtune.evaluate.results import Estimate, Measured, Result
+from axtune.evaluate.results import Estimate, Measured, Result, clusters_in_words
 from axtune.units import plural
 
 _STYLES = {"better": "green", "worse": "red", "cannot be told": "dim"}
@@ -40,6 +40,8 @@ def show(console: Console, result: Result) -> None:
         console.print("cannot be told: with this n, chance alone may differ as much", style="dim")
     if not all((one.difference or one.value).is_bounded for one in rows):
         console.print("[–]: so few questions, or all alike, tell no interval", style="dim")
+    for line in clusters_in_words(rows):
+        console.print(line, style="dim")
     for title, counts in (("not right", result.reasons), ("before", result.reasons_before)):
         if counts:
             most = list(counts.items())[:_MOST_REASONS]

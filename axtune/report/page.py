@@ -26,7 +26,7 @@ from axtune.config.metrics import metric_name
 from axtune.config.paths import is_run
 from axtune.config.recipe_file import as_override
 from axtune.errors import AxtuneError
-from axtune.evaluate.results import Result
+from axtune.evaluate.results import Result, clusters_in_words
 from axtune.report.chart import HEIGHT, WIDTH, number
 from axtune.report.curves import of_run, of_runs
 from axtune.report.evaluation import common_base, compared, examples, groups, written_as
@@ -382,6 +382,7 @@ def _questions(run: RunFacts) -> Facts:
     assert result is not None
     found = [("questions", f"{result.questions:,}")] * bool(result.questions)
     found += [(f"of {one.get('file', '')}", ", ".join(_counted(one)) or "0") for one in result.data]
+    found += [("intervals", line) for line in clusters_in_words(result.measured)]
     found += [(f"left out: {code}", f"{count:,}") for code, count in result.left_out.items()]
     found += [(f"masked: {kind}", f"{count:,}") for kind, count in result.personal_data.items()]
     settings = {name: value for name, value in result.settings.items() if value is not None}

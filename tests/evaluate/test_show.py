@@ -92,6 +92,11 @@ def test_where_there_is_no_interval_it_says_so() -> None:
     assert lines[2] == "[–]: so few questions, or all alike, tell no interval"
 
 
+def test_what_the_intervals_go_by_stands_below() -> None:
+    lines = shown([replace(compared("all", "accuracy", "better"), clusters=21)], "base")
+    assert lines[2] == "86 questions are of 21 conversations, which the intervals go by"
+
+
 def test_alone_a_figure_has_its_interval() -> None:
     lines = shown(
         [
