@@ -135,6 +135,10 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             )
         began = time.monotonic()
         with open_answers(folder) as answers, _told_what_is_kept(answers, report):
+            if tasks:  # told before a model is loaded
+                with open_task_answers(folder, {}) as kept:
+                    if damaged := kept.damaged_in_words():
+                        report.say(damaged, "yellow")
             after = _heard(model, selected, tasks, settings, answers, report)
             before = _heard(other, selected, tasks, settings, answers, report) if other else None
         result = Result(
@@ -399,8 +403,6 @@ def _tasks(
     asked = model.for_tasks(settings.sampling, chat=settings.chat)
     report.say(f"{model.name}: asking {', '.join(settings.tasks)} …")
     with open_task_answers(folder, {"model": model.facts, "chat": settings.chat}) as kept:
-        if damaged := kept.damaged_in_words():
-            report.say(damaged, "yellow")
         run = run_tasks(
             asked, tasks, chat=settings.chat, limit=settings.limit,
             num_fewshot=settings.num_fewshot, kept=kept,
