@@ -176,6 +176,7 @@ def _view(run: RunFacts) -> dict[str, Any]:
         "result": run.result,
         "figures": groups(run.result) if run.result else [],
         "reasons": _reasons(run) if run.result else [],
+        "clusters": list(clusters_in_words(run.result.measured)) if run.result else [],
         "questions": _questions(run) if run.result else [],
         "examples": shown,
         "differing": differing,
@@ -382,7 +383,6 @@ def _questions(run: RunFacts) -> Facts:
     assert result is not None
     found = [("questions", f"{result.questions:,}")] * bool(result.questions)
     found += [(f"of {one.get('file', '')}", ", ".join(_counted(one)) or "0") for one in result.data]
-    found += [("intervals", line) for line in clusters_in_words(result.measured)]
     found += [(f"left out: {code}", f"{count:,}") for code, count in result.left_out.items()]
     found += [(f"masked: {kind}", f"{count:,}") for kind, count in result.personal_data.items()]
     settings = {name: value for name, value in result.settings.items() if value is not None}
