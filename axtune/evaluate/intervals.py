@@ -269,16 +269,15 @@ def wilson(right: int, n: int) -> Estimate:
     return Estimate(right / n, float(found.low), float(found.high))
 
 
-def _wilson_of_clusters(sums: Values, figure: Figure) -> Estimate:
+def _wilson_of_clusters(sums: Values, _: Figure) -> Estimate:
     """A share and Wilson's interval of as many questions as clusters of them are worth.
 
     Args:
         sums: (clusters, 2): how many questions of each are right, and how many there are.
-        figure: The share.
     """
     right, sizes = sums.T
     n, count, z = sizes.sum(), len(sums), stats.norm.ppf((1 + LEVEL) / 2)
-    share = float(figure.of(sums.mean(axis=0)))
+    share = float(right.sum() / n)  # to the bit, since --at-least compares it
     if share in (0, 1) or count == 1:
         worth = n**2 / (sizes**2).sum()
     else:
@@ -287,7 +286,8 @@ def _wilson_of_clusters(sums: Values, figure: Figure) -> Estimate:
         worth = max(1.0, few * n / max(1.0, variance / (n * share * (1 - share))))
     middle = (share + z**2 / (2 * worth)) / (1 + z**2 / worth)
     reach = z / (1 + z**2 / worth) * sqrt(share * (1 - share) / worth + (z / (2 * worth)) ** 2)
-    return Estimate(share, min(share, float(middle - reach)), max(share, float(middle + reach)))
+    low, high = max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+    return Estimate(share, min(share, low), max(share, high))
 
 
 def newcombe(both: int, gained: int, lost: int, neither: int) -> Estimate:

@@ -439,6 +439,16 @@ def test_questions_that_are_less_alike_than_chance_are_worth_no_more() -> None:
     assert found.value.high - found.value.low >= plain.high - plain.low
 
 
+def test_a_share_of_clusters_is_right_by_all_to_the_bit() -> None:
+    for n in range(4, 40):
+        found = measure_shares(
+            "m", "all", [True] * 3 + [False] * (n - 3), clusters=[0, 1, 2] + [2] * (n - 3)
+        )
+        assert found.value.value == 3 / n
+        none = measure_shares("m", "all", [False] * n, clusters=[0, *range(n - 1)]).value
+        assert (none.low, none.value) == (0, 0)
+
+
 @pytest.mark.parametrize("right", [0, 2, 5])
 def test_one_conversation_is_as_one_question(right) -> None:
     answers = [True] * right + [False] * (5 - right)
