@@ -183,6 +183,7 @@ class _Measured(BaseModel):
     before: _Estimate | None
     difference: _Estimate | None
     verdict: str | None
+    clusters: int | None = None
 
 
 class _File(BaseModel):
@@ -235,7 +236,7 @@ def _figures(found: _Evaluation, before_in: str | None = None) -> str:
     if found.against:
         names += ["before", "difference", "verdict"]
     rows = [
-        [one.category, one.metric, f"{one.n:,}", str(one.value)]
+        [one.category, one.metric, _n(one), str(one.value)]
         + [str(cell or "") for cell in (one.before, one.difference, one.verdict)]
         * bool(found.against)
         for one in found.measured
@@ -249,10 +250,17 @@ def _figures(found: _Evaluation, before_in: str | None = None) -> str:
     if before_in:
         heading += " before rounding"
         by += f" in {before_in}, not by the weights of this folder, which were rounded later"
+    clustered = any(one.clusters for one in found.measured)
+    of = "; n of how many conversations, which they go by" * clustered
     return (
         f"{heading}\n\n{' and '.join(said)} of {found.asked}, {by}. In brackets: 95% "
-        f"intervals.\n\n{lines}"
+        f"intervals{of}.\n\n{lines}"
     )
+
+
+def _n(one: _Measured) -> str:
+    """How many questions there are, and of how many conversations where some have several."""
+    return f"{one.n:,}" + (f" of {one.clusters:,}" if one.clusters else "")
 
 
 def _eval_results(found: _Evaluation) -> Iterator[EvalResult]:
@@ -263,7 +271,8 @@ def _eval_results(found: _Evaluation) -> Iterator[EvalResult]:
     for one in found.measured:
         if one.category != _ALL and one.metric in whole:
             continue
-        before = {"before": round(one.before.value, 6)} if one.before else {}
+        more = {"before": round(one.before.value, 6)} if one.before else {}
+        more |= {"clusters": one.clusters} if one.clusters else {}
         yield EvalResult(
             task_type="text-generation",
             dataset_type=re.sub(r"[^\w.-]+", "-", found.asked),
@@ -272,5 +281,5 @@ def _eval_results(found: _Evaluation) -> Iterator[EvalResult]:
             metric_type=one.metric,
             metric_name=one.metric.replace("_", " "),
             metric_value=round(one.value.value, 6),
-            metric_args={"n": one.n, "interval_95": [one.value.low, one.value.high], **before},
+            metric_args={"n": one.n, "interval_95": [one.value.low, one.value.high], **more},
         )

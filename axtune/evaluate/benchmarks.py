@@ -19,6 +19,10 @@ where it is a sentence for the judge, it adds none. Defaults say nothing. Unlike
 program, true is not 1, a call behind the first one is not overlooked, and where a number is
 acceptable it is that number and not every value. The system prompt that its program puts before
 Dialog and Singlecall is not in its files, and not in these questions.
+
+Questions are of one cluster (`axtune.evaluate.intervals`) where they are of one dialog, or of one
+function of Singlecall, which are a line each. BFCL and CallDecision have a line for each question,
+and ask some again with other tools: those in which the user says the same belong together.
 """
 
 from __future__ import annotations
@@ -223,7 +227,9 @@ def read_questions(path: Path, answers: Path | None = None) -> Iterator[Question
                 found = _single_call(value)
             else:
                 raise ValueError("it is of neither BFCL nor FunctionChat-Bench")
-            yield from [replace(question, file=row.file, line=row.line) for question in found]
+            for question in found:
+                cluster = question.cluster or f"{row.file}:{row.line}"
+                yield replace(question, file=row.file, line=row.line, cluster=cluster)
         except _Unanswered as unanswered:
             raise _refused(row, "not-scored", str(unanswered), unanswered.remedy) from None
         except (LookupError, TypeError, AttributeError, ValueError):
@@ -286,7 +292,13 @@ def _bfcl(row: Mapping[str, Any], answers: Mapping[str, list[Any]]) -> Question:
         raise _Unanswered("its right answer is missing; expected it in possible_answer, by its id")
     tools = [{"type": "function", "function": as_json_schema(one)} for one in row["function"]]
     (messages,) = row["question"]
-    return Question(row["id"], category, messages, tools, wanted, BFCL)
+    cluster = _said(messages)
+    return Question(row["id"], category, messages, tools, wanted, BFCL, cluster=cluster)
+
+
+def _said(messages: Sequence[Mapping[str, Any]]) -> str:
+    """All that the user says."""
+    return "\n".join(str(one["content"]) for one in messages if one["role"] == "user")
 
 
 def _bfcl_call(call: Mapping[str, Any], functions: Mapping[str, Any]) -> WantedCall:
@@ -353,6 +365,7 @@ def _call_decision(row: Mapping[str, Any]) -> Question:
         published=_published(row["ground_truth"], row["acceptable_arguments"]),
         rules=FUNCTIONCHAT,
         reference=row["ground_truth"].get("content") or "",
+        cluster=_said(row["input_messages"]),
     )
 
 

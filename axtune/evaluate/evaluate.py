@@ -135,6 +135,10 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             )
         began = time.monotonic()
         with open_answers(folder) as answers, _told_what_is_kept(answers, report):
+            if tasks:  # told before a model is loaded
+                with open_task_answers(folder, {}) as kept:
+                    if damaged := kept.damaged_in_words():
+                        report.say(damaged, "yellow")
             after = _heard(model, selected, tasks, settings, answers, report)
             before = _heard(other, selected, tasks, settings, answers, report) if other else None
         result = Result(
@@ -155,7 +159,7 @@ def evaluate(name: str, settings: Settings, report: Report) -> tuple[Result, Pat
             questions=len(selected.questions),
             left_out=dict(selected.left_out),
             personal_data=dict(selected.personal_data),
-            measured=_measured(after, before, [source for source, _ in selected.samples]),
+            measured=_measured(after, before, selected),
             reasons=reasons(after.scores),
             reasons_before=reasons(before.scores) if before else {},
             cut=_cut(after, before),
@@ -399,8 +403,6 @@ def _tasks(
     asked = model.for_tasks(settings.sampling, chat=settings.chat)
     report.say(f"{model.name}: asking {', '.join(settings.tasks)} …")
     with open_task_answers(folder, {"model": model.facts, "chat": settings.chat}) as kept:
-        if damaged := kept.damaged_in_words():
-            report.say(damaged, "yellow")
         run = run_tasks(
             asked, tasks, chat=settings.chat, limit=settings.limit,
             num_fewshot=settings.num_fewshot, kept=kept,
@@ -419,10 +421,12 @@ def _repeat(action: Callable[[], None], times: int) -> None:
 # --- what it adds up to ---------------------------------------------------------------------------
 
 
-def _measured(after: _Heard, before: _Heard | None, sources: Sequence[str]) -> list[Measured]:
+def _measured(after: _Heard, before: _Heard | None, selected: Selection) -> list[Measured]:
     found = figures(after.scores, before.scores if before else None) if after.scores else []
     if after.losses:
-        found += measure_losses(sources, after.losses, before.losses if before else None)
+        sources = [source for source, _ in selected.samples]
+        then = before.losses if before else None
+        found += measure_losses(sources, after.losses, then, selected.rows)
     if after.tasks:
         found += measure_tasks(after.tasks, before.tasks if before else None)
     return found

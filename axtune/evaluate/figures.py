@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
@@ -89,17 +89,17 @@ def _of_category(
         about = [n for n, one in enumerate(after) if _is_about(metric, one.question)]
         if about:
             share = partial(_share, holds)
-            yield measure_shares(metric, category, *_pair(share, about, after, before))
+            yield measure_shares(metric, category, *_values(share, about, after, before))
     published = [n for n, one in enumerate(after) if one.question.published]
     if published:
-        yield measure_shares(PUBLISHED, category, *_pair(_published, published, after, before))
+        yield measure_shares(PUBLISHED, category, *_values(_published, published, after, before))
     texts = [n for n, one in enumerate(after) if one.question.wanted.decision == "text"]
     if texts:
-        yield measure_shares("exact", category, *_pair(_exact, texts, after, before))
-        yield measure("chrf", category, CHRF, *_pair(_chrf, texts, after, before))
+        yield measure_shares("exact", category, *_values(_exact, texts, after, before))
+        yield measure("chrf", category, CHRF, *_values(_chrf, texts, after, before))
     structured = [n for n in texts if _schema(after[n].question) is not None]
     if structured:
-        yield measure_shares("json", category, *_pair(_json, structured, after, before))
+        yield measure_shares("json", category, *_values(_json, structured, after, before))
 
 
 def _is_about(metric: str, question: Question) -> bool:
@@ -113,14 +113,16 @@ def _is_about(metric: str, question: Question) -> bool:
     return bool(question.tools)
 
 
-def _pair(
+def _values(
     value: Callable[[Scored], _Value],
     places: Sequence[int],
     after: Sequence[Scored],
     before: Sequence[Scored] | None,
-) -> tuple[list[_Value], list[_Value] | None]:
+) -> tuple[list[_Value], list[_Value] | None, list[Hashable]]:
+    """Of each question, of each model, with the cluster that the question is of."""
     now = [value(after[place]) for place in places]
-    return now, None if before is None else [value(before[place]) for place in places]
+    then = None if before is None else [value(before[place]) for place in places]
+    return now, then, [after[place].question.cluster or place for place in places]
 
 
 def _share(holds: Callable[[Verdict], bool], one: Scored) -> float:

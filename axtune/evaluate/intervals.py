@@ -13,6 +13,17 @@ a question. Where there are few questions the bootstrap is too narrow (Hesterber
 Statistician 69, 2015, 371-386): of fewer than ten, Student's interval with the standard error of
 the jackknife (Tukey's; Miller, Biometrika 61, 1974, 1-15), which for a mean is the usual one.
 
+**Clusters**: the turns of one conversation, or a sentence that is asked with several tools, are
+right or wrong together, and n of them tell less than n questions (Miller, Adding Error Bars to
+Evals, 2024, arXiv:2411.00640). Where a cluster has several questions, a share has Wilson's interval
+of as many questions as the answers are worth: n by the design effect, which is the cluster-robust
+variance by that of independent questions and never less than 1, corrected for few clusters by
+Student's quantile (Korn and Graubard, Survey Methodology 24, 1998, 193-201; with Wilson's interval
+Franco and others, Journal of Survey Statistics and Methodology 7, 2019, 334-364). Answers that are
+all right, or all wrong, tell nothing of their correlation, and a cluster then counts as one (Kish,
+Survey Sampling, 1965). Everything else, and the difference of two shares, draws, leaves out and
+swaps clusters where it would questions, and counts these to see whether they are enough.
+
 Values without any spread say nothing of their spread. As with n right answers of n, a share of up
 to 1 - 0.025^(1/n) of all questions may still be otherwise (Clopper and Pearson, Biometrika 26,
 1934, 404-413; Hanley and Lippman-Hand, JAMA 249, 1983, 1743-1745), and these as far off as the
@@ -27,7 +38,7 @@ answers cannot rule out.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
 from typing import Any
@@ -90,7 +101,11 @@ CHRF = Figure(chrf, chrf, least=0.0, most=100.0)
 
 
 def measure_shares(
-    metric: str, category: str, after: Sequence[float], before: Sequence[float] | None = None
+    metric: str,
+    category: str,
+    after: Sequence[float],
+    before: Sequence[float] | None = None,
+    clusters: Sequence[Hashable] | None = None,
 ) -> Measured:
     """A share of right answers, and what became of it.
 
@@ -99,6 +114,7 @@ def measure_shares(
         category: Of the questions.
         after: Of each question whether it is right; with several samples of each, how many of them.
         before: The same of the other model, question by question.
+        clusters: What each question belongs to; None: each is alone.
 
     Raises:
         ValueError: When there is no question, or a value is no share.
@@ -109,7 +125,9 @@ def measure_shares(
     if not ((both >= 0) & (both <= 1)).all():
         raise ValueError("a share is from 0 to 1")
     if not np.isin(both, (0, 1)).all():
-        return measure(metric, category, _SHARE, now, then)
+        return measure(metric, category, _SHARE, now, then, clusters)
+    if _numbers(clusters, len(now)) is not None:
+        return _measured(metric, category, _SHARE, now, then, clusters, _wilson_of_clusters)
     n, right = len(now), now[:, 0] == 1
     value = wilson(int(right.sum()), n)
     if then is None:
@@ -128,6 +146,7 @@ def measure(
     figure: Figure,
     after: ArrayLike,
     before: ArrayLike | None = None,
+    clusters: Sequence[Hashable] | None = None,
 ) -> Measured:
     """A figure of any other kind, and what became of it.
 
@@ -137,16 +156,36 @@ def measure(
         figure: What it is.
         after: (questions, parts), as `figure` takes them; (questions,) of one part.
         before: The same of the other model, question by question.
+        clusters: What each question belongs to; None: each is alone.
 
     Raises:
         ValueError: When there is no question, or the two are not of the same ones.
     """
-    now = _column(after)
-    n, value = len(now), _interval(now, figure)
-    if before is None:
-        return Measured(metric, category, n, value)
-    then = _column(before)
-    _require_pairs(now, then)
+    now, then = _column(after), None if before is None else _column(before)
+    return _measured(metric, category, figure, now, then, clusters, _interval)
+
+
+def _measured(
+    metric: str,
+    category: str,
+    figure: Figure,
+    now: Values,
+    then: Values | None,
+    clusters: Sequence[Hashable] | None,
+    interval: Callable[[Values, Figure], Estimate],
+) -> Measured:
+    n, numbers = len(now), _numbers(clusters, len(now))
+    if then is not None:
+        _require_pairs(now, then)
+        gains = figure.each(now) - figure.each(then)
+    if numbers is not None:
+        now = _added(now, numbers)
+        if then is not None:
+            then, gains = _added(then, numbers), _added(gains[:, None], numbers)[:, 0]
+        figure = replace(figure, of=_of_sums(figure.of))
+    count, value = None if numbers is None else len(now), interval(now, figure)
+    if then is None:
+        return Measured(metric, category, n, value, clusters=count)
     parts = now.shape[1]
     less = Figure(
         lambda both: figure.of(both[..., :parts]) - figure.of(both[..., parts:]),
@@ -154,15 +193,15 @@ def measure(
         least=figure.least - figure.most,
         most=figure.most - figure.least,
     )
-    was, difference = _interval(then, figure), _interval(np.hstack([now, then]), less)
+    was, difference = interval(then, figure), _interval(np.hstack([now, then]), less)
     difference = replace(
         difference,
         low=max(difference.low, value.low - was.high),
         high=min(difference.high, value.high - was.low),
     )
-    p = swap_test(figure.each(now) - figure.each(then)) if n >= ENOUGH else 1.0
+    p = swap_test(gains) if len(now) >= ENOUGH else 1.0
     difference, verdict = _judged(difference, p, lower_is_better=figure.lower_is_better)
-    return Measured(metric, category, n, value, was, difference, verdict)
+    return Measured(metric, category, n, value, was, difference, verdict, count)
 
 
 def _judged(difference: Estimate, p: float, *, lower_is_better: bool) -> tuple[Estimate, Verdict]:
@@ -187,6 +226,31 @@ def _column(values: ArrayLike) -> Values:
     return array
 
 
+def _numbers(clusters: Sequence[Hashable] | None, n: int) -> NDArray[np.int64] | None:
+    """The number of each question's cluster; None where each question is alone.
+
+    Raises:
+        ValueError: When there are not as many as questions.
+    """
+    known: dict[Hashable, int] = {}
+    each = range(n) if clusters is None else clusters
+    numbers = [known.setdefault(one, len(known)) for one in each]
+    if len(numbers) != n:
+        raise ValueError(f"{n} questions are of {len(numbers)} clusters")
+    return np.array(numbers) if len(known) < n else None
+
+
+def _of_sums(of: Callable[[Values], Values]) -> Callable[[Values], Values]:
+    """A figure of what `_added` gives, or of its mean."""
+    return lambda sums: of(sums[..., :-1] / sums[..., -1:])
+
+
+def _added(parts: Values, numbers: NDArray[np.int64]) -> Values:
+    """(clusters, parts + 1): the parts of each cluster's questions, and how many these are."""
+    counted = np.column_stack([parts, np.ones(len(parts))])
+    return np.stack([np.bincount(numbers, column) for column in counted.T], axis=1)
+
+
 def _require_pairs(after: Values, before: Values) -> None:
     if after.shape != before.shape:
         raise ValueError(f"{len(after)} questions are held against {len(before)}")
@@ -203,6 +267,27 @@ def wilson(right: int, n: int) -> Estimate:
     """
     found = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
     return Estimate(right / n, float(found.low), float(found.high))
+
+
+def _wilson_of_clusters(sums: Values, _: Figure) -> Estimate:
+    """A share and Wilson's interval of as many questions as clusters of them are worth.
+
+    Args:
+        sums: (clusters, 2): how many questions of each are right, and how many there are.
+    """
+    right, sizes = sums.T
+    n, count, z = sizes.sum(), len(sums), stats.norm.ppf((1 + LEVEL) / 2)
+    share = float(right.sum() / n)  # to the bit, since --at-least compares it
+    if share in (0, 1) or count == 1:
+        worth = n**2 / (sizes**2).sum()
+    else:
+        variance = ((right - share * sizes) ** 2).sum() * count / (count - 1)
+        few = (z / stats.t.ppf((1 + LEVEL) / 2, count - 1)) ** 2
+        worth = max(1.0, few * n / max(1.0, variance / (n * share * (1 - share))))
+    middle = (share + z**2 / (2 * worth)) / (1 + z**2 / worth)
+    reach = z / (1 + z**2 / worth) * sqrt(share * (1 - share) / worth + (z / (2 * worth)) ** 2)
+    low, high = max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+    return Estimate(share, min(share, low), max(share, high))
 
 
 def newcombe(both: int, gained: int, lost: int, neither: int) -> Estimate:

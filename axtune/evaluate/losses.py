@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +74,10 @@ def sample_losses(
 
 
 def measure_losses(
-    sources: Sequence[str], after: Sequence[SampleLoss], before: Sequence[SampleLoss] | None = None
+    sources: Sequence[str],
+    after: Sequence[SampleLoss],
+    before: Sequence[SampleLoss] | None = None,
+    rows: Sequence[Hashable] | None = None,
 ) -> list[Measured]:
     """Loss and perplexity of each source; of several, also of all together.
 
@@ -82,6 +85,7 @@ def measure_losses(
         sources: Of each sample, where it is from.
         after: Of each sample.
         before: Of the other model; it must have been asked the same tokens.
+        rows: Which each sample is of, several of a document that was cut; None: each of its own.
 
     Returns:
         ``loss`` and ``perplexity`` of each source, as they first come. Samples without labelled
@@ -96,9 +100,10 @@ def measure_losses(
             continue
         now = [after[index] for index in chosen]
         then = [before[index] for index in chosen] if before is not None else None
+        of = [rows[index] for index in chosen] if rows is not None else None
         measured += [
-            measure("loss", category, LOSS, now, then),
-            measure("perplexity", category, PERPLEXITY, now, then),
+            measure("loss", category, LOSS, now, then, of),
+            measure("perplexity", category, PERPLEXITY, now, then, of),
         ]
     return measured
 

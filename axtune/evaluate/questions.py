@@ -35,6 +35,8 @@ class Question:
         prompt: Token ids, where training rendered them; None where the messages are still to be.
         published: Whether an answer is right as the benchmark's own program counts, where that
             passes what is wrong here; None where it says the same.
+        cluster: What it has in common with other questions, so that they are right or wrong
+            together; empty where it stands alone.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Question:
     line: int = 0
     prompt: list[int] | None = None
     published: Callable[[Answer], bool] | None = None
+    cluster: str = ""
 
     @property
     def asked(self) -> str:
@@ -84,6 +87,7 @@ def questions_of(rows: Iterable[RowResult]) -> Iterator[Question]:
                 file=checked.file,
                 line=checked.line,
                 prompt=request.prompt,
+                cluster=f"{checked.file}:{checked.line}",
             )
 
 

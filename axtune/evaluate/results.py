@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from axtune.evaluate.answers import writing
 
 RESULT = "result.json"
 FORMAT = 1
+_LOSSES = ("loss", "perplexity")
 
 Verdict = Literal["better", "worse", "cannot be told"]
 
@@ -57,6 +59,9 @@ class Measured:
         before: Of what it is held against; None without.
         difference: `value` less `before`, with an interval of its own: the same questions.
         verdict: What the difference says at 95%: whether its interval leaves 0 out.
+        clusters: How many conversations the questions are of, or rows the samples that a loss is
+            of, where some have several: what the intervals go by. None where each has one, and in a
+            result of an earlier version, which took them so.
     """
 
     metric: str
@@ -66,6 +71,7 @@ class Measured:
     before: Estimate | None = None
     difference: Estimate | None = None
     verdict: Verdict | None = None
+    clusters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +191,16 @@ class Result:
         """
         with writing(folder / name):
             write_text(folder / name, self.text())
+
+
+def clusters_in_words(measured: Sequence[Measured]) -> Iterator[str]:
+    """What intervals go by where that is not the question, by the figure of most questions."""
+    for losses in (False, True):
+        whole, part = ("samples", "rows") if losses else ("questions", "conversations")
+        some = [one for one in measured if one.clusters and (one.metric in _LOSSES) is losses]
+        if some:
+            one = max(some, key=lambda each: each.n)
+            yield f"{one.n:,} {whole} are of {one.clusters:,} {part}, which the intervals go by"
 
 
 def read_result(folder: Path) -> Result:

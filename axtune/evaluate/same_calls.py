@@ -18,9 +18,9 @@ from axtune.checkpoint.run_dir import Run
 from axtune.checkpoint.tokenizer import AxTokenizer, load_tokenizer
 from axtune.data.native_calls import Answer, form_of
 from axtune.errors import AxtuneError
-from axtune.evaluate.figures import figures, scored
+from axtune.evaluate.figures import ALL, figures, scored
 from axtune.evaluate.generate import Prompt, Sampling, generate
-from axtune.evaluate.intervals import wilson
+from axtune.evaluate.intervals import measure_shares
 from axtune.evaluate.questions import Question
 from axtune.evaluate.score import Rules, Wanted, score, wanted_of
 from axtune.evaluate.sources import select
@@ -81,7 +81,8 @@ def same_calls(
         _is_same(one, other, question)
         for one, other, (question, _) in zip(given, wanted, questions, strict=True)
     ]
-    share = wilson(sum(same), len(same))
+    clusters = [one.cluster or number for number, (one, _) in enumerate(questions)]
+    share = measure_shares("same", ALL, same, clusters=clusters).value
     found = (
         f"{sum(same)} of {len(same)} questions are answered with the same calls, or with none "
         f"({share.value:.1%} [{share.low:.1%}, {share.high:.1%}])"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -13,7 +15,7 @@ from rich.text import Text
 
 from axtune.evaluate.answers import Kept, differing
 from axtune.evaluate.figures import ALL
-from axtune.evaluate.results import Estimate, Measured, Result
+from axtune.evaluate.results import Estimate, Measured, Result, clusters_in_words
 from axtune.units import plural
 
 _STYLES = {"better": "green", "worse": "red", "cannot be told": "dim"}
@@ -40,6 +42,8 @@ def show(console: Console, result: Result) -> None:
         console.print("cannot be told: with this n, chance alone may differ as much", style="dim")
     if not all((one.difference or one.value).is_bounded for one in rows):
         console.print("[–]: so few questions, or all alike, tell no interval", style="dim")
+    for line in clusters_in_words(rows):
+        console.print(line, style="dim")
     for title, counts in (("not right", result.reasons), ("before", result.reasons_before)):
         if counts:
             most = list(counts.items())[:_MOST_REASONS]
@@ -91,7 +95,8 @@ def _table(
 def _names(rows: Sequence[Measured], room: int) -> list[str]:
     """What stands before figures: categories and tasks lose their middle where they have no room.
 
-    Unless two would be called the same then; they go over several lines.
+    Where two would be called the same then, those without room lose the beginning that all of them
+    share (``kmmlu_direct_``) as well; what is still called the same goes over several lines, whole.
 
     Args:
         rows: Of the table.
@@ -99,9 +104,24 @@ def _names(rows: Sequence[Measured], room: int) -> list[str]:
     """
     kinds = ["" if one.category == ALL else f": {one.metric}" for one in rows]
     names = [one.category if kind else one.metric for one, kind in zip(rows, kinds, strict=True)]
-    named = list(zip(names, kinds, strict=True))
-    short = [_shortened(name, room - cell_len(kind)) + kind for name, kind in named]
-    return short if len(set(short)) == len(set(named)) else [name + kind for name, kind in named]
+    whole = [name + kind for name, kind in zip(names, kinds, strict=True)]
+    wide = [name for name, kind in zip(names, kinds, strict=True) if cell_len(name + kind) > room]
+    shared = os.path.commonprefix(wide)  # noqa: RUF071 - of names, not of paths
+    shared = shared[: shared.rfind("_") + 1]
+
+    def short(without: str) -> list[str]:
+        cut = [
+            f"…{name.removeprefix(without)}" if without and name in wide else name for name in names
+        ]
+        return [
+            _shortened(name, room - cell_len(k)) + k for name, k in zip(cut, kinds, strict=True)
+        ]
+
+    found = short("")
+    if len(set(found)) < len(set(whole)):
+        found = short(shared)
+    counts = Counter(found)
+    return [name if counts[name] == 1 else full for name, full in zip(found, whole, strict=True)]
 
 
 def _shortened(name: str, room: int) -> str:

@@ -47,6 +47,7 @@ class Selection:
         documents: How many there are of each file.
         samples: Of the rows that the questions are of, and of the documents, with their source:
             what a loss is taken of.
+        rows: File and line of each of these samples.
         left_out: Questions that are not asked, by why.
         unscored: Those of BFCL whose categories are not scored, by these.
         personal_data: How much of each kind the recipe's gate found in the rows. A benchmark is
@@ -56,6 +57,7 @@ class Selection:
     questions: list[tuple[Question, list[int]]] = field(default_factory=list)
     documents: Counter[str] = field(default_factory=Counter)
     samples: list[tuple[str, Sample]] = field(default_factory=list)
+    rows: list[tuple[str, int]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     unscored: Counter[str] = field(default_factory=Counter)
     personal_data: Counter[str] = field(default_factory=Counter)
@@ -134,12 +136,10 @@ def select(
     rows = dict.fromkeys((question.file, question.line) for question, _ in selected.questions)
     places = [*rows, *kept.documents]
     sources = _sources([file for file, _ in places])
-    selected.samples = [
-        (sources[file], sample)
-        for file, line in places
-        for sample in kept.samples.get((file, line), ())
-        if sample.length <= tokenizer.context
-    ]
+    for place in places:
+        samples = [one for one in kept.samples.get(place, ()) if one.length <= tokenizer.context]
+        selected.samples += [(sources[place[0]], sample) for sample in samples]
+        selected.rows += [place] * len(samples)
     selected.personal_data = kept.personal_data
     selected.documents = Counter(sources[file] for file, _ in kept.documents)
     return selected

@@ -26,7 +26,7 @@ from axtune.config.metrics import metric_name
 from axtune.config.paths import is_run
 from axtune.config.recipe_file import as_override
 from axtune.errors import AxtuneError
-from axtune.evaluate.results import Result
+from axtune.evaluate.results import Result, clusters_in_words
 from axtune.report.chart import HEIGHT, WIDTH, number
 from axtune.report.curves import of_run, of_runs
 from axtune.report.evaluation import common_base, compared, examples, groups, written_as
@@ -176,6 +176,7 @@ def _view(run: RunFacts) -> dict[str, Any]:
         "result": run.result,
         "figures": groups(run.result) if run.result else [],
         "reasons": _reasons(run) if run.result else [],
+        "clusters": list(clusters_in_words(run.result.measured)) if run.result else [],
         "questions": _questions(run) if run.result else [],
         "examples": shown,
         "differing": differing,

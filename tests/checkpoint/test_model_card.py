@@ -79,6 +79,19 @@ def test_an_evaluation_is_in_the_form_of_the_hub(tmp_path: Path) -> None:
     assert chrf.dataset_config == "text"
 
 
+def test_of_how_many_conversations_an_evaluation_is_stands_in_the_card(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    found = result(str(run.path))
+    first, *others = found.measured
+    found.measured[:] = [dataclasses.replace(first, clusters=40), *others]
+    found.write(evaluation_folder(run))
+    card = model_card(run)
+    assert "95% intervals; n of how many conversations, which they go by." in card
+    assert "| all | accuracy | 149 of 40 | 0.7" in card
+    assert "| text | chrf | 20 | 31" in card
+    assert ModelCard(card).data.eval_results[0].metric_args["clusters"] == 40
+
+
 def test_an_evaluation_comes_into_a_card_that_somebody_has_written_into(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     run.adapter.mkdir(parents=True)

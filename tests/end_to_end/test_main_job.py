@@ -57,6 +57,7 @@ def test_603_conversations_train(
         "training.max_steps=10",
         "training.learning_rate=1e-2",
         "training.warmup_steps=0",
+        "training.gradient_accumulation_steps=4",
         "training.gradient_checkpointing=false",
     ]
     recipe = str(RECIPES / "sft_lora.yaml")

@@ -175,6 +175,16 @@ def test_answers_to_a_question_of_bfcl(
     assert judged(question, [("math.area", arguments)]).reason == reason
 
 
+def test_a_sentence_that_bfcl_asks_again_belongs_together(tmp_path: Path) -> None:
+    file = bfcl_files(tmp_path)
+    other = tmp_path / "BFCL_v4_irrelevance.json"
+    row = json.loads(file.read_text()) | {"id": "irrelevance_0", "function": []}
+    another = row | {"id": "irrelevance_1", "question": [[{"role": "user", "content": "길이?"}]]}
+    write_jsonl(other, [row, another])
+    (area,), (again, length) = read_questions(file), read_questions(other)
+    assert area.cluster == again.cluster != length.cluster
+
+
 def test_answers_may_stand_elsewhere(tmp_path: Path) -> None:
     path = bfcl_files(tmp_path)
     answers = (tmp_path / "possible_answer").rename(tmp_path / "elsewhere") / path.name
@@ -289,6 +299,20 @@ def test_functionchats_turns(functionchat: list[Question]) -> None:
     assert wanted["call_decision", "calls"] == 50
     assert wanted["call_decision", "text"] == 253
     assert sum(question.category.startswith("single") for question in functionchat) == 300
+
+
+def test_questions_of_a_dialog_a_function_or_a_sentence_belong_together(
+    functionchat: list[Question],
+) -> None:
+    clusters = {
+        kind: {one.cluster for one in functionchat if one.id.startswith(kind)}
+        for kind in ("dialog", "single_call", "call_decision")
+    }
+    rows = {(one.file, one.line) for one in functionchat if not one.id.startswith("call")}
+    assert len(clusters["dialog"] | clusters["single_call"]) == len(rows)
+    decisions = [one for one in functionchat if one.id.startswith("call_decision")]
+    said = {tuple(m["content"] for m in one.messages if m["role"] == "user") for one in decisions}
+    assert len(clusters["call_decision"]) == len(said) < len(decisions)
 
 
 def test_functionchats_exact_match(functionchat: list[Question]) -> None:

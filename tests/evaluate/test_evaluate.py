@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from support.rows import write_jsonl
 from support.tiny import LIBRARY_WARNINGS
 
@@ -71,6 +73,16 @@ def test_figures_of_a_model_and_of_what_it_is_held_against(rows: Path, tmp_path:
     assert len((folder / ANSWERS).read_text().splitlines()) == 8
     assert result.ties is None
     assert result.cut == {"tiny-ax-4.0": 4, "tiny-ax-3.1": 4}
+
+
+def test_turns_of_a_conversation_count_together(rows: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
+    twice = [{**row, "messages": row["messages"] * 2} for row in lines]
+    file = write_jsonl(tmp_path / "turns.jsonl", [*twice, lines[0]])
+    result, _ = evaluate("tiny-ax-4.0", settings(file, tmp_path / "out"), SILENT)
+    found = {(one.category, one.metric): (one.n, one.clusters) for one in result.measured}
+    assert found["all", "decision"] == (9, 5)
+    assert found["turns.jsonl", "loss"] == (5, None)
 
 
 def test_a_second_look_costs_nothing(
@@ -276,3 +288,13 @@ def test_tasks_stand_beside_the_rows_and_are_asked_once(
     again, _ = evaluate("tiny-ax-4.0", asked_of, SILENT)
     assert again.measured == result.measured
     assert (tmp_path / "out" / TASK_ANSWERS).read_bytes() == kept
+
+    def loaded(*_: object) -> None:
+        raise AxtuneError("The model is loaded.", "")
+
+    monkeypatch.setattr("axtune.evaluate.models.load_trained", loaded)
+    (tmp_path / "out" / TASK_ANSWERS).write_bytes(kept.replace(b'"answer": [', b'"answer": [1', 1))
+    told = io.StringIO()
+    with pytest.raises(AxtuneError, match="is loaded"):
+        evaluate("tiny-ax-4.0", asked_of, Report(Console(file=told, width=400)))
+    assert f"{TASK_ANSWERS}:1 is damaged and not used" in told.getvalue()

@@ -58,6 +58,21 @@ def values(scores: list[Scored]) -> dict[tuple[str, str], float]:
     return {name: one.value.value for name, one in by_name(figures(scores)).items()}
 
 
+def test_turns_of_a_conversation_are_counted_together() -> None:
+    turns = [
+        scored(replace(one, cluster=f"rows.jsonl:{row}"), [RIGHT if row % 3 else WRONG_CITY])
+        for row in range(20)
+        for one in (CALL, CALL, NO_CALL)
+    ]
+    found = by_name(figures(turns, turns))
+    assert (found["all", "accuracy"].n, found["all", "accuracy"].clusters) == (40, 20)
+    assert (found["all", "decision"].n, found["all", "decision"].clusters) == (60, 20)
+    assert (found["no_call", "chrf"].n, found["no_call", "chrf"].clusters) == (20, None)
+    alone = by_name(figures([scored(CALL, one.answers) for one in turns]))["call", "accuracy"]
+    assert alone.clusters is None
+    assert found["all", "accuracy"].value.low < alone.value.low
+
+
 def test_what_a_benchmarks_program_counts_stands_beside() -> None:
     lenient = replace(CALL, published=lambda answer: bool(answer.tool_calls))
     found = values([scored(lenient, [RIGHT]), scored(lenient, [WRONG_CITY])])

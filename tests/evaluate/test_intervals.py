@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -380,3 +380,139 @@ def test_the_bootstrap_of_a_paired_difference_covers_and_errs_seldom():
         wrong += found.verdict != "cannot be told"
     assert covered / count > 0.87
     assert wrong / count < 0.09
+
+
+# --- Clusters -------------------------------------------------------------------------------------
+
+
+@given(
+    answers=st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(0, 1)), min_size=1),
+)
+@settings(max_examples=25, deadline=None)
+def test_clusters_of_one_question_change_nothing(answers) -> None:
+    after, before, shares = zip(*answers, strict=True)
+    alone = [f"rows.jsonl:{number}" for number in range(len(answers))]
+    for figures in ((after, before), (after, None), (shares, after)):
+        plain = measure_shares("accuracy", "all", *figures)
+        assert measure_shares("accuracy", "all", *figures, alone) == plain
+    assert measure("m", "all", MEAN, shares, after, alone) == measure(
+        "m", "all", MEAN, shares, after
+    )
+
+
+def test_as_many_clusters_as_questions_are_wanted() -> None:
+    with pytest.raises(ValueError, match="3 questions are of 2 clusters"):
+        measure_shares("accuracy", "all", [True] * 3, clusters=[1, 2])
+
+
+def test_questions_that_say_the_same_tell_no_more_than_one_of_them() -> None:
+    """Four turns that are always right or wrong together, in 40 conversations."""
+    once = [True, True, True, False] * 10
+    four = [one for one in once for _ in range(4)]
+    clusters = [number // 4 for number in range(160)]
+    found = measure_shares("accuracy", "all", four, clusters=clusters)
+    assert (found.n, found.clusters, found.value.value) == (160, 40, 0.75)
+    plain = wilson(30, 40)
+    width = (found.value.high - found.value.low) / (plain.high - plain.low)
+    assert 1 < width < 1.06  # Student's for 40 clusters
+    right = measure_shares("accuracy", "all", [True] * 160, clusters=clusters).value
+    expected = wilson(40, 40)
+    assert (right.low, right.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_what_the_questions_of_a_cluster_are_worth_as_published() -> None:
+    """The design effect of Kish: 1 + (m - 1) of the correlation within clusters of m."""
+    rng = np.random.default_rng(0)
+    clusters, m, correlation = 4000, 4, 0.3
+    chance = rng.beta(0.5 * (1 / correlation - 1), 0.5 * (1 / correlation - 1), clusters)
+    answers = rng.random((clusters, m)) < chance[:, None]
+    numbers = np.repeat(np.arange(clusters), m).tolist()
+    found = measure_shares("accuracy", "all", answers.ravel().tolist(), clusters=numbers).value
+    plain = wilson(int(answers.sum()), clusters * m)
+    worse = ((found.high - found.low) / (plain.high - plain.low)) ** 2
+    assert worse == pytest.approx(1 + (m - 1) * correlation, rel=0.05)
+
+
+def test_questions_that_are_less_alike_than_chance_are_worth_no_more() -> None:
+    found = measure_shares("m", "all", [True, False] * 40, clusters=[n // 2 for n in range(80)])
+    plain = wilson(40, 80)
+    assert found.value.high - found.value.low >= plain.high - plain.low
+
+
+def test_a_share_of_clusters_is_right_by_all_to_the_bit() -> None:
+    for n in range(4, 40):
+        found = measure_shares(
+            "m", "all", [True] * 3 + [False] * (n - 3), clusters=[0, 1, 2] + [2] * (n - 3)
+        )
+        assert found.value.value == 3 / n
+        none = measure_shares("m", "all", [False] * n, clusters=[0, *range(n - 1)]).value
+        assert (none.low, none.value) == (0, 0)
+
+
+@pytest.mark.parametrize("right", [0, 2, 5])
+def test_one_conversation_is_as_one_question(right) -> None:
+    answers = [True] * right + [False] * (5 - right)
+    found = measure_shares("accuracy", "all", answers, [False] * 5, [7] * 5)
+    assert found.value.high - found.value.low > 0.75
+    assert (found.verdict, found.clusters) == ("cannot be told", 1)
+    losses = measure("loss", "all", LOSS, [(2.0, 1.0)] * 3, [(3.0, 1.0), (4.0, 1.0), (9.0, 1.0)])
+    assert losses.difference.is_bounded
+    one = measure("loss", "all", LOSS, [(2.0, 1.0)] * 3, [(3.0, 1.0)] * 3, ["a"] * 3)
+    assert not any(each.is_bounded for each in (one.value, one.before, one.difference))
+    assert one.verdict == "cannot be told"
+
+
+def test_a_few_conversations_of_many_turns_do_not_say_better() -> None:
+    clusters = [number // 10 for number in range(60)]
+    after, before = [number < 30 for number in range(60)], [False] * 60
+    assert measure_shares("accuracy", "all", after, before).verdict == "better"
+    assert measure_shares("accuracy", "all", after, before, clusters).verdict == "cannot be told"
+
+
+def test_figures_are_of_all_questions_whatever_their_clusters() -> None:
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(0, 25, 80).tolist()
+    nats = np.column_stack([rng.gamma(2.0, 10.0, 80), rng.integers(5, 50, 80)])
+    counts = rng.integers(1, 9, (80, 18))
+    for figure, parts in ((LOSS, nats), (PERPLEXITY, nats), (CHRF, counts), (MEAN, nats[:, 0])):
+        plain = measure("m", "all", figure, parts, parts**0.9)
+        found = measure("m", "all", figure, parts, parts**0.9, numbers)
+        assert found.clusters == len(set(numbers)) < 80
+        assert found.value.value == pytest.approx(plain.value.value)
+        assert found.before.value == pytest.approx(plain.before.value)
+        assert found.difference.value == pytest.approx(plain.difference.value)
+        assert says_the_same(found)
+
+
+@pytest.mark.parametrize(("conversations", "share"), [(10, 0.8), (30, 0.5), (60, 0.95)])
+def test_the_interval_of_a_share_covers_where_turns_are_alike(conversations, share) -> None:
+    rng, count = np.random.default_rng(0), 400
+    turns, spread = np.array([1, 2, 3, 8]), 1 / 0.4 - 1  # correlated by 0.4
+    covered = np.zeros(2)
+    for _ in range(count):
+        clusters = np.repeat(np.arange(conversations), rng.choice(turns, conversations))
+        chance = rng.beta(share * spread, (1 - share) * spread, conversations)
+        right = (rng.random(len(clusters)) < chance[clusters]).tolist()
+        for way, of in enumerate((None, clusters.tolist())):
+            found = measure_shares("accuracy", "all", right, clusters=of).value
+            covered[way] += found.low <= share <= found.high
+    old, new = covered / count
+    assert old < 0.85
+    assert 0.92 < new < 0.98
+
+
+def test_the_interval_of_a_difference_covers_where_turns_are_alike() -> None:
+    """Of equal models, which are each good at conversations of their own."""
+    rng, count, conversations = np.random.default_rng(0), 100, 30
+    covered, told = np.zeros(2), np.zeros(2)
+    for _ in range(count):
+        clusters = np.repeat(np.arange(conversations), rng.choice([1, 2, 3, 8], conversations))
+        after, before = rng.random((2, len(clusters))) < rng.beta(0.5, 0.5, (2, 30))[:, clusters]
+        for way, of in enumerate((None, clusters.tolist())):
+            found = measure_shares("accuracy", "all", after.tolist(), before.tolist(), of)
+            covered[way] += found.difference.low <= 0 <= found.difference.high
+            told[way] += found.verdict != "cannot be told"
+    old, new = covered / count
+    assert old < 0.85
+    assert new > 0.92
+    assert told[1] <= 0.08 * count < told[0]

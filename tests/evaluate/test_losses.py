@@ -122,6 +122,15 @@ def test_one_source_is_not_said_twice_and_no_token_says_nothing():
     assert measure_losses([], []) == []
 
 
+def test_the_pieces_of_a_document_belong_together():
+    losses = [SampleLoss(20.0 + n // 4, 10) for n in range(80)]
+    plain = measure_losses(["문서"] * 80, losses)[0]
+    found = measure_losses(["문서"] * 80, losses, rows=[("문서", n // 4) for n in range(80)])[0]
+    assert (found.n, found.clusters, plain.clusters) == (80, 20, None)
+    assert found.value.value == pytest.approx(plain.value.value)
+    assert found.value.high - found.value.low > 1.8 * (plain.value.high - plain.value.low)
+
+
 def test_a_lower_loss_is_better():
     rng = np.random.default_rng(0)
     before = [SampleLoss(float(10 * rng.uniform(2, 3)), 10) for _ in range(20)]

@@ -54,6 +54,7 @@ def test_each_turn_is_a_question_of_its_kind(tokenizer: AxTokenizer) -> None:
         "어느 도시인가요?", '날씨({"도시": "서울"})', "서울은 맑습니다.",
     ]  # fmt: skip
     assert {(one.file, one.line) for one in found} == {("rows.jsonl", 7)}
+    assert {one.cluster for one in found} == {"rows.jsonl:7"}  # turns of one conversation
 
 
 def test_the_prompt_is_the_one_that_is_served(tokenizer: AxTokenizer) -> None:

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from axtune.errors import AxtuneError, CheckpointError
-from axtune.evaluate.results import RESULT, Estimate, Measured, Result, read_result
+from axtune.evaluate.results import (
+    RESULT,
+    Estimate,
+    Measured,
+    Result,
+    clusters_in_words,
+    read_result,
+)
 
 
 def result() -> Result:
@@ -28,6 +35,27 @@ def result() -> Result:
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     result().write(tmp_path)
     assert read_result(tmp_path) == result()
+
+
+def test_a_result_of_before_clusters_were_counted_is_read(tmp_path: Path) -> None:
+    result().write(tmp_path)
+    values = json.loads((tmp_path / RESULT).read_text())
+    for one in values["measured"]:
+        assert one.pop("clusters") is None
+    (tmp_path / RESULT).write_text(json.dumps(values))
+    assert read_result(tmp_path) == result()
+
+
+def test_what_intervals_go_by_is_said_where_it_is_not_the_question() -> None:
+    accuracy, chrf = result().measured
+    assert list(clusters_in_words([accuracy, chrf])) == []
+    loss = replace(chrf, metric="loss", n=340, clusters=12)
+    assert list(
+        clusters_in_words([replace(chrf, clusters=1), replace(accuracy, clusters=30), loss])
+    ) == [
+        "86 questions are of 30 conversations, which the intervals go by",
+        "340 samples are of 12 rows, which the intervals go by",
+    ]
 
 
 @pytest.mark.parametrize("edit", [{"format": 2}, {"measured": [{"metric": 1}]}, {"seconds": "x"}])

@@ -65,6 +65,20 @@ def test_names_that_would_be_the_same_stay_whole() -> None:
     assert "…" not in said
 
 
+def test_names_of_tasks_that_begin_alike_lose_their_beginning() -> None:
+    names = [
+        f"kmmlu_direct_{subject}/{metric}"
+        for subject in ("food_processing", "gas_technology_and_engineering", "law",
+                        "electronics_engineering", "environmental_science", "food_science")
+        for metric in ("acc", "acc_norm")
+    ]  # fmt: skip
+    told = [replace(compared("all", name, "cannot be told"), n=1435) for name in names]
+    lines = shown(told, "base", 80)
+    assert all(cell_len(line) <= 80 and "1,435" in line for line in lines[1:13])
+    assert len({line.split()[0] for line in lines[1:13]}) == 12
+    assert any(line.startswith("…food_p") for line in lines)
+
+
 def test_usual_names_stand_in_one_line_of_80_columns() -> None:
     told = [
         compared("after_result", "decision", "cannot be told"),
@@ -90,6 +104,11 @@ def test_where_there_is_no_interval_it_says_so() -> None:
     lines = shown([Measured("loss", "all", 1, Estimate(2.0, 2.0, 2.0))], None)
     assert lines[1].split() == ["loss", "1", "2.0000", "[–]"]
     assert lines[2] == "[–]: so few questions, or all alike, tell no interval"
+
+
+def test_what_the_intervals_go_by_stands_below() -> None:
+    lines = shown([replace(compared("all", "accuracy", "better"), clusters=21)], "base")
+    assert lines[2] == "86 questions are of 21 conversations, which the intervals go by"
 
 
 def test_alone_a_figure_has_its_interval() -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 import stat
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 from support.reported import CANARY, certified, evaluated, run_folder
 
+from axtune.checkpoint.run_dir import EVALUATION
 from axtune.errors import AxtuneError
+from axtune.evaluate.results import read_result
 from axtune.report.page import refresh, write_report
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -71,6 +74,15 @@ def page_of(*runs: Path, **options: Any) -> Page:
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     return certified(evaluated(run_folder(tmp_path)))
+
+
+def test_the_page_says_what_the_intervals_go_by(whole: Path) -> None:
+    said = "questions are of 40 conversations, which the intervals go by"
+    assert said not in page_of(whole).words
+    found = read_result(whole / EVALUATION)
+    first, *others = found.measured
+    replace(found, measured=[replace(first, clusters=40), *others]).write(whole / EVALUATION)
+    assert f"149 {said}" in page_of(whole).words
 
 
 def test_one_run(whole: Path) -> None:

@@ -72,8 +72,8 @@ def rows(cities: tuple[str, ...]) -> list[dict]:
 def job(folder: Path, name: str, *words: str) -> Recipe:
     return loader.load(RECIPES / f"{name}.yaml", [
         "model=tiny-ax-4.0", f"data.train={folder / 'rows.jsonl'}", "precision=fp32",
-        "training.gradient_accumulation_steps=2", "training.per_device_train_batch_size=2",
-        f"output_dir={folder / 'run'}", *words,
+        "training.gradient_accumulation_steps=1", "training.per_device_train_batch_size=4",
+        "training.gradient_checkpointing=false", f"output_dir={folder / 'run'}", *words,
     ])  # fmt: skip
 
 
