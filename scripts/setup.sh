@@ -9,7 +9,9 @@ done_mark=.venv/.installed-with-${1:-nothing}
 wanted=$(cat pyproject.toml scripts/constraints.txt scripts/setup.sh | cksum)
 [ "$(cat "$done_mark" 2>/dev/null)" = "$wanted" ] && exit
 [ -x .venv/bin/python ] || "$python" -m venv .venv
+# Python compiles a file when it is first imported; of these packages, most files never are.
+pip() { .venv/bin/pip install --quiet --no-compile --constraint scripts/constraints.txt "$@"; }
 # torch first: with it in place, nothing that depends on it brings a different build.
-.venv/bin/pip install --quiet --constraint scripts/constraints.txt torch
-.venv/bin/pip install --quiet --constraint scripts/constraints.txt --editable ".${1:+[$1]}"
+pip torch
+pip --editable ".${1:+[$1]}"
 echo "$wanted" >"$done_mark"

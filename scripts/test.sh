@@ -5,14 +5,14 @@
 #   bash scripts/test.sh -m 'not slow'   words go to pytest
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# Downloads, a check on one core and a compiler do not wait for each other.
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+bash scripts/setup_vllm.sh &
+vllm=$!
 bash scripts/setup.sh test
 export PATH="$PWD/.venv/bin:$PATH"
 ruff check .
 ruff format --check .
-# A download, a check on one core and a compiler do not wait for each other.
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-bash scripts/setup_vllm.sh &
-vllm=$!
 mypy &
 types=$!
 bash scripts/setup_llama_cpp.sh
