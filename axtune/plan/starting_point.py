@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from axtune.config.loader import data_options, load
 from axtune.config.new_recipe import shipped
+from axtune.config.objective import OBJECTIVES, tasks
 from axtune.config.recipe_file import as_override
 from axtune.data.pipeline import check_rows
 from axtune.data.samples import PairSample, UnpairedSample
@@ -43,6 +45,12 @@ class RowsFound:
     tasks: list[str]
     faults: list[Fault]
 
+    @property
+    def fitting(self) -> list[str]:
+        """The tasks that take a row, those that rows are made for and others."""
+        kinds = {OBJECTIVES[task].learns_from for task in self.tasks}
+        return tasks(lambda objective: bool(kinds.intersection(objective.accepts)))
+
 
 @dataclass(frozen=True)
 class Start:
@@ -59,6 +67,18 @@ class Start:
     said: str
 
 
+def files_at(data: str) -> list[Path]:
+    """The files of a source, which come from the Hub if they must.
+
+    Args:
+        data: As at ``data.train``.
+
+    Raises:
+        AxtuneError: When nothing is there.
+    """
+    return [path for source in data_options([data]).train for path in files_of(source)]
+
+
 def look_at(data: str, tokenizer: AxTokenizer) -> RowsFound:
     """Check rows, and find the tasks that they are made for.
 
@@ -70,17 +90,16 @@ def look_at(data: str, tokenizer: AxTokenizer) -> RowsFound:
         AxtuneError: When nothing is there.
     """
     options = data_options([data], max_length=tokenizer.context)
-    files = [path for source in options.train for path in files_of(source)]
     ledger, made = StatsBuilder(), dict.fromkeys(("cpt", "sft", "dpo", "kto"), 0)
     faults: list[Fault] = []
-    for checked in check_rows(files, tokenizer, options):
+    for checked in check_rows(files_at(data), tokenizer, options):
         ledger.add(checked)
         if checked.refused:
             faults += checked.faults
         if task := _task_of(checked):
             made[task] += 1
-    tasks = sorted((task for task in made if made[task]), key=lambda task: -made[task])
-    return RowsFound(ledger.account(), tasks, faults)
+    found = sorted((task for task in made if made[task]), key=lambda task: -made[task])
+    return RowsFound(ledger.account(), found, faults)
 
 
 def _task_of(checked: RowResult) -> str | None:
