@@ -222,8 +222,13 @@ def _clean(run: Path, *, checkpoints: bool) -> list[Removed]:
     beside = [hidden(run, end) for end in ("partial", "tmp", "old")]
     parts = [*beside, *(path for path in run.iterdir() if _PART.fullmatch(path.name))]
     removed = [gone for path in sorted(parts) if (gone := _remove_unused(path))]
-    if checkpoints and (gone := _remove_unused(run / "checkpoints")):
+    place = run / "checkpoints"
+    if checkpoints and (gone := _remove_unused(place)):
         removed.append(gone)
+    elif checkpoints and place.exists():
+        raise AxtuneError(
+            f"{place} cannot be removed.", "See whose it is, and whether a program uses it."
+        )
     return removed
 
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from axtune.cli import chat, checkpoints, data, evaluate, kit, new_recipe, runs, train, verify
-from axtune.config.paths import require_text
+from axtune.config.paths import require_current_folder, require_text
 from axtune.errors import AxtuneError, require_linux
 from axtune.signals import notes_of, sigterm_as_ctrl_c, was_terminated
 
@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with sigterm_as_ctrl_c():
         try:
             require_linux()
+            require_current_folder()
             given = list(sys.argv[1:] if arguments is None else arguments)
             for argument in given:
                 require_text(argument)

@@ -166,6 +166,17 @@ def test_a_part_that_another_command_is_writing_stays(tmp_path: Path) -> None:
         os.close(holder)
 
 
+def test_checkpoints_that_cannot_be_removed_are_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    holder = os.open(run / "checkpoints", os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(AxtuneError, match="checkpoints cannot be removed"):
+            clean_run(run, checkpoints=True)
+    finally:
+        os.close(holder)
+
+
 def test_only_a_run_is_cleaned(tmp_path: Path) -> None:
     with pytest.raises(AxtuneError, match="not a run folder"):
         clean_run(tmp_path, checkpoints=True)

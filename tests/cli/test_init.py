@@ -60,6 +60,18 @@ def test_a_name_that_is_not_utf8_is_refused_at_the_door(
     assert "run\\xff is no name that can be written down" in capsys.readouterr().err
 
 
+def test_a_folder_that_has_been_removed_is_said_at_the_door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit) as end:
+        main(["runs"])
+    assert end.value.code == 1
+    assert "The current folder has been removed." in capsys.readouterr().err
+
+
 def test_import_axtune_is_light_and_its_names_are_functions() -> None:
     code = (
         "import sys, axtune\n"
