@@ -240,7 +240,7 @@ def require_run(path: str | Path) -> Path:
     folder = Path(path)
     require_whole(folder)
     if not is_run(folder):
-        what = "is not a run folder" if folder.is_dir() else "does not exist"
+        what = "is not a run folder" if folder.exists() else "does not exist"
         raise AxtuneError(
             f"{path} {what}.", "Give the folder that output_dir named; it holds manifest.json."
         )

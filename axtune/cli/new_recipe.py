@@ -49,6 +49,7 @@ def init(
     from axtune.config.objective import listed
     from axtune.plan.gpus import find_card
     from axtune.plan.starting_point import files_at, look_at, this_card
+    from axtune.units import plural
 
     _require_free(out)
     if not yes and not _is_asked():
@@ -78,7 +79,9 @@ def init(
         lambda answer: answer.lower() == _NO_CARD or find_card(answer),
     )
     known = {"model": model, "data.train": data, "output_dir": f"runs/{out.stem}"}
-    if found.account.rows_refused:
+    if not_for := found.not_for(task):
+        print(f"{'':12}{plural(not_for, 'row')} of other tasks, which the recipe skips")
+    if found.account.rows_refused or not_for:
         known["data.on_error"] = "skip"
     begins = _begins(task, known, card, checkpoint, tokenizer, why)
     _write(out, task, known, begins)

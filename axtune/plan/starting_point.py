@@ -37,19 +37,31 @@ class RowsFound:
 
     Attributes:
         account: Of all rows.
-        tasks: That a row is made for, the most frequent first.
+        rows: How many are made for each task, the most frequent first.
         faults: Of the rows that are refused.
     """
 
     account: DatasetStats
-    tasks: list[str]
+    rows: dict[str, int]
     faults: list[Fault]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that a row is made for, the most frequent first."""
+        return list(self.rows)
 
     @property
     def fitting(self) -> list[str]:
         """The tasks that take a row, those that rows are made for and others."""
-        kinds = {OBJECTIVES[task].learns_from for task in self.tasks}
+        kinds = {OBJECTIVES[task].learns_from for task in self.rows}
         return tasks(lambda objective: bool(kinds.intersection(objective.accepts)))
+
+    def not_for(self, task: str) -> int:
+        """How many rows a task does not take."""
+        takes = OBJECTIVES[task].accepts
+        return sum(
+            count for made, count in self.rows.items() if OBJECTIVES[made].learns_from not in takes
+        )
 
 
 @dataclass(frozen=True)
@@ -98,8 +110,8 @@ def look_at(data: str, tokenizer: AxTokenizer) -> RowsFound:
             faults += checked.faults
         if task := _task_of(checked):
             made[task] += 1
-    found = sorted((task for task in made if made[task]), key=lambda task: -made[task])
-    return RowsFound(ledger.account(), found, faults)
+    rows = {task: made[task] for task in sorted(made, key=lambda task: -made[task]) if made[task]}
+    return RowsFound(ledger.account(), rows, faults)
 
 
 def _task_of(checked: RowResult) -> str | None:

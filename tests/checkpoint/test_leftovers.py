@@ -182,6 +182,9 @@ def test_only_a_run_is_cleaned(tmp_path: Path) -> None:
         clean_run(tmp_path, checkpoints=True)
     with pytest.raises(AxtuneError, match="does not exist"):
         clean_run(tmp_path / "none", checkpoints=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(AxtuneError, match="file is not a run folder"):
+        clean_run(tmp_path / "file", checkpoints=True)
 
 
 def make_stages(folder: Path, *statuses: str) -> Path:

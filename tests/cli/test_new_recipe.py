@@ -82,6 +82,18 @@ def test_what_is_refused_is_said_and_skipped(tmp_path: Path) -> None:
     assert load("mine.yaml").data.on_error == "skip"
 
 
+def test_rows_of_other_tasks_are_said_and_skipped(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", 8)
+    with (tmp_path / "rows.jsonl").open("a", encoding="utf-8") as file:
+        file.write((TEMPLATES / "preference.jsonl").read_text("utf-8").splitlines()[0] + "\n")
+        file.write('{"text": "문서"}\n')
+    said = made("mine.yaml", "--data", "rows.jsonl", data="")
+    assert "2 rows of other tasks, which the recipe skips" in said
+    assert load("mine.yaml").data.on_error == "skip"
+    said = made("cpt.yaml", "--data", "rows.jsonl", "--task", "cpt", data="")
+    assert "1 row of other tasks" in said  # for conversations may stand among documents
+
+
 def test_a_model_that_is_not_here_is_not_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = axtune_in_process(
