@@ -25,6 +25,20 @@ _NO_CARD = "none"
 _SHOWN = 5  # faults
 
 
+def _task_names(incomplete: str) -> list[str]:
+    """What a shell completes a task to."""
+    from axtune.config.objective import OBJECTIVES
+
+    return [name for name in OBJECTIVES if name.startswith(incomplete)]
+
+
+def _model_names(incomplete: str) -> list[str]:
+    """What a shell completes a model to, beside folders."""
+    from axtune.checkpoint.families import known_names
+
+    return [name for name in known_names() if name.startswith(incomplete)]
+
+
 @app.command(
     short_help="Write a recipe: for your data, on your card.",
     epilog="Example: axtune init --data my_chats.jsonl --gpu 12GB --yes",
@@ -33,9 +47,19 @@ def init(
     out: Annotated[Path, typer.Argument(help="the recipe to write")] = Path("recipe.yaml"),
     data: Annotated[Optional[str], typer.Option(help="file, folder, glob or hf:owner/name")] = None,
     task: Annotated[
-        Optional[str], typer.Option(help="such as sft or dpo; default: what the rows are made for")
+        Optional[str],
+        typer.Option(
+            help="such as sft or dpo; default: what the rows are made for",
+            autocompletion=_task_names,
+        ),
     ] = None,
-    model: Annotated[Optional[str], typer.Option(help=f"default: {_MODEL}")] = None,
+    model: Annotated[
+        Optional[str],
+        typer.Option(
+            help=f"default: {_MODEL}",
+            autocompletion=_model_names,
+        ),
+    ] = None,
     gpu: Annotated[
         Optional[str],
         typer.Option(

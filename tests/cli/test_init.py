@@ -218,6 +218,8 @@ def test_a_shell_completes_commands_and_values(monkeypatch, capsys):
         ("", 1, "quantize"),
         ("data sc", 2, "scrub"),
         ("export --to ", 3, "gguf"),
+        ("init --task o", 3, "orpo"),
+        ("init --model t", 3, "tiny-ax-4.0"),
     ):
         monkeypatch.setenv("_AXTUNE_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", f"axtune {typed}")
