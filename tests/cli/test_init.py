@@ -155,6 +155,17 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_an_output_that_is_full_is_a_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "axtune", "--version"], stdout=full, stderr=subprocess.PIPE,
+            text=True, cwd=ROOT, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("axtune: What this command prints cannot be written: No space")
+    assert "Traceback" not in done.stderr
+
+
 # A system that is not Linux: what axtune would stumble over is not there, the libraries are.
 ELSEWHERE = """
 import sys, os, typer
