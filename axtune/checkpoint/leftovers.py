@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axtune.checkpoint.atomic import FULL, hidden, reason_of
-from axtune.checkpoint.run_dir import read_manifest, require_whole, stages_of
+from axtune.checkpoint.run_dir import read_manifest, require_run, stages_of
 from axtune.config.paths import is_run
 from axtune.errors import AxtuneError
 
@@ -172,29 +172,33 @@ def clean_run(run: Path, *, checkpoints: bool) -> list[Removed]:
     """
     run = Path(os.path.abspath(run))  # noqa: PTH100 - "." has no name, and links stay links
     if is_run(run) or not stages_of(run):
-        _require_clean(run, checkpoints=checkpoints)
-        with _held(run):
+        with _held(require_run(run)):
+            _require_spare(run, checkpoints=checkpoints)
             return _clean(run, checkpoints=checkpoints)
     runs = sorted(path for path in run.iterdir() if is_run(path))  # those that were replaced, too
-    for one in runs:
-        _require_clean(one, checkpoints=checkpoints)
     with ExitStack() as held:
         for folder in (run, *runs):
             held.enter_context(_held(folder))
+        for one in runs:
+            _require_spare(one, checkpoints=checkpoints)
         removed = _clean(run, checkpoints=False)
         return removed + [gone for one in runs for gone in _clean(one, checkpoints=checkpoints)]
 
 
-def _require_clean(run: Path, *, checkpoints: bool) -> None:
-    """Refuse what is no run, or has nothing but the checkpoints that are to go."""
-    require_whole(run)
-    if not is_run(run):
-        raise AxtuneError(
-            f"{run} is not a run folder.",
-            "Give the folder that output_dir named; it holds manifest.json.",
-        )
-    finished = read_manifest(run).get("status") == "finished" and (run / "adapter").is_dir()
-    if checkpoints and not finished:
+def spare_bytes(run: Path) -> int:
+    """What `clean_run` would give back of the checkpoints in a run folder, or of stages."""
+    runs = [run] if is_run(run) else stages_of(run)
+    return sum(size_of(one / "checkpoints") for one in runs) if all(map(_is_done, runs)) else 0
+
+
+def _is_done(run: Path) -> bool:
+    """Whether a run needs its checkpoints no more: it has finished, and its adapter is there."""
+    return read_manifest(run).get("status") == "finished" and (run / "adapter").is_dir()
+
+
+def _require_spare(run: Path, *, checkpoints: bool) -> None:
+    """Refuse a run that has nothing but the checkpoints that are to go."""
+    if checkpoints and not _is_done(run):
         raise AxtuneError(
             f"The run in {run} has not finished: its checkpoints are all that it has.",
             "Finish it with resume=true; or remove the folder, if you want nothing of it.",
@@ -218,8 +222,13 @@ def _clean(run: Path, *, checkpoints: bool) -> list[Removed]:
     beside = [hidden(run, end) for end in ("partial", "tmp", "old")]
     parts = [*beside, *(path for path in run.iterdir() if _PART.fullmatch(path.name))]
     removed = [gone for path in sorted(parts) if (gone := _remove_unused(path))]
-    if checkpoints and (gone := _remove_unused(run / "checkpoints")):
+    place = run / "checkpoints"
+    if checkpoints and (gone := _remove_unused(place)):
         removed.append(gone)
+    elif checkpoints and place.exists():
+        raise AxtuneError(
+            f"{place} cannot be removed.", "See whose it is, and whether a program uses it."
+        )
     return removed
 
 

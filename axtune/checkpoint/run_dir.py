@@ -34,7 +34,7 @@ from axtune.checkpoint.identity import changes, fork_facts, recipe_facts
 from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint, read_json
 from axtune.checkpoint.provenance import base_facts
 from axtune.checkpoint.record import require_as_written, write_record
-from axtune.checkpoint.schemas import StagesRecord
+from axtune.checkpoint.schemas import RunManifest, StagesRecord
 from axtune.checkpoint.steps import (
     clear,
     facts_of,
@@ -240,7 +240,7 @@ def require_run(path: str | Path) -> Path:
     folder = Path(path)
     require_whole(folder)
     if not is_run(folder):
-        what = "is not a run folder" if folder.is_dir() else "does not exist"
+        what = "is not a run folder" if folder.exists() else "does not exist"
         raise AxtuneError(
             f"{path} {what}.", "Give the folder that output_dir named; it holds manifest.json."
         )
@@ -249,7 +249,7 @@ def require_run(path: str | Path) -> Path:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """A run's ``manifest.json``."""
-    return read_json(folder / "manifest.json")
+    return read_json(folder / "manifest.json", RunManifest)
 
 
 def stages_of(folder: Path) -> list[Path]:

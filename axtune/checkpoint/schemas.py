@@ -174,6 +174,35 @@ class StagesRecord(Record):
     done: dict[str, dict[str, Any]]
 
 
+class _TrainedFrom(Record):
+    name: str | None = None
+    digests: dict[str, str] | None = None
+
+
+class _DataRead(Record):
+    digests: dict[str, str] | None = None
+
+
+class _Plan(Record):
+    steps: int | None = None
+
+
+class RunManifest(Record):
+    """``manifest.json`` of a run folder."""
+
+    status: str | None = None
+    task: str | None = None
+    base: _TrainedFrom | None = None
+    precision: str | None = None
+    data: dict[str, _DataRead | None] | None = None
+    counts: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
+    measured: dict[str, Any] | None = None
+    plan: _Plan | None = None
+    versions: dict[str, Any] | None = None
+    wall_seconds: float | None = None
+
+
 def fault_of(value: dict[str, Any], record: type[Record]) -> str | None:
     """What keeps a file's content from being used: the key and the reason; None when nothing does.
 
@@ -187,6 +216,8 @@ def fault_of(value: dict[str, Any], record: type[Record]) -> str | None:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"][:2])[:100]
         reason = str(first["msg"])
+        if first["type"] == "model_type":  # pydantic names the record's class
+            reason = "Input should be a valid dictionary"
         reason = "it is missing" if first["type"] == "missing" else reason[0].lower() + reason[1:]
         return f"{key}: {reason}"
     return None

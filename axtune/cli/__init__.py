@@ -5,6 +5,7 @@ A module for each group of commands; to add a command, write it in the module th
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -15,7 +16,7 @@ from typing import Annotated
 import typer
 
 from axtune.cli import chat, checkpoints, data, evaluate, kit, new_recipe, runs, train, verify
-from axtune.config.paths import require_text
+from axtune.config.paths import require_current_folder, require_text
 from axtune.errors import AxtuneError, require_linux
 from axtune.signals import notes_of, sigterm_as_ctrl_c, was_terminated
 
@@ -65,6 +66,12 @@ def _is_first_to_say(message: str) -> bool:
     return peers.is_first_to_say(message)
 
 
+def _write_no_more() -> None:
+    """Keep Python from writing at its end what could not be written before."""
+    with suppress(OSError, ValueError):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a user's mistake becomes a message and exit 1, Ctrl-C exit 130, SIGTERM 143.
 
@@ -78,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with sigterm_as_ctrl_c():
         try:
             require_linux()
+            require_current_folder()
             given = list(sys.argv[1:] if arguments is None else arguments)
             for argument in given:
                 require_text(argument)
@@ -94,5 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(*notes_of(end), f"axtune: stopped by {name}.", sep="\n", file=sys.stderr)
             raise SystemExit(code) from None
         except BrokenPipeError:  # the reader has gone, as in `axtune data check … | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _write_no_more()
             raise SystemExit(141) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _write_no_more()
+            place = error.filename or "What this command prints"
+            print(
+                f"axtune: {place} cannot be written: {error.strerror}.\nMake room for it, and run "
+                "the same command again.",
+                file=sys.stderr,
+            )
+            raise SystemExit(1) from None

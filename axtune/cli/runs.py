@@ -48,7 +48,8 @@ def clean(
 
     Nothing that a living process uses is touched.
     """
-    from axtune.checkpoint.leftovers import clean_run, clear_scratch
+    from axtune.checkpoint.leftovers import clean_run, clear_scratch, spare_bytes
+    from axtune.units import gigabytes
 
     if checkpoints and run is None:
         raise AxtuneError("--checkpoints needs a run.", "Name it: axtune clean RUN --checkpoints.")
@@ -58,6 +59,8 @@ def clean(
         print(f"{gone.path}: removed, {gone.size:,} bytes")
     if not removed:
         print("Nothing was left behind.")
+    if run and (spare := spare_bytes(run)):
+        print(f"Its checkpoints take {gigabytes(spare)}; --checkpoints removes them.")
 
 
 @app.command(

@@ -81,6 +81,20 @@ def expanded(path: str) -> str:
         ) from None
 
 
+def require_current_folder() -> None:
+    """Refuse to work in a folder that has been removed: no path could be looked up from there.
+
+    Raises:
+        AxtuneError: When it has.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise AxtuneError(
+            "The current folder has been removed.", "Go to one that is there: cd ~."
+        ) from None
+
+
 def require_text(path: str | Path) -> None:
     """Refuse a name whose bytes are not UTF-8: no record of a run could hold it.
 

@@ -11,7 +11,7 @@ export LC_ALL=C.UTF-8
 version=@PYTHON@
 python=${PYTHON:-python$version}
 kit=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-target=${1:-$HOME/axtune}
+target=${1:-${HOME:?give a folder: bash install.sh FOLDER}/axtune}
 fail() {
     printf 'install.sh: %s\n' "$1" >&2
     shift

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from axtune.config.loader import data_options, load
 from axtune.config.new_recipe import shipped
+from axtune.config.objective import OBJECTIVES, tasks
 from axtune.config.recipe_file import as_override
 from axtune.data.pipeline import check_rows
 from axtune.data.samples import PairSample, UnpairedSample
@@ -35,13 +37,31 @@ class RowsFound:
 
     Attributes:
         account: Of all rows.
-        tasks: That a row is made for, the most frequent first.
+        rows: How many are made for each task, the most frequent first.
         faults: Of the rows that are refused.
     """
 
     account: DatasetStats
-    tasks: list[str]
+    rows: dict[str, int]
     faults: list[Fault]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that a row is made for, the most frequent first."""
+        return list(self.rows)
+
+    @property
+    def fitting(self) -> list[str]:
+        """The tasks that take a row, those that rows are made for and others."""
+        kinds = {OBJECTIVES[task].learns_from for task in self.rows}
+        return tasks(lambda objective: bool(kinds.intersection(objective.accepts)))
+
+    def not_for(self, task: str) -> int:
+        """How many rows a task does not take."""
+        takes = OBJECTIVES[task].accepts
+        return sum(
+            count for made, count in self.rows.items() if OBJECTIVES[made].learns_from not in takes
+        )
 
 
 @dataclass(frozen=True)
@@ -59,6 +79,18 @@ class Start:
     said: str
 
 
+def files_at(data: str) -> list[Path]:
+    """The files of a source, which come from the Hub if they must.
+
+    Args:
+        data: As at ``data.train``.
+
+    Raises:
+        AxtuneError: When nothing is there.
+    """
+    return [path for source in data_options([data]).train for path in files_of(source)]
+
+
 def look_at(data: str, tokenizer: AxTokenizer) -> RowsFound:
     """Check rows, and find the tasks that they are made for.
 
@@ -70,17 +102,16 @@ def look_at(data: str, tokenizer: AxTokenizer) -> RowsFound:
         AxtuneError: When nothing is there.
     """
     options = data_options([data], max_length=tokenizer.context)
-    files = [path for source in options.train for path in files_of(source)]
     ledger, made = StatsBuilder(), dict.fromkeys(("cpt", "sft", "dpo", "kto"), 0)
     faults: list[Fault] = []
-    for checked in check_rows(files, tokenizer, options):
+    for checked in check_rows(files_at(data), tokenizer, options):
         ledger.add(checked)
         if checked.refused:
             faults += checked.faults
         if task := _task_of(checked):
             made[task] += 1
-    tasks = sorted((task for task in made if made[task]), key=lambda task: -made[task])
-    return RowsFound(ledger.account(), tasks, faults)
+    rows = {task: made[task] for task in sorted(made, key=lambda task: -made[task]) if made[task]}
+    return RowsFound(ledger.account(), rows, faults)
 
 
 def _task_of(checked: RowResult) -> str | None:

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from axtune.checkpoint.leftovers import size_of
+from axtune.checkpoint.leftovers import size_of, spare_bytes
 from axtune.checkpoint.run_dir import (
     EVALUATION,
     read_manifest,
     read_metrics,
     require_whole,
+    stages_of,
 )
 from axtune.checkpoint.run_lock import is_held
 from axtune.config.paths import is_run
@@ -27,9 +29,11 @@ from axtune.evaluate.results import RESULT, read_result
 from axtune.report.facts import ABSENT
 from axtune.units import gigabytes, plural
 
-# The columns of the list, and how wide a terminal has to be to have each of them beside the others.
-_COLUMNS = {"run": 0, "status": 0, "task": 60, "base": 80, "data": 100, "steps": 0, "loss": 50,
-            "held out": 60, "evaluation": 90, "size": 60}  # fmt: skip
+_COLUMNS = ("run", "status", "task", "base", "data", "steps", "loss", "held out", "evaluation",
+            "size", "spare")  # fmt: skip
+# What a terminal does without that is too narrow for all of them, the first one first.
+_LESS = ("data", "base", "task", "held out", "spare", "evaluation", "size", "loss")
+_NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Listed:
         evaluation: The first figure of its evaluation: metric, value, number of questions.
         bytes: On the disk.
         checkpoints: Of them in checkpoints.
+        spare: Of those that ``axtune clean --checkpoints`` would remove.
         fault: What is wrong with a damaged one.
     """
 
@@ -63,12 +68,8 @@ class Listed:
     evaluation: tuple[str, float, int] | None = None
     bytes: int = 0
     checkpoints: int = 0
+    spare: int = 0
     fault: str | None = None
-
-    @property
-    def spare(self) -> int:
-        """Bytes that ``axtune clean --checkpoints`` would remove: a finished run needs none."""
-        return self.checkpoints if self.status == "finished" else 0
 
 
 def list_runs(folder: str | Path) -> list[Listed]:
@@ -82,7 +83,8 @@ def list_runs(folder: str | Path) -> list[Listed]:
     """
     top = Path(folder)
     if not top.is_dir():
-        raise AxtuneError(f"{folder} is not a folder.", "Give one that runs lie in, such as runs/.")
+        found = f"{folder} is not a folder." if top.exists() else f"There is no folder {folder}."
+        raise AxtuneError(found, "Give one that runs lie in: axtune runs FOLDER.")
     return [_listed(run, str(run.relative_to(top))) for run in _runs_below(top)]
 
 
@@ -90,7 +92,7 @@ def _runs_below(top: Path) -> Iterator[Path]:
     """Run folders, whole and damaged; what lies in a run is its own."""
     for place, folders, _ in os.walk(top):
         here = Path(place)
-        if is_run(here) or _lost_a_part(here):
+        if is_run(here) or (not stages_of(here) and _lost_a_part(here)):
             folders.clear()
             yield here
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -118,8 +120,7 @@ def _listed(run: Path, path: str) -> Listed:
     status = str(manifest.get("status"))
     if status == "running" and not is_held(run):
         status = "killed"
-    trained = [event["loss"] for event in losses if event.get("loss") is not None]
-    held_out = [event["eval_loss"] for event in losses if event.get("eval_loss") is not None]
+    trained, held_out = _numbers(losses, "loss"), _numbers(losses, "eval_loss")
     made = max((int(event.get("step") or 0) for event in losses), default=0)
     return Listed(
         path=path,
@@ -133,7 +134,12 @@ def _listed(run: Path, path: str) -> Listed:
         evaluation=evaluation,
         bytes=size,
         checkpoints=of_checkpoints,
+        spare=spare_bytes(run),
     )
+
+
+def _numbers(events: Sequence[dict[str, Any]], key: str) -> list[float]:
+    return [event[key] for event in events if isinstance(event.get(key), (int, float))]
 
 
 def _evaluation(run: Path) -> tuple[str, float, int] | None:
@@ -163,19 +169,13 @@ def show_runs(console: Console, runs: Sequence[Listed], folder: str) -> None:
         console.print(f"There are no runs in {folder}.", highlight=False)
         return
     lines = [_cells(run) for run in runs]
-    columns = [name for name, least in _COLUMNS.items() if console.width >= least]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        words = name in ("run", "base")
-        right = name in ("steps", "loss", "held out", "size")
-        table.add_column(
-            name,
-            overflow="fold" if words else "ellipsis",
-            no_wrap=not words,
-            justify="right" if right else "left",
-        )
-    for line in lines:
-        table.add_row(*(Text(line[name]) for name in columns))
+    columns = [name for name in _COLUMNS if any(line[name] != ABSENT for line in lines)]
+    unbroken = console.options.update(max_width=_NO_LIMIT)
+    for name in ("", *_LESS):
+        columns = [column for column in columns if column != name]
+        table = _table(columns, lines)
+        if Measurement.get(console, unbroken, table).maximum <= console.width:
+            break
     console.print(table)
     for run in runs:
         if run.fault:
@@ -188,6 +188,22 @@ def show_runs(console: Console, runs: Sequence[Listed], folder: str) -> None:
             "axtune clean RUN --checkpoints removes a run's.",
             highlight=False,
         )
+
+
+def _table(columns: Sequence[str], lines: Sequence[dict[str, str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        words = name in ("run", "base")
+        right = name in ("steps", "loss", "held out", "size", "spare")
+        table.add_column(
+            name,
+            overflow="fold" if words else "ellipsis",
+            no_wrap=not words,
+            justify="right" if right else "left",
+        )
+    for line in lines:
+        table.add_row(*(Text(line[name]) for name in columns))
+    return table
 
 
 def _cells(run: Listed) -> dict[str, str]:
@@ -210,6 +226,7 @@ def _cells(run: Listed) -> dict[str, str]:
         "held out": ABSENT if run.held_out is None else f"{run.held_out:.3f}",
         "evaluation": evaluation,
         "size": gigabytes(run.bytes),
+        "spare": gigabytes(run.spare) if run.spare else ABSENT,
     }
 
 

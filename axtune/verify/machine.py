@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -190,19 +191,19 @@ def _disk() -> Iterator[Check]:
     places = {
         "here": Path.cwd(),
         "models": Path(HF_HUB_CACHE),
-        "temporary": Path(tempfile.gettempdir()),
+        "temporary": _temporary(),
     }
     for name, place in places.items():
-        nearest = next(one for one in (place, *place.parents) if one.exists())
+        nearest = next(one for one in (place, *place.parents) if _is_there(one))
         try:
             unused = shutil.disk_usage(nearest).free
         except OSError as error:
             yield Check("disk", name, "warn", f"{place}: {error.strerror}", "Make it readable.")
             continue
         found = f"{gigabytes(unused)} free in {place}"
-        if not os.access(nearest, os.W_OK):
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
             yield Check(
-                "disk", name, "warn", f"{place} may not be written", "Set another place, or its "
+                "disk", name, "warn", f"{place} cannot be written", "Set another place, or its "
                 "rights (HF_HOME for models, TMPDIR for temporary files)."
             )  # fmt: skip
         elif unused < _ROOM and name != "temporary":
@@ -213,6 +214,21 @@ def _disk() -> Iterator[Check]:
             )  # fmt: skip
         else:
             yield Check("disk", name, "pass", found)
+
+
+def _temporary() -> Path:
+    """Where temporary files go, or would go if anything could be written."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return Path(os.environ.get("TMPDIR", "/tmp"))
+
+
+def _is_there(place: Path) -> bool:
+    """Whether there is such a file or folder, as far as this user may look."""
+    with suppress(OSError):
+        return place.exists()
+    return False
 
 
 def _packages() -> Iterator[Check]:
@@ -248,7 +264,11 @@ def _vllm() -> Iterator[Check]:
     except AxtuneError as error:
         yield Check("vLLM", "program", "skip", f"none here; {_lower(str(error.remedy))}")
         return
-    yield Check("vLLM", "program", "pass", str(program))
+    versions = [
+        folder.name.removesuffix(".dist-info").partition("-")[2]
+        for folder in program.parent.parent.glob("lib/python3.*/site-packages/vllm-*.dist-info")
+    ]
+    yield Check("vLLM", "program", "pass", " ".join(["vLLM", *versions, "at", str(program)]))
 
 
 def _models() -> Iterator[Check]:
@@ -258,7 +278,7 @@ def _models() -> Iterator[Check]:
 
     try:
         repositories = scan_cache_dir().repos
-    except CacheNotFound:
+    except (CacheNotFound, OSError, ValueError):  # what is wrong with the folder `_disk` says
         repositories = frozenset()
     held = sorted(
         (one.repo_id, one.size_on_disk)
@@ -268,7 +288,8 @@ def _models() -> Iterator[Check]:
     if not held:
         yield Check(
             "models", "cache", "skip", "no A.X model is in the Hub's cache; a recipe's first run "
-            "downloads its model, or takes a folder"
+            + ("needs a folder, model=FOLDER" if any(map(_is_on, _OFFLINE))
+               else "downloads its model, or takes a folder")
         )  # fmt: skip
     for name, size in held:
         fault = _offline(partial(find, name))

@@ -96,6 +96,18 @@ def test_a_place_that_cannot_hold_the_folder_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_what_another_user_left_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".target.partial/inner").mkdir(parents=True)
+
+    def not_ours(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(Path, "iterdir", not_ours)
+        with pytest.raises(AxtuneError, match="cannot be removed"), staged(tmp_path / "target", 0):
+            pass
+
+
 def test_a_disk_that_fills_up_is_named(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(AxtuneError, match="filled up; nothing was left"):

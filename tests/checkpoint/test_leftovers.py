@@ -139,8 +139,9 @@ def test_checkpoints_go_only_when_asked_and_finished(tmp_path: Path) -> None:
     assert (running / "checkpoints" / "checkpoint-1").is_dir()
 
 
-def test_a_run_that_is_held_is_left_alone(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
+@pytest.mark.parametrize("status", ["finished", "running"])
+def test_a_run_that_is_held_is_left_alone(tmp_path: Path, status: str) -> None:
+    run = make_run(tmp_path / "run", status)
     (run / ".adapter.tmp").mkdir()
     holder = os.open(run, os.O_RDONLY)
     try:
@@ -165,9 +166,25 @@ def test_a_part_that_another_command_is_writing_stays(tmp_path: Path) -> None:
         os.close(holder)
 
 
+def test_checkpoints_that_cannot_be_removed_are_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    holder = os.open(run / "checkpoints", os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(AxtuneError, match="checkpoints cannot be removed"):
+            clean_run(run, checkpoints=True)
+    finally:
+        os.close(holder)
+
+
 def test_only_a_run_is_cleaned(tmp_path: Path) -> None:
     with pytest.raises(AxtuneError, match="not a run folder"):
         clean_run(tmp_path, checkpoints=True)
+    with pytest.raises(AxtuneError, match="does not exist"):
+        clean_run(tmp_path / "none", checkpoints=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(AxtuneError, match="file is not a run folder"):
+        clean_run(tmp_path / "file", checkpoints=True)
 
 
 def make_stages(folder: Path, *statuses: str) -> Path:

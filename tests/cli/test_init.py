@@ -60,6 +60,18 @@ def test_a_name_that_is_not_utf8_is_refused_at_the_door(
     assert "run\\xff is no name that can be written down" in capsys.readouterr().err
 
 
+def test_a_folder_that_has_been_removed_is_said_at_the_door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit) as end:
+        main(["runs"])
+    assert end.value.code == 1
+    assert "The current folder has been removed." in capsys.readouterr().err
+
+
 def test_import_axtune_is_light_and_its_names_are_functions() -> None:
     code = (
         "import sys, axtune\n"
@@ -143,6 +155,17 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_an_output_that_is_full_is_a_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "axtune", "--version"], stdout=full, stderr=subprocess.PIPE,
+            text=True, cwd=ROOT, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("axtune: What this command prints cannot be written: No space")
+    assert "Traceback" not in done.stderr
+
+
 # A system that is not Linux: what axtune would stumble over is not there, the libraries are.
 ELSEWHERE = """
 import sys, os, typer
@@ -206,6 +229,8 @@ def test_a_shell_completes_commands_and_values(monkeypatch, capsys):
         ("", 1, "quantize"),
         ("data sc", 2, "scrub"),
         ("export --to ", 3, "gguf"),
+        ("init --task o", 3, "orpo"),
+        ("init --model t", 3, "tiny-ax-4.0"),
     ):
         monkeypatch.setenv("_AXTUNE_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", f"axtune {typed}")

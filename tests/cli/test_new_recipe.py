@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from support.commands import axtune_in_process
 from support.tiny import write_rows
 
@@ -81,6 +82,18 @@ def test_what_is_refused_is_said_and_skipped(tmp_path: Path) -> None:
     assert load("mine.yaml").data.on_error == "skip"
 
 
+def test_rows_of_other_tasks_are_said_and_skipped(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", 8)
+    with (tmp_path / "rows.jsonl").open("a", encoding="utf-8") as file:
+        file.write((TEMPLATES / "preference.jsonl").read_text("utf-8").splitlines()[0] + "\n")
+        file.write('{"text": "문서"}\n')
+    said = made("mine.yaml", "--data", "rows.jsonl", data="")
+    assert "2 rows of other tasks, which the recipe skips" in said
+    assert load("mine.yaml").data.on_error == "skip"
+    said = made("cpt.yaml", "--data", "rows.jsonl", "--task", "cpt", data="")
+    assert "1 row of other tasks" in said  # for conversations may stand among documents
+
+
 def test_a_model_that_is_not_here_is_not_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = axtune_in_process(
@@ -103,6 +116,9 @@ def test_a_model_that_is_not_here_is_not_planned(monkeypatch: pytest.MonkeyPatch
         (["--data", "rows.jsonl", "--task", "rlhf", "--yes"], "no recipe of task rlhf"),
         (["--data", "rows.jsonl", "--gpu", "RTX 9999", "--yes"], "no known card"),
         (["--data", "empty.jsonl", "--yes"], "No row of empty.jsonl"),
+        (["--data", "rows.jsonl", "--task", "dpo", "--yes"], "no row for dpo"),
+        (["--data", "rows.jsonl", "--model", "none", "--yes"], "no model none"),
+        (["/proc/mine.yaml", "--data", "rows.jsonl", "--yes"], "/proc/mine.yaml cannot be written"),
     ],
 )
 def test_what_cannot_be_written(tmp_path: Path, words: list[str], found: str) -> None:
@@ -116,17 +132,52 @@ def test_what_cannot_be_written(tmp_path: Path, words: list[str], found: str) ->
     assert (tmp_path / "there.yaml").read_text() == "kept"
 
 
-def test_it_asks_at_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_rows(tmp_path / "rows.jsonl", 8)
-    answers = iter(["rows.jsonl", "tiny-ax-4.0", "sft", "none"])
-    asked: list[str] = []
+def answered(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
+    """Somebody at a terminal, who presses Ctrl-C after the answers; what was asked is filled."""
+    given, asked = iter(answers), []
 
     def prompt(question: str, **_: object) -> str:
         asked.append(question)
-        return next(answers)
+        if (answer := next(given, None)) is None:
+            raise typer.Abort
+        return answer
 
     monkeypatch.setattr("typer.prompt", prompt)
     monkeypatch.setattr("axtune.cli.new_recipe._is_asked", lambda: True)
+    return asked
+
+
+@pytest.mark.parametrize("given", range(4))
+def test_ctrl_c_at_a_question_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", 8)
+    asked = answered(monkeypatch, *["rows.jsonl", "tiny-ax-4.0", "sft"][:given])
+    done = axtune_in_process("init")
+    assert (done.status, len(asked)) == (130, given + 1)
+    assert done.err.endswith("axtune: stopped by Ctrl-C.\n")
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_an_answer_that_cannot_be_used_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", 8)
+    asked = answered(
+        monkeypatch, "none.jsonl", "rows.jsonl ", "none", "tiny-ax-4.0", "dpo", "sft", "RTX 9999",
+        "None",
+    )  # fmt: skip
+    done = axtune_in_process("init")
+    assert done.status == 0, done.err
+    assert len(asked) == 8
+    for found in ("none.jsonl is no file", "no model none", "no row for dpo", "no known card"):
+        assert found in done.out
+    assert load("recipe.yaml").data.sources[0].path == "rows.jsonl"
+
+
+def test_it_asks_at_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows(tmp_path / "rows.jsonl", 8)
+    asked = answered(monkeypatch, "rows.jsonl", "tiny-ax-4.0", "sft", "none")
     done = axtune_in_process("init")
     assert done.status == 0, done.err
     assert [question.split()[0] for question in asked] == ["data", "model", "task", "card"]

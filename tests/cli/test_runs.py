@@ -49,4 +49,15 @@ def test_runs_are_listed_for_people_and_for_machines(tmp_path: Path) -> None:
     assert (listed["path"], listed["status"]) == ("first", "finished")
     none = axtune_in_process("runs", str(tmp_path / "none"))
     assert (none.status, none.out) == (1, "")
-    assert "is not a folder" in none.err
+    assert "There is no folder" in none.err
+
+
+def test_clean_says_what_it_would_give_back(tmp_path: Path) -> None:
+    run = run_folder(tmp_path)
+    for folder in ("adapter", "checkpoints"):
+        (run / folder).mkdir()
+    (run / "checkpoints/weights").write_bytes(b"0" * 2_000_000)
+    hint = "Its checkpoints take 2 MB; --checkpoints removes them."
+    assert hint in axtune_in_process("clean", str(run)).out
+    assert hint not in axtune_in_process("clean", str(run), "--checkpoints").out
+    assert not (run / "checkpoints").exists()

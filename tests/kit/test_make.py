@@ -96,6 +96,16 @@ def test_a_folder_of_something_else_is_not_installed_into(made: Kit, tmp_path: P
     assert "is there already and is not of a kit" in done.stderr
 
 
+def test_without_a_home_it_asks_for_a_folder(made: Kit) -> None:
+    bare = {name: value for name, value in os.environ.items() if name != "HOME"}
+    done = subprocess.run(
+        ["bash", str(made.folder / "install.sh")], capture_output=True, text=True, env=bare,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "HOME: give a folder: bash install.sh FOLDER" in done.stderr
+
+
 @pytest.mark.slow
 def test_it_installs_where_there_is_no_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

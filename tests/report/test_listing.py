@@ -32,6 +32,7 @@ def test_a_run_is_a_line(tmp_path: Path) -> None:
     run = run_folder(tmp_path, name="sft/first")
     (run / EVALUATION).mkdir()
     result("first").write(run / EVALUATION)
+    (run / "adapter").mkdir()  # else the checkpoints were all that it has
     (run / "checkpoints/checkpoint-40").mkdir(parents=True)
     (run / "checkpoints/checkpoint-40/x").write_bytes(b"0" * 2_000_000)
     (found,) = list_runs(tmp_path)
@@ -46,6 +47,7 @@ def test_a_run_is_a_line(tmp_path: Path) -> None:
     assert found.bytes > found.checkpoints
     text = shown(tmp_path)
     assert "accuracy 70%" in text
+    assert [line.split()[-1] for line in text.splitlines()[:2]] == ["spare", "MB"]
     assert "Checkpoints of 1 finished run take 2 MB" in text
 
 
@@ -76,6 +78,33 @@ def test_checkpoints_of_a_run_that_has_not_finished_are_not_spare(tmp_path: Path
     assert "clean" not in shown(tmp_path)
 
 
+def test_stages_are_listed_each(tmp_path: Path) -> None:
+    for name in ("cpt", "sft"):
+        run_folder(tmp_path, name=f"domain/{name}")
+    record = {"begun": {"cpt": "key", "sft": "key"}, "done": {}}
+    (tmp_path / "domain/stages.json").write_text(json.dumps(record))
+    for folder, prefix in ((tmp_path, "domain/"), (tmp_path / "domain", "")):
+        found = [(run.path, run.status) for run in list_runs(folder)]
+        assert found == [(f"{prefix}cpt", "finished"), (f"{prefix}sft", "finished")]
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"base": [1]}', '{"data": 3}', '{"data": {"train": 1}}', '{"plan": "x"}']
+)
+def test_a_manifest_of_other_types_is_damage(tmp_path: Path, text: str) -> None:
+    (run_folder(tmp_path) / "manifest.json").write_text(text)
+    (found,) = list_runs(tmp_path)
+    assert found.status == "damaged"
+    assert "manifest.json" in str(found.fault)
+
+
+def test_a_loss_that_is_no_number_is_left_out(tmp_path: Path) -> None:
+    run = run_folder(tmp_path)
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": "low"}\n')
+    assert list_runs(tmp_path)[0].loss == 2
+    assert "2.000" in shown(tmp_path)
+
+
 @pytest.mark.parametrize("what", ["cut", "gone", "evaluation"])
 def test_a_damaged_run_is_listed_with_its_fault(tmp_path: Path, what: str) -> None:
     run = run_folder(tmp_path, name="broken")
@@ -101,8 +130,21 @@ def test_a_run_itself_may_be_named_and_nothing_in_it_is_a_run(tmp_path: Path) ->
 
 def test_a_folder_without_runs_and_a_path_that_is_none(tmp_path: Path) -> None:
     assert "no runs in" in shown(tmp_path)
-    with pytest.raises(AxtuneError, match="is not a folder"):
+    with pytest.raises(AxtuneError, match="There is no folder"):
         list_runs(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(AxtuneError, match="is not a folder"):
+        list_runs(tmp_path / "file")
+
+
+def test_a_narrow_terminal_does_without_columns_and_a_wide_one_has_all(tmp_path: Path) -> None:
+    run = run_folder(tmp_path, name="mine")
+    (run / EVALUATION).mkdir()
+    result("mine").write(run / EVALUATION)
+    heads = [shown(tmp_path, width).splitlines()[0].split() for width in (40, 80, 200)]
+    assert heads[0] == ["run", "status", "steps", "loss", "size"]
+    assert "evaluation" in heads[1]
+    assert {"task", "base", "data", "evaluation", "size"} < set(heads[2])
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

@@ -85,6 +85,51 @@ def test_little_memory_and_little_room(no_card: None, monkeypatch: pytest.Monkey
     assert "20.00 GB" in named("here", "disk").remedy
 
 
+def test_a_place_that_cannot_be_looked_into_is_a_warning(
+    no_card: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(file))
+    assert (named("models", "disk").status, named("cache").status) == ("warn", "skip")
+    exists = Path.exists
+
+    def barred(path: Path) -> bool:
+        if path.name == "barred":
+            raise PermissionError(13, "Permission denied")
+        return exists(path)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "barred"))
+    monkeypatch.setattr(Path, "exists", barred)
+    assert str(tmp_path / "barred") in named("models", "disk").found
+
+    def none_there() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("tempfile.gettempdir", none_there)
+    monkeypatch.setenv("TMPDIR", str(file))
+    assert named("temporary").status == "warn"
+
+
+def test_vllm_is_named_with_its_version(
+    no_card: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lib/python3.12/site-packages/vllm-0.32.0+cpu.dist-info").mkdir(parents=True)
+    monkeypatch.setattr("axtune.verify.vllm.find_vllm", lambda: tmp_path / "bin/vllm")
+    assert named("program").found == f"vLLM 0.32.0+cpu at {tmp_path / 'bin/vllm'}"
+
+
+@pytest.mark.parametrize(("offline", "said"), [("1", "needs a folder"), ("0", "downloads")])
+def test_without_a_model_it_says_where_one_comes_from(
+    no_card: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: str, said: str
+) -> None:
+    scan = huggingface_hub.scan_cache_dir
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(tmp_path))
+    for name in machine._OFFLINE:
+        monkeypatch.setenv(name, offline)
+    assert said in named("cache").found
+
+
 def test_absent_packages_say_what_would_need_them(
     no_card: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
