@@ -101,8 +101,17 @@ class Recorder(TrainerCallback):
 class Patience(EarlyStoppingCallback):
     """Early stopping by whatever chooses the best checkpoint, the eval loss or a figure."""
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Figures need no eval loss, which transformers insists on here."""
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Go on counting where the checkpoint stopped; it may be at its end.
+
+        Figures need no eval loss, which transformers insists on here.
+        """
+        counted = state.stateful_callbacks.get(type(self).__name__, self.state())["attributes"]
+        self.early_stopping_patience_counter = counted["early_stopping_patience_counter"]
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
     def on_evaluate(
         self,

@@ -160,9 +160,10 @@ class RunTrainer(Trainer):
         if run.questions is not None and recipe.evaluate is not None:
             self.asking = Asking(recipe.evaluate, self.stopper, loss_due=run.data.eval is not None)
             callbacks.append(self.asking)
-        callbacks += [self._divergence, _Catch(self)]
+        callbacks.append(self._divergence)
         if (patience := recipe.early_stopping_patience) is not None:
             callbacks.append(Patience(early_stopping_patience=patience))
+        callbacks.append(_Catch(self))
         rows_by(self, self.rows_of)
         try:
             super().__init__(
@@ -393,6 +394,13 @@ class RunTrainer(Trainer):
         if self._determine_best_metric(metrics, None):
             folder = self.run.run_dir.checkpoints / f"checkpoint-{self.state.global_step}"
             self.state.best_model_checkpoint = str(folder)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """A pass over the data; none is begun by a run that goes on from its last step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any

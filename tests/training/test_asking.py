@@ -177,20 +177,49 @@ def test_the_loss_of_the_base_does_not_count_where_questions_are_asked(
     assert (made.state.best_global_step, made.state.best_metric) == (2, 2.0)
 
 
+def gone_on(base: Any, made: Any, step: int, folder: Path, marks: Any, **changes: Any) -> Any:
+    """A run that goes on from one of another's checkpoints."""
+    again = trainer(base, folder, questions=marks, output_dir=str(folder / "again"), **changes)
+    name = f"checkpoint-{step}"
+    shutil.copytree(made.run.run_dir.checkpoints / name, again.run.run_dir.checkpoints / name)
+    again.train(resume_from_checkpoint=str(again.run.run_dir.checkpoints / name))
+    return again
+
+
 def test_a_resumed_run_does_not_judge_its_step_twice(base: Any, tmp_path: Path) -> None:
     changes = {
         "evaluate": {"every": 1, "best": "tool_accuracy", "data": "q.jsonl"},
         "early_stopping_patience": 1, "training": {"max_steps": 4, "eval_on_start": True},
     }  # fmt: skip
     made = run(base, tmp_path, Marks(0.1, 0.2, 0.3, 0.4, 0.5), **changes)
-    whole = made.run.run_dir.checkpoints / "checkpoint-3"
-    again = trainer(
-        base, tmp_path, questions=Marks(0.5), output_dir=str(tmp_path / "again"), **changes
-    )
-    shutil.copytree(whole, again.run.run_dir.checkpoints / whole.name)
-    again.train(resume_from_checkpoint=str(again.run.run_dir.checkpoints / whole.name))
+    again = gone_on(base, made, 3, tmp_path, Marks(0.5), **changes)
     figures = [event for event in again.run.run_dir.metrics() if "eval_tool_accuracy" in event]
     assert [event["step"] for event in figures] == [4]
+
+
+def test_a_run_that_has_made_its_last_step_makes_no_further_one(base: Any, tmp_path: Path) -> None:
+    changes = {
+        "training": {"max_steps": 2, "lr_scheduler_type": "constant", "eval_strategy": "steps",
+                     "eval_steps": 1},
+        "data": {"eval": 0.25},
+    }  # fmt: skip
+    made = run(base, tmp_path, None, **changes)
+    wanted = weights(made)
+    again = gone_on(base, made, 2, tmp_path, None, **changes)
+    assert again.state.global_step == 2
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in weights(again).items())
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_patience_is_not_had_anew(base: Any, tmp_path: Path, step: int) -> None:
+    changes = {
+        "evaluate": {"every": 1, "best": "tool_accuracy", "data": "q.jsonl"},
+        "early_stopping_patience": 2,
+        "training": {"max_steps": 8, "save_total_limit": 4},
+    }  # fmt: skip
+    made = run(base, tmp_path, Marks(0.1, 0.6, 0.6, 0.5), **changes)
+    again = gone_on(base, made, step, tmp_path, Marks(0.5, 0.4, 0.3), **changes)
+    assert made.state.global_step == again.state.global_step == 4
 
 
 def test_steps_are_those_of_a_run_that_asks_nothing(base: Any, tmp_path: Path) -> None:

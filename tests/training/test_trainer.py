@@ -67,6 +67,22 @@ def test_a_package_that_a_trainers_module_lacks_is_named(
         ("_load_scaler", ["checkpoint"]),
         ("_load_rng_state", ["checkpoint"]),
         ("_load_best_model", []),
+        (
+            "_run_epoch",
+            [
+                "model",
+                "epoch",
+                "train_dataloader",
+                "steps_in_epoch",
+                "num_update_steps_per_epoch",
+                "trial",
+                "ignore_keys_for_eval",
+                "start_time",
+                "resume_from_checkpoint",
+                "epochs_trained",
+                "steps_trained_in_current_epoch",
+            ],
+        ),
     ],
 )
 def test_a_private_method_of_transformers_is_still_what_it_was(
