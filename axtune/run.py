@@ -21,6 +21,7 @@ from axtune.checkpoint.leftovers import private_files, umask
 from axtune.checkpoint.model_card import model_card
 from axtune.checkpoint.provenance import original_digests, original_of
 from axtune.checkpoint.run_dir import (
+    EVALUATION,
     Fork,
     Run,
     RunDir,
@@ -35,7 +36,8 @@ from axtune.config.loader import load, located
 from axtune.config.paths import require_writable
 from axtune.config.recipe import Recipe
 from axtune.data.dataset import Prepared, prepare
-from axtune.errors import AxtuneError, MissingPackageError
+from axtune.errors import AxtuneError, CheckpointError, MissingPackageError
+from axtune.evaluate.results import RESULT, read_result
 from axtune.model.adapter import Adapter, tensors_of
 from axtune.model.load import (
     Precision,
@@ -143,6 +145,7 @@ def _train(recipe: Recipe) -> Run:
             _say_unused_gpus(report, state)
             recipe = once(state, lambda: _as_quantized(recipe, precision))
             run_dir = once(state, lambda: claim(recipe))
+            once(state, lambda: _require_readable(run_dir.path / EVALUATION))
             for note in _beginning(run_dir, origin):
                 report.say(note, "yellow")
             checkpoint = once(state, lambda: locate.find(recipe.model, revision=recipe.revision))
@@ -367,6 +370,17 @@ def _beginning(run_dir: RunDir, origin: Fork | None) -> Iterator[str]:
             f"A new run in {run_dir.path}, from the weights of {origin.weights}; optimizer, "
             "schedule and data begin anew."
         )
+
+
+def _require_readable(evaluation: Path) -> None:
+    """Refuse, before anything is trained, what the card and the report could not be made of."""
+    if (evaluation / RESULT).is_file():
+        try:
+            read_result(evaluation)
+        except CheckpointError as error:
+            raise AxtuneError(
+                error.found, f"Remove {evaluation}; once trained, axtune eval makes it anew."
+            ) from None
 
 
 def _require_fit(run_dir: RunDir, origin: Fork | None, known_by: dict[str, Any]) -> None:

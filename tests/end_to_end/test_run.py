@@ -313,6 +313,20 @@ def test_a_process_that_fails_takes_the_others_with_it(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_evaluation_that_cannot_be_read_stops_no_run_at_its_end(tmp_path):
+    run = train(recipe(tmp_path, training={"max_steps": 1}))
+    adapter = (run.adapter / "adapter_model.safetensors").read_bytes()
+    (run.path / "evaluation").mkdir()
+    (run.path / "evaluation" / "result.json").write_text('{"a":', encoding="utf-8")
+    job = recipe(tmp_path, resume=True, training={"max_steps": 1})
+    with pytest.raises(AxtuneError, match="cannot be read as JSON") as caught:
+        train(job)
+    assert caught.value.remedy.startswith(f"Remove {run.path / 'evaluation'};")
+    assert (run.adapter / "adapter_model.safetensors").read_bytes() == adapter
+    (run.path / "evaluation" / "result.json").unlink()
+    assert (train(job).adapter / "adapter_model.safetensors").read_bytes() == adapter
+
+
 def test_changed_rows_or_batch_are_not_resumed(tmp_path):
     base = str(checkpoint(tmp_path / "base").folder)
     job = recipe(tmp_path, model=base, training={"max_steps": 1})
