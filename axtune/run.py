@@ -29,6 +29,7 @@ from axtune.checkpoint.run_dir import (
     describe,
     fork,
     open_run,
+    recorded_weights,
 )
 from axtune.checkpoint.tokenizer import AxTokenizer, disagreement_with_auto, load_tokenizer
 from axtune.config.faults import first_line
@@ -236,9 +237,10 @@ def _train(recipe: Recipe) -> Run:
                     if state.is_main_process:
                         trained = Run(run_dir.path, run_dir.path / "adapter", recipe, manifest)
                         card = model_card(trained)
-                        run_dir.write_adapter(
+                        written = run_dir.write_adapter(
                             lambda to: _fill(to, adapter, tensors, tokenizer, card)
                         )
+                        manifest["adapter_sha256"] = recorded_weights(written)
                 status = "interrupted" if trainer.stopper.interrupted else "finished"
             except KeyboardInterrupt:
                 status = "interrupted"

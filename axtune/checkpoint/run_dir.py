@@ -33,7 +33,8 @@ from axtune.checkpoint.atomic import replaced, write_text
 from axtune.checkpoint.identity import changes, fork_facts, recipe_facts
 from axtune.checkpoint.locate import ADAPTER_CONFIG, Checkpoint, read_json
 from axtune.checkpoint.provenance import base_facts
-from axtune.checkpoint.record import require_as_written, write_record
+from axtune.checkpoint.record import RECORD, Record, require_as_written, write_record
+from axtune.checkpoint.saved_adapter import WEIGHTS
 from axtune.checkpoint.schemas import RunManifest, StagesRecord
 from axtune.checkpoint.steps import (
     clear,
@@ -221,6 +222,8 @@ def open_run(path: str | Path) -> Run:
             f"The run in {path} ({manifest.get('status', 'unknown')}) saved no adapter.",
             "It stopped before its first checkpoint, so train it again.",
         )
+    if adapter.name == "adapter" and (trained := manifest.get("adapter_sha256")):
+        _require_trained(adapter, trained)
     recipe = loader.load(folder / "recipe.yaml", check_paths=False)
     if adapter.name != "adapter" and recipe.start_merged:
         raise AxtuneError(
@@ -229,6 +232,29 @@ def open_run(path: str | Path) -> Run:
             "Finish it: train the same recipe with resume=true.",
         )
     return Run(folder, adapter, recipe, manifest)
+
+
+def recorded_weights(adapter: Path) -> str | None:
+    """The SHA-256 that an adapter's record gives its weights; None where it has no record.
+
+    Raises:
+        CheckpointError: When the record itself is damaged.
+    """
+    record = Record.read(adapter)
+    return record.files.get(WEIGHTS, (0, None))[1] if record else None
+
+
+def _require_trained(adapter: Path, trained: str) -> None:
+    """Refuse another adapter in the place of a run's own, or one that nobody can check."""
+    recorded = recorded_weights(adapter)
+    if recorded != trained:
+        found = "is not the one that this run trained"
+        if recorded is None:
+            found = f"lacks its record, {RECORD}, so it cannot be checked"
+        raise AxtuneError(
+            f"{adapter} {found}.",
+            "Copy the run again. To take the adapter as it is, give a copy of it outside the run.",
+        )
 
 
 def require_run(path: str | Path) -> Path:

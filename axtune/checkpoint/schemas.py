@@ -201,6 +201,7 @@ class RunManifest(Record):
     plan: _Plan | None = None
     versions: dict[str, Any] | None = None
     wall_seconds: float | None = None
+    adapter_sha256: str | None = None
 
 
 def fault_of(value: dict[str, Any], record: type[Record]) -> str | None:

@@ -10,7 +10,17 @@ from support.tiny import recipe
 from axtune.checkpoint import locate
 from axtune.checkpoint.base import run_of
 from axtune.checkpoint.identity import recipe_facts
-from axtune.checkpoint.run_dir import RunDir, claim, describe, fork, open_run, require_whole
+from axtune.checkpoint.record import write_record
+from axtune.checkpoint.run_dir import (
+    RunDir,
+    claim,
+    describe,
+    fork,
+    open_run,
+    read_manifest,
+    recorded_weights,
+    require_whole,
+)
 from axtune.checkpoint.steps import begin_saving, publish
 from axtune.config import loader
 from axtune.errors import AxtuneError
@@ -246,6 +256,30 @@ def test_a_finished_run_without_its_adapter_is_no_run_of_its_checkpoint(tmp_path
     run_dir.begin(recipe(tmp_path), {"status": "finished"})
     add_checkpoint(run_dir, 3)
     with pytest.raises(AxtuneError, match="has finished, and its adapter is not there"):
+        open_run(run_dir.path)
+
+
+@pytest.mark.parametrize("lost", ["removed", "a folder", "of another adapter"])
+def test_a_runs_own_adapter_is_the_one_that_it_trained(tmp_path, lost):
+    def fill(folder):
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.safetensors").write_bytes(b"trained")
+
+    run_dir = begin(recipe(tmp_path))
+    adapter = run_dir.write_adapter(fill)
+    run_dir.write_manifest({**read_manifest(run_dir.path),
+                            "adapter_sha256": recorded_weights(adapter)})  # fmt: skip
+    assert open_run(run_dir.path).adapter == adapter
+    record = adapter / "axtune-files.json"
+    if lost == "of another adapter":
+        (adapter / "adapter_model.safetensors").write_bytes(b"of other rows")
+        write_record(adapter)
+    else:
+        record.unlink()
+    if lost == "a folder":
+        record.mkdir()
+    match = "is not the one" if lost == "of another adapter" else "lacks its record"
+    with pytest.raises(AxtuneError, match=f"{adapter} {match}"):
         open_run(run_dir.path)
 
 
