@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -41,6 +44,8 @@ PROBES = (
     "  앞뒤 공백  \n\n\t탭  끝 ",
     "café naïve 漢字 ひらがな 😀 ①②③ ㎡",
 )
+# What every tokenizer of bytes gives back, in the form to which some bring text.
+_PROBE = unicodedata.normalize("NFC", "\n".join(PROBES))
 
 
 class Tool(dict[str, Any]):
@@ -257,17 +262,15 @@ def load_tokenizer(
         model if isinstance(model, Checkpoint) else find(model, revision=revision, weights=False)
     )
     folder = found.folder
-    try:
-        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(
-            f"{folder / 'tokenizer.json'} cannot be read: {error}.",
-            "The file is damaged; copy it again.",
-        ) from None
-    backend.no_padding()
-    backend.no_truncation()
+    backend = _backend(folder / "tokenizer.json")
     config_file = folder / "tokenizer_config.json"
     config = read_json(config_file) if config_file.is_file() else {}
+    longest = config.get("model_max_length", 1)
+    if isinstance(longest, bool) or not isinstance(longest, (int, float)) or not 1 <= longest < inf:
+        raise CheckpointError(
+            f"{config_file}: model_max_length is {longest!r}; expected a number of tokens.",
+            "Restore the original file.",
+        )
     template = found.chat_template()
     if template is None:
         raise CheckpointError(
@@ -303,6 +306,47 @@ def load_tokenizer(
     if learning:
         loaded.require_template()
     return loaded
+
+
+@contextmanager
+def readable(file: Path, remedy: str = "The file is damaged; copy it again.") -> Iterator[None]:
+    """Name a ``tokenizer.json`` that the library tokenizers fails at.
+
+    Raises:
+        CheckpointError: Instead of what it raises, which is a bare Exception, or not even that
+            where its Rust code panics.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{file} cannot be read as a tokenizer: {error}.", remedy) from None
+
+
+def _backend(file: Path) -> Tokenizer:
+    """The tokenizer of a file, which gives text back as it was.
+
+    Raises:
+        CheckpointError: When it cannot be read, draws its tokens by chance, or changes text.
+    """
+    with readable(file):
+        backend = Tokenizer.from_file(str(file))
+        backend.no_padding()
+        backend.no_truncation()
+        ids = backend.encode_batch_fast([_PROBE], add_special_tokens=False)[0].ids
+        text = backend.decode(ids, skip_special_tokens=False)
+    if dropout := getattr(backend.model, "dropout", None):
+        raise CheckpointError(
+            f"{file} draws tokens by chance: model.dropout is {dropout:g}; expected null.",
+            "Restore the original file.",
+        )
+    if text != _PROBE:
+        raise CheckpointError(
+            f"{file} does not give text back as it was: {_PROBE[:24]!r} becomes {text[:24]!r}.",
+            "Restore the original file.",
+        )
+    return backend
 
 
 def _require_cut(backend: Tokenizer, family: Family, name: str) -> None:

@@ -27,6 +27,7 @@ from axtune.checkpoint.tokenizer import (
     AxTokenizer,
     auto_tokenizer,
     load_tokenizer,
+    readable,
 )
 from axtune.data.conversation import normalise_request
 from axtune.data.render import pieces
@@ -276,12 +277,8 @@ def _auto(tokenizer: AxTokenizer, for_vllm: bool, texts: Sequence[str]) -> Check
 
 
 def _open(file: Path) -> Tokenizer:
-    try:
+    with readable(file, "Copy the base's own file."):
         return Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(
-            f"{file} cannot be read as a tokenizer: {error}.", "Copy the base's own file."
-        ) from None
 
 
 def _reference_of(checkpoint: Checkpoint) -> str:

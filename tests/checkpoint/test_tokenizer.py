@@ -183,6 +183,14 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+PANICS = {"type": "Precompiled", "precompiled_charsmap": "/////wEAAAA="}
+STRIPS = {"type": "Strip", "content": "5", "start": 1, "stop": 0}
+TWICE = {
+    "type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 2,
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}], "special_tokens": {},
+}  # fmt: skip
+
+
 def _edit(file: Path, **keys: Any) -> None:
     value = json.loads(file.read_text(encoding="utf-8"))
     for key, new in keys.items():
@@ -202,6 +210,11 @@ def _edit(file: Path, **keys: Any) -> None:
         ("tokenizer_config.json", {"chat_template": [{"name": "default"}]}, "no chat template"),
         ("config.json", {"vocab_size": 100}, "over 100 embeddings"),
         ("tokenizer.json", {"model": None}, "cannot be read"),
+        ("tokenizer.json", {"normalizer": PANICS}, "cannot be read"),
+        ("tokenizer.json", {"decoder": STRIPS}, "does not give text back as it was: '57600"),
+        ("tokenizer.json", {"post_processor": TWICE}, "does not give text back as it was"),
+        ("tokenizer_config.json", {"model_max_length": "1e400"}, "expected a number of tokens"),
+        ("tokenizer_config.json", {"model_max_length": float("inf")}, "model_max_length is inf"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(
@@ -209,6 +222,14 @@ def test_a_damaged_checkpoint_is_refused(
 ) -> None:
     _edit(copy / file, **keys)
     with pytest.raises(CheckpointError, match=said):
+        load_tokenizer(str(copy))
+
+
+def test_tokens_that_are_drawn_by_chance_are_refused(copy: Path) -> None:
+    file = copy / "tokenizer.json"
+    model = json.loads(file.read_text(encoding="utf-8"))["model"]
+    _edit(file, model={**model, "dropout": 1e-6})
+    with pytest.raises(CheckpointError, match=r"model.dropout is 1e-06; expected null"):
         load_tokenizer(str(copy))
 
 
