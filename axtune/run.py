@@ -96,7 +96,8 @@ from axtune.training.trainer import RunContext, make_trainer
 if TYPE_CHECKING:
     from axtune.evaluate.in_training import TrainingQuestions
 
-_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_WRITTEN = (*_FULL, errno.EACCES, errno.EROFS)
 
 
 def train(recipe: Recipe | str | Path) -> Run:
@@ -309,9 +310,10 @@ class _Explained:
             file = getattr(error, "filename", None)
             ours = isinstance(file, str) and Path(file).is_relative_to(self.output_dir)
             if ours or errno_of(error) in _NOT_WRITTEN:
+                first = "Free some space" if errno_of(error) in _FULL else "Put that in order"
                 raise AxtuneError(
-                    f"{self.output_dir} cannot be written: {reason_of(error)}.",
-                    "Free some space and continue with resume=true, or set another output_dir.",
+                    f"{file if ours else self.output_dir} cannot be written: {reason_of(error)}.",
+                    f"{first} and continue with resume=true, or set another output_dir.",
                 ) from error
         if isinstance(error, Exception) and (tracker := failed(error)):
             raise AxtuneError(

@@ -104,6 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except BrokenPipeError:  # the reader has gone, as in `axtune data check … | head`
             _write_no_more()
             raise SystemExit(141) from None
+        except MemoryError:
+            print(
+                "axtune: There is not enough memory for that.\nGive smaller files (a line is read "
+                "whole), or free some memory.",
+                file=sys.stderr,
+            )
+            raise SystemExit(1) from None
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

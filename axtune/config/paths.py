@@ -312,9 +312,16 @@ def _below(folder: Path) -> Iterator[Path]:
         if _STAGES in names and any(is_run(Path(at, name)) for name in folders):
             names = [name for name in names if name != _STAGES]
         for name in names:
-            if not _hidden(name) and name not in _ABOUT and (file := Path(at, name)).is_file():
-                require_text(file)
-                yield file
+            if not _hidden(name) and name not in _ABOUT:
+                require_text(file := Path(at, name))
+                if file.is_file():
+                    yield file
+                elif data_suffix(file):
+                    what = "a link to nothing" if file.is_symlink() else "no file of rows"
+                    raise AxtuneError(
+                        f"{file} is {what}, so its rows cannot be read.",
+                        "Repair it, or remove it from the folder.",
+                    )
 
 
 def _matches(given: str, split: str) -> tuple[Path, Iterable[Path]]:

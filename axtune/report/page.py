@@ -73,7 +73,8 @@ def write_report(
             write_text(file, text)
     except OSError as error:
         raise AxtuneError(
-            f"{file} cannot be written: {reason_of(error)}.", "Give another file with --out."
+            f"{file} cannot be written: {reason_of(error)}.",
+            "Put that in order and run axtune report, or give it another file with --out.",
         ) from None
     return file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,22 @@ def test_a_folder_that_cannot_be_made_is_known_at_once(tmp_path: Path) -> None:
     for place in ("/proc/run", "a" * 300, "a\0b"):
         with pytest.raises(AxtuneError, match=r"output_dir .* cannot be written: .*\nSet another"):
             require_writable(place if place[0] == "/" else f"{tmp_path}/{place}")
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [(lambda place: place.symlink_to("gone.jsonl"), "a link to nothing"), (os.mkfifo, "no file")],
+    ids=["link", "pipe"],
+)
+def test_what_cannot_be_read_is_not_left_out_of_a_folder(
+    tmp_path: Path, make: Callable[[Path], object], what: str
+) -> None:
+    (tmp_path / "a.jsonl").touch()
+    make(tmp_path / "notes.md.lock")  # of no format
+    assert local_files(str(tmp_path)) == [tmp_path / "a.jsonl"]
+    make(tmp_path / "b.jsonl")
+    with pytest.raises(AxtuneError, match=rf"b\.jsonl is {what}"):
+        local_files(str(tmp_path))
 
 
 def test_runs_among_the_data_are_left_out_and_named(tmp_path: Path) -> None:
