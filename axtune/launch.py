@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
+
+from axtune.signals import words_of_accelerate
 
 
 def main(recipe: str) -> None:
@@ -31,9 +31,5 @@ def _launcher_will_say_so() -> bool:
 
     It does so for every status but 0, and with ``--quiet`` not.
     """
-    try:
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode().split("\0")
-    except (OSError, ValueError):
-        return False
-    started = any(Path(word).name.startswith("accelerate") for word in words[:3])
-    return started and not {"-q", "--quiet"} & set(words)
+    words = words_of_accelerate()
+    return bool(words) and not {"-q", "--quiet"} & set(words)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from support.rows import ROOT
+from support.tiny import write_rows
+
+from axtune.checkpoint.run_dir import open_run
 
 RECIPE = str(ROOT / "recipes" / "sft_lora.yaml")
 
@@ -55,3 +58,24 @@ def test_a_traceback_of_accelerate_is_said_to_be_its_own(tmp_path: Path, quiet: 
     ours, said, theirs = done.stderr.partition("The traceback below is accelerate's")
     assert "did you mean seed?" in ours
     assert bool(said) == ("CalledProcessError" in theirs) == (not quiet)
+
+
+@pytest.mark.slow
+def test_where_the_launcher_alone_is_killed_the_run_stops_with_a_checkpoint(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu"]
+    rows = write_rows(tmp_path / "rows.jsonl", 8)
+    words = [
+        RECIPE, "model=tiny-ax-4.0", f"data.train={rows}", "data.eval=null", "data.packing=false",
+        f"output_dir={tmp_path / 'run'}", "training.max_steps=9999",
+        "training.gradient_accumulation_steps=1",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        assert any(line.startswith("step 1/") for line in launcher.stdout)
+        launcher.terminate()
+        said = launcher.stdout.read()  # until the last one that can write there has ended
+    assert "Stopping after this step, with a checkpoint." in said
+    assert said.rstrip().endswith("axtune: stopped by SIGHUP.")
+    assert open_run(tmp_path / "run").manifest["status"] == "interrupted"

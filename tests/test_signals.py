@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as Ctrl-C does."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -7,14 +7,25 @@ import threading
 
 import pytest
 
-from axtune.signals import Terminated, notes_of, sigterm_as_ctrl_c, stopped_by, was_terminated
+from axtune.signals import Terminated, notes_of, signal_of, sigterm_as_ctrl_c, stopped_by
 
 
-def test_sigterm_ends_as_ctrl_c_does_and_only_inside() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Terminated), sigterm_as_ctrl_c():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_ends_as_ctrl_c_does_and_only_inside(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Terminated) as caught, sigterm_as_ctrl_c():
+        signal.raise_signal(number)
+    assert caught.value.number == number
+    assert signal.getsignal(number) is before
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with sigterm_as_ctrl_c():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_thread_leaves_the_signals_alone() -> None:
@@ -47,9 +58,9 @@ def stopped(number: int) -> None:
         raise SystemExit(130) from error
 
 
-@pytest.mark.parametrize(("number", "terminated"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
-def test_what_an_exit_came_of_is_found_behind_it(number: int, terminated: bool) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_what_an_exit_came_of_is_found_behind_it(number: int) -> None:
     with pytest.raises(SystemExit) as caught:
         stopped(number)
-    assert was_terminated(caught.value) is terminated
-    assert not was_terminated(None)
+    assert signal_of(caught.value) == number
+    assert signal_of(None) == signal.SIGINT

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ import typer
 from axtune.cli import chat, checkpoints, data, evaluate, kit, new_recipe, runs, train, verify
 from axtune.config.paths import require_current_folder, require_text
 from axtune.errors import AxtuneError, require_linux
-from axtune.signals import notes_of, sigterm_as_ctrl_c, was_terminated
+from axtune.signals import notes_of, signal_of, sigterm_as_ctrl_c
 
 app = typer.Typer(
     name="axtune",
@@ -33,8 +34,7 @@ for group in (new_recipe, train, chat, checkpoints, verify, evaluate, runs, kit)
     app.add_typer(group.app)
 app.add_typer(data.app, name="data")
 
-# What a shell says of a process that the signal killed.
-_CTRL_C, _SIGTERM = 130, 143
+_KILLED = 128  # what a shell adds to the signal that killed a process
 
 
 def _say_version(wanted: bool) -> None:
@@ -73,7 +73,7 @@ def _write_no_more() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; a user's mistake becomes a message and exit 1, Ctrl-C exit 130, SIGTERM 143.
+    """Run a command; a user's mistake becomes a message and exit 1, a signal 128 and its number.
 
     Args:
         arguments: What follows ``axtune``; None takes it from the command line.
@@ -96,11 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     print(f"axtune: {error}", file=sys.stderr)
             raise SystemExit(1) from None
         except SystemExit as end:
-            if end.code != _CTRL_C:
+            if end.code != _KILLED + signal.SIGINT:
                 raise
-            code, name = (_SIGTERM, "SIGTERM") if was_terminated(end) else (_CTRL_C, "Ctrl-C")
+            number = signal_of(end)
+            name = "Ctrl-C" if number == signal.SIGINT else number.name
             print(*notes_of(end), f"axtune: stopped by {name}.", sep="\n", file=sys.stderr)
-            raise SystemExit(code) from None
+            raise SystemExit(_KILLED + number) from None
         except BrokenPipeError:  # the reader has gone, as in `axtune data check … | head`
             _write_no_more()
             raise SystemExit(141) from None

@@ -11,6 +11,7 @@ import typer
 
 from axtune.errors import AxtuneError
 from axtune.loading import loading
+from axtune.signals import end_with_launcher
 
 if TYPE_CHECKING:
     from axtune.config.recipe import Recipe
@@ -34,6 +35,7 @@ def train(
     from axtune.config.loader import load, located
     from axtune.config.stages import has_stages, load_stages
 
+    end_with_launcher()
     if has_stages(recipe):
         stages = load_stages(recipe, overrides or [])
         with loading():

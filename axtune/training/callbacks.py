@@ -24,7 +24,7 @@ from transformers.trainer_pt_utils import nested_gather
 from transformers.trainer_utils import IntervalStrategy
 
 from axtune.checkpoint.run_dir import RunDir
-from axtune.signals import stopped_by
+from axtune.signals import ending_signals, leave_terminal, stopped_by
 from axtune.training.peers import has_failed_peer
 from axtune.training.plots import plot
 from axtune.training.progress import Report
@@ -108,7 +108,8 @@ class Patience(EarlyStoppingCallback):
 
         Figures need no eval loss, which transformers insists on here.
         """
-        counted = state.stateful_callbacks.get(type(self).__name__, self.state())["attributes"]
+        saved: Any = state.stateful_callbacks
+        counted = saved.get(type(self).__name__, self.state())["attributes"]
         self.early_stopping_patience_counter = counted["early_stopping_patience_counter"]
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
@@ -135,7 +136,7 @@ class EvaluationStopped(Exception):
 
 
 class Stopper(TrainerCallback):
-    """Ctrl-C and SIGTERM: finish the step, save a checkpoint, stop; a second one stops at once.
+    """Ctrl-C, SIGTERM, SIGHUP: finish the step, save a checkpoint, stop; a second stops at once.
 
     An evaluation is broken off: it may take longer than anybody waits.
 
@@ -156,7 +157,7 @@ class Stopper(TrainerCallback):
         if threading.current_thread() is not threading.main_thread():
             yield  # only a main thread may handle signals; a notebook's worker has none to handle
             return
-        signals = (signal.SIGINT, signal.SIGTERM)
+        signals = (signal.SIGINT, *ending_signals())
         before = {number: signal.signal(number, self._on_signal) for number in signals}
         try:
             yield
@@ -166,6 +167,10 @@ class Stopper(TrainerCallback):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if number == signal.SIGHUP:
+            leave_terminal()
+            if self._signalled_at is not None:
+                return  # its launcher ended of the first one; nobody asks a second time
         self.signal = stopped_by(number)
         if has_failed_peer():  # its launcher ends the others, and no step of theirs will be whole
             raise self.signal

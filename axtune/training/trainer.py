@@ -400,7 +400,7 @@ class RunTrainer(Trainer):
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
-            super()._run_epoch(*args, **kwargs)
+            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any

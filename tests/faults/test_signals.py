@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wherever they come: the exit status, a line, and nothing half-written."""
+"""Ctrl-C, SIGTERM and SIGHUP wherever they come: the exit status, a line, and nothing half-written."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from support.tiny import write_rows
 
 pytestmark = pytest.mark.slow
 
-STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
-NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 SIGNALS = list(STATUS)
 
 # Before the first step there is nothing to go on from.

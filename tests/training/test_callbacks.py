@@ -13,7 +13,7 @@ from support.tiny import LIBRARY_WARNINGS, recipe
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from axtune.checkpoint.run_dir import RunDir
-from axtune.signals import was_terminated
+from axtune.signals import signal_of
 from axtune.training.callbacks import (
     EvaluationStopped,
     Recorder,
@@ -160,7 +160,7 @@ def test_a_signal_breaks_an_evaluation_off(args: TrainingArguments) -> None:
     with pytest.raises(EvaluationStopped):
         stopper.on_prediction_step(args, state(3), TrainerControl())
     assert stopper.interrupted
-    assert was_terminated(stopper.signal)
+    assert signal_of(stopper.signal) == signal.SIGTERM
 
 
 @pytest.mark.parametrize(

@@ -296,6 +296,7 @@ def test_a_second_signal_stops_at_once(make, monkeypatch):
         signal.raise_signal(signal.SIGINT)  # the same one, passed on by a launcher
         later = trainer.stopper._signalled_at + 5
         monkeypatch.setattr("axtune.training.trainer.time.monotonic", lambda: later)
+        signal.raise_signal(signal.SIGHUP)  # a launcher that ended of the first one
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
