@@ -181,9 +181,7 @@ def load_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> TaskDict:
     for folder in folders:
         _require_readable(folder)
     with _quiet():
-        from lm_eval.tasks import TaskManager
-
-        manager = TaskManager(include_path=[str(folder) for folder in folders])
+        manager = _manager(names, folders)
         known = [name for asked in names for name in _matches(manager, asked)]
         loaded: TaskDict = {"tasks": {}, "groups": {}, "group_map": {}}
         for name in dict.fromkeys(known):
@@ -198,6 +196,21 @@ def load_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> TaskDict:
                 "axtune runs no such code; use lm-evaluation-harness itself, in a sandbox.",
             )
     return loaded
+
+
+def _manager(names: Sequence[str], folders: Sequence[Path]) -> Any:
+    """What knows the tasks: those of the folders alone, where all are there.
+
+    The package's own fill thousands of files, which take many seconds to read.
+    """
+    from lm_eval.tasks import TaskManager
+
+    places = [str(folder) for folder in folders]
+    own = TaskManager(include_path=places, include_defaults=False)
+    entries = [own.task_index.get(name) for name in names]
+    if all(entry is not None and entry.kind.name in ("TASK", "PY_TASK") for entry in entries):
+        return own
+    return TaskManager(include_path=places)
 
 
 def _require_readable(folder: Path) -> None:
