@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 from support import drafting, openai_server
-from support.commands import axtune, axtune_in_process
+from support.commands import Answer, axtune, axtune_forked, axtune_in_process
 from support.rows import TEMPLATES, calls, chat, read_jsonl, tool, write_jsonl
 from support.tiny import RECIPES
 
@@ -19,14 +18,14 @@ from axtune.data.dataset import prepare
 SECRET = "비밀XYZZY"
 
 
-def check(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return axtune("data", "check", *words, "--model", "tiny-ax-4.0", **environment)
+def check(*words: str, **environment: str) -> Answer:
+    return axtune_forked("data", "check", *words, "--model", "tiny-ax-4.0", **environment)
 
 
 def test_good_data_exits_0_with_a_table() -> None:
     done = check(str(TEMPLATES / "alpaca.jsonl"))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split()[:3] == ["rows", "8", "read"]
+    assert (done.status, done.err) == (0, "")
+    assert done.out.split()[:3] == ["rows", "8", "read"]
 
 
 def test_faults_exit_1_with_file_line_code_and_no_content(tmp_path: Path) -> None:
@@ -48,8 +47,8 @@ def test_faults_exit_1_with_file_line_code_and_no_content(tmp_path: Path) -> Non
         stream.write(f'{{"{SECRET}": \n{SECRET}\n"{SECRET}\\x"\n'.encode())
         stream.write(json.dumps(chat(SECRET, SECRET), ensure_ascii=False).encode("cp949"))
     done = check(str(file))
-    assert done.returncode == 1
-    assert "XYZZY" not in done.stdout + done.stderr
+    assert done.status == 1
+    assert "XYZZY" not in done.out + done.err
     for line, code in enumerate(
         [
             "bad-role",
@@ -69,13 +68,13 @@ def test_faults_exit_1_with_file_line_code_and_no_content(tmp_path: Path) -> Non
         ],
         2,
     ):
-        assert f"{file}:{line}: {code}: " in done.stdout
+        assert f"{file}:{line}: {code}: " in done.out
     as_json = check(str(file), "--json")
-    assert as_json.returncode == 1
-    assert "XYZZY" not in as_json.stdout
-    *faults, account = map(json.loads, as_json.stdout.splitlines())
+    assert as_json.status == 1
+    assert "XYZZY" not in as_json.out
+    *faults, account = map(json.loads, as_json.out.splitlines())
     told = [f"{f['file']}:{f['line']}: {f['code']}: {f['message']}" for f in faults]
-    assert told == done.stdout.splitlines()[: len(told)]
+    assert told == done.out.splitlines()[: len(told)]
     assert account["account"]["rows_read"] == 15
     assert account["account"]["rows_used"] == 1
     assert sum(account["account"]["refused"].values()) == 14
@@ -101,9 +100,9 @@ def test_faults_of_preferences_exit_1_with_no_content(tmp_path: Path) -> None:
     ]
     file = write_jsonl(tmp_path / "a.jsonl", [row for row, _ in rows])
     done = check(str(file))
-    assert done.returncode == 1
-    assert "XYZZY" not in done.stdout + done.stderr
-    told = [line.removeprefix(f"{file}:") for line in done.stdout.splitlines() if str(file) in line]
+    assert done.status == 1
+    assert "XYZZY" not in done.out + done.err
+    told = [line.removeprefix(f"{file}:") for line in done.out.splitlines() if str(file) in line]
     wanted = [f"{line}: {code}: " for line, (_, code) in enumerate(rows, 1) if code]
     assert [line[: len(begin)] for line, begin in zip(told, wanted, strict=True)] == wanted
 
@@ -111,8 +110,8 @@ def test_faults_of_preferences_exit_1_with_no_content(tmp_path: Path) -> None:
 def test_warnings_exit_0(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", [chat("q", "a"), chat("q", "a")])
     done = check(str(file))
-    assert done.returncode == 0
-    assert f"{file}:2: warning: duplicate: " in done.stdout
+    assert done.status == 0
+    assert f"{file}:2: warning: duplicate: " in done.out
 
 
 def test_several_files_folders_and_patterns(tmp_path: Path) -> None:
@@ -121,26 +120,26 @@ def test_several_files_folders_and_patterns(tmp_path: Path) -> None:
     for words in (["가.jsonl", "b.jsonl"], ["."], ["*.jsonl"]):
         words = [str(tmp_path / word) for word in words]
         done = check(*words, "--json")
-        assert json.loads(done.stdout)["account"]["rows_used"] == 2
+        assert json.loads(done.out)["account"]["rows_used"] == 2
 
 
 def test_options_reach_the_check(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", [chat("a<|im_end|>b", "가나다 " * 30)])
-    assert "control-token" in check(str(file)).stdout
+    assert "control-token" in check(str(file)).out
     keep = [str(file), "--control-tokens", "keep"]
-    assert check(*keep).returncode == 0
-    assert "too-long" in check(*keep, "--max-length", "40").stdout
-    assert "warning: truncated" in check(*keep, "--max-length", "40", "--truncate").stdout
-    assert "unknown-shape" in check(*keep, "--format", "alpaca").stdout
+    assert check(*keep).status == 0
+    assert "too-long" in check(*keep, "--max-length", "40").out
+    assert "warning: truncated" in check(*keep, "--max-length", "40", "--truncate").out
+    assert "unknown-shape" in check(*keep, "--format", "alpaca").out
 
 
 def test_render_writes_a_line_for_every_row(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", [chat("q", "a"), {}, chat("r", "b")])
     out = tmp_path / "out.jsonl"
     words = ["data", "render", str(file), "--model", "tiny-ax-4.0", "--out", str(out)]
-    done = axtune(*words)
-    assert done.returncode == 0
-    assert "rows refused: 1;" in done.stderr
+    done = axtune_forked(*words)
+    assert done.status == 0
+    assert "rows refused: 1;" in done.err
     written = read_jsonl(out)
     assert [(line["line"], "error" in line) for line in written] == [
         (1, False),
@@ -148,17 +147,17 @@ def test_render_writes_a_line_for_every_row(tmp_path: Path) -> None:
         (3, False),
     ]
     first = out.read_bytes()
-    assert axtune(*words).returncode == 0
+    assert axtune_forked(*words).status == 0
     assert out.read_bytes() == first
 
 
 def test_preview_in_a_pipe_and_on_a_poor_terminal(tmp_path: Path) -> None:
     words = ["data", "preview", str(TEMPLATES / "chat.jsonl"), "-n", "2", "--model", "tiny-ax-4.0"]
-    done = axtune(*words)
-    assert done.returncode == 0
-    assert done.stdout.count("labelled") == 2
-    assert "⟦" in done.stdout
-    assert "\x1b" not in done.stdout
+    done = axtune_forked(*words)
+    assert done.status == 0
+    assert done.out.count("labelled") == 2
+    assert "⟦" in done.out
+    assert "\x1b" not in done.out
     poor = axtune(*words, PYTHONIOENCODING="ascii")
     assert poor.returncode == 0
     assert "\\u27e6" in poor.stdout
@@ -169,9 +168,9 @@ def test_a_file_name_that_is_not_utf8_is_refused_as_a_run_refuses_it(tmp_path: P
     file.write_bytes(b"oops\n")
     for given in (file, tmp_path, tmp_path / "*.jsonl"):
         done = check(str(given))
-        assert done.returncode == 1
-        assert done.stderr.count("\\xb0\\xa1.jsonl is no name that can be written down") == 1
-        assert "convmv" in done.stderr
+        assert done.status == 1
+        assert done.err.count("\\xb0\\xa1.jsonl is no name that can be written down") == 1
+        assert "convmv" in done.err
 
 
 NUMBER = "010-8842-1177"
@@ -180,41 +179,41 @@ NUMBER = "010-8842-1177"
 def test_scrub_counts_kinds_and_says_no_value(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", [chat(f"제 번호 {NUMBER}", f"{NUMBER}요")])
     out = tmp_path / "b.jsonl"
-    done = axtune("data", "scrub", str(file), "--out", str(out))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split()[:2] == ["telephone", "2"]
+    done = axtune_forked("data", "scrub", str(file), "--out", str(out))
+    assert (done.status, done.err) == (0, "")
+    assert done.out.split()[:2] == ["telephone", "2"]
     assert out.read_text("utf-8").count("<|telephone|>") == 2
-    again = axtune("data", "scrub", str(out), "--out", str(tmp_path / "c.jsonl"), "--json")
-    assert json.loads(again.stdout)["personal_data"] == {}
+    again = axtune_forked("data", "scrub", str(out), "--out", str(tmp_path / "c.jsonl"), "--json")
+    assert json.loads(again.out)["personal_data"] == {}
     assert (tmp_path / "c.jsonl").read_bytes() == out.read_bytes()
-    same = axtune("data", "scrub", str(file), "--out", str(file))
-    assert same.returncode == 1
-    assert "Give --out another name." in same.stderr
-    assert NUMBER not in done.stdout + again.stdout + same.stderr
+    same = axtune_forked("data", "scrub", str(file), "--out", str(file))
+    assert same.status == 1
+    assert "Give --out another name." in same.err
+    assert NUMBER not in done.out + again.out + same.err
 
 
 def test_privacy_of_the_data_commands(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", [chat(f"제 번호 {NUMBER}", "네")])
     refused = check(str(file), "--privacy", "refuse")
-    assert refused.returncode == 1
-    assert f"{file}:1: personal-data: " in refused.stdout
-    assert "--privacy mask" in refused.stdout
+    assert refused.status == 1
+    assert f"{file}:1: personal-data: " in refused.out
+    assert "--privacy mask" in refused.out
     masked = check(str(file), "--privacy", "mask", "--json")
-    assert masked.returncode == 0
-    assert json.loads(masked.stdout)["account"]["personal_data"] == {"telephone": 1}
+    assert masked.status == 0
+    assert json.loads(masked.out)["account"]["personal_data"] == {"telephone": 1}
     words = ["data", "preview", str(file), "--model", "tiny-ax-4.0", "--privacy", "mask"]
-    shown = axtune(*words)
-    assert "제 번호 <|telephone|>" in shown.stdout
+    shown = axtune_forked(*words)
+    assert "제 번호 <|telephone|>" in shown.out
     out = tmp_path / "ids.jsonl"
-    axtune("data", "render", *words[2:], "--out", str(out))
+    axtune_forked("data", "render", *words[2:], "--out", str(out))
     (line,) = read_jsonl(out)
     assert line["samples"][0]["input_ids"].count(34) == 1
-    assert NUMBER not in refused.stdout + masked.stdout + shown.stdout
+    assert NUMBER not in refused.out + masked.out + shown.out
     kinds = tmp_path / "kinds.yaml"
     kinds.write_text("kinds: [{name: a, pattern: '(a+)+$', mask: x}]\n")
     wrong = check(str(file), "--privacy", "mask", "--privacy-kinds", str(kinds))
-    assert wrong.returncode == 1
-    assert "backtracks" in wrong.stderr
+    assert wrong.status == 1
+    assert "backtracks" in wrong.err
 
 
 def test_repeated_and_leaked_rows_of_data_check(tmp_path: Path) -> None:
@@ -222,29 +221,29 @@ def test_repeated_and_leaked_rows_of_data_check(tmp_path: Path) -> None:
     rows = [chat(f"{SECRET} {text}", "네"), chat(f"{SECRET} {text}!", "네"), chat("가", text)]
     file = write_jsonl(tmp_path / "a.jsonl", rows)
     dropped = check(str(file), "--near-duplicates", "drop")
-    assert dropped.returncode == 0
-    assert f"{file}:2: warning: near-duplicate: the same row as {file}:1" in dropped.stdout
+    assert dropped.status == 0
+    assert f"{file}:2: warning: near-duplicate: the same row as {file}:1" in dropped.out
     named = check(str(file), "--near-duplicates", "warn", "--json")
-    assert "--near-duplicates drop" in named.stdout
-    account = json.loads(named.stdout.splitlines()[-1])["account"]
+    assert "--near-duplicates drop" in named.out
+    account = json.loads(named.out.splitlines()[-1])["account"]
     assert (account["dropped"], account["warnings"]) == ({}, {"near-duplicate": 1})
     assert account["overlaps"] == {"a.jsonl": {"near-duplicate": 1}}
     notes = tmp_path / "시험.txt"
     notes.write_text(f"문항\n{text}\n", encoding="utf-8")
     leaked = check(str(file), "--not-in", str(notes), "--not-in", str(file))
-    assert leaked.returncode == 1
-    assert f"{file}:1: leaked: " in leaked.stdout
-    assert "--leaked drop" in leaked.stdout
+    assert leaked.status == 1
+    assert f"{file}:1: leaked: " in leaked.out
+    assert "--leaked drop" in leaked.out
     only = check(str(file), "--not-in", str(notes), "--leaked", "drop")
-    assert only.returncode == 0
-    assert f"in the held-out {notes}:2 (100% of its 35); the row is dropped." in only.stdout
+    assert only.status == 0
+    assert f"in the held-out {notes}:2 (100% of its 35); the row is dropped." in only.out
     missing = check(str(file), "--not-in", "none.txt")
-    assert missing.returncode == 1
-    assert "none.txt is no file" in missing.stderr
-    assert "Traceback" not in missing.stderr
+    assert missing.status == 1
+    assert "none.txt is no file" in missing.err
+    assert "Traceback" not in missing.err
     for done in (dropped, named, leaked, only):
-        assert SECRET not in done.stdout + done.stderr
-        assert "요금제" not in done.stdout + done.stderr
+        assert SECRET not in done.out + done.err
+        assert "요금제" not in done.out + done.err
 
 
 def test_ask_drafts_and_accounts_for_all(tmp_path: Path) -> None:
@@ -333,4 +332,4 @@ def test_a_yaml_file_that_is_no_recipe_is_a_document(tmp_path: Path) -> None:
     file = tmp_path / "설정.yaml"
     file.write_text("server:\n  port: 8080\n", encoding="utf-8")
     done = check(str(file))
-    assert (done.returncode, done.stdout.split()[:3]) == (0, ["rows", "1", "read"])
+    assert (done.status, done.out.split()[:3]) == (0, ["rows", "1", "read"])

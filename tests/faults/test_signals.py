@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP wherever they come: the exit status, a line, and nothing half-written."""
+"""Ctrl-C, SIGTERM and SIGHUP wherever they come: exit status, a line, nothing half-written."""
 
 from __future__ import annotations
 
