@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import runpy
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,8 +72,9 @@ def test_where_the_launcher_alone_is_killed_the_run_stops_with_a_checkpoint(tmp_
         "training.gradient_accumulation_steps=1",
     ]  # fmt: skip
     with subprocess.Popen(
-        [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as launcher:
+        [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # not under nohup
+    ) as launcher:  # fmt: skip
         assert launcher.stdout is not None
         assert any(line.startswith("step 1/") for line in launcher.stdout)
         launcher.terminate()

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from axtune.signals import Terminated, notes_of, signal_of, sigterm_as_ctrl_c, stopped_by
+
+
+@pytest.fixture(autouse=True)
+def _not_under_nohup() -> Iterator[None]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -20,12 +28,9 @@ def test_it_ends_as_ctrl_c_does_and_only_inside(number: signal.Signals) -> None:
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with sigterm_as_ctrl_c():
-            signal.raise_signal(signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with sigterm_as_ctrl_c():
+        signal.raise_signal(signal.SIGHUP)
 
 
 def test_a_thread_leaves_the_signals_alone() -> None:

@@ -72,6 +72,7 @@ def run(*cases: Case) -> list[int]:
 
 def command(words: list[str], place: str, call: int, number: int) -> None:
     """A command that gets a signal at some call of a function, ``module:name``."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that run under nohup ignore it
     if place:
         module, _, names = place.partition(":")
         *outer, name = names.split(".")
