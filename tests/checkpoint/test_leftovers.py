@@ -10,6 +10,8 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -139,17 +141,23 @@ def test_checkpoints_go_only_when_asked_and_finished(tmp_path: Path) -> None:
     assert (running / "checkpoints" / "checkpoint-1").is_dir()
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """As another command has a folder that it writes."""
+    holder = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(holder)
+
+
 @pytest.mark.parametrize("status", ["finished", "running"])
 def test_a_run_that_is_held_is_left_alone(tmp_path: Path, status: str) -> None:
     run = make_run(tmp_path / "run", status)
     (run / ".adapter.tmp").mkdir()
-    holder = os.open(run, os.O_RDONLY)
-    try:
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        with pytest.raises(AxtuneError, match="Another run is writing"):
-            clean_run(run, checkpoints=True)
-    finally:
-        os.close(holder)
+    with held(run), pytest.raises(AxtuneError, match="Another run is writing"):
+        clean_run(run, checkpoints=True)
     assert (run / ".adapter.tmp").is_dir()
 
 
@@ -157,24 +165,16 @@ def test_a_part_that_another_command_is_writing_stays(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     part = run / ".merged.partial"
     part.mkdir()
-    holder = os.open(part, os.O_RDONLY)
-    try:
-        fcntl.flock(holder, fcntl.LOCK_EX)
+    with held(part):
         assert clean_run(run, checkpoints=False) == []
         assert part.is_dir()
-    finally:
-        os.close(holder)
 
 
 def test_checkpoints_that_cannot_be_removed_are_said(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    holder = os.open(run / "checkpoints", os.O_RDONLY)
-    try:
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        with pytest.raises(AxtuneError, match="checkpoints cannot be removed"):
-            clean_run(run, checkpoints=True)
-    finally:
-        os.close(holder)
+    cannot = pytest.raises(AxtuneError, match="checkpoints cannot be removed")
+    with held(run / "checkpoints"), cannot:
+        clean_run(run, checkpoints=True)
 
 
 def test_only_a_run_is_cleaned(tmp_path: Path) -> None:
@@ -227,17 +227,12 @@ def test_checkpoints_of_finished_stages_go_and_results_stay(tmp_path: Path) -> N
     assert (folder / "sft" / "adapter").is_dir()
 
 
-@pytest.mark.parametrize("held", ["", "sft"])
-def test_stages_that_are_held_are_left_alone(tmp_path: Path, held: str) -> None:
+@pytest.mark.parametrize("part", ["", "sft"])
+def test_stages_that_are_held_are_left_alone(tmp_path: Path, part: str) -> None:
     folder = make_stages(tmp_path / "domain", "finished", "finished")
     (folder / "cpt" / ".adapter.tmp").mkdir()
-    holder = os.open(folder / held, os.O_RDONLY)
-    try:
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        with pytest.raises(AxtuneError, match="Another run is writing"):
-            clean_run(folder, checkpoints=True)
-    finally:
-        os.close(holder)
+    with held(folder / part), pytest.raises(AxtuneError, match="Another run is writing"):
+        clean_run(folder, checkpoints=True)
     assert (folder / "cpt" / ".adapter.tmp").is_dir()
     assert (folder / "cpt" / "checkpoints").is_dir()
 
